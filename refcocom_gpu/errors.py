@@ -1,0 +1,106 @@
+"""Every error this package raises on purpose, and the collector that gathers a file's mistakes.
+
+The command line turns the two branches into exit codes: `UsageError` is 2 (the request was wrong),
+`DataError` is 3 (the data was wrong). Both are `ValueError`s, so a caller need not import them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+SHOWN = 20
+"""How many problems an error message prints; all are counted."""
+
+KEPT = 10_000
+"""How many problems `PredictionError.problems` keeps: bounds memory on a file that is wrong throughout."""
+
+
+class RefCOCOMError(ValueError):
+    """Base of every error raised on purpose by this package."""
+
+
+class UsageError(RefCOCOMError):
+    """The request was wrong: an unknown option, a device that is not there, a file that is not."""
+
+
+class DataError(RefCOCOMError):
+    """The data was wrong: a dataset, a prediction file or a mask that cannot be scored."""
+
+
+class DatasetError(DataError):
+    """A dataset does not hold what its schema promises; the message names the record."""
+
+
+class RLEError(DataError):
+    """A run-length encoding that cannot be decoded; the message names the row and the reason."""
+
+
+class ResultsError(DataError):
+    """A folder does not hold a complete result of a schema version this package reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a prediction file.
+
+    Attributes:
+        kind: What is wrong, one of a fixed set of words such as `"duplicate"`; errors are counted by it.
+        where: File and line, row, entry or member: enough to go there.
+        message: What was found, what was expected, what to do.
+    """
+
+    kind: str
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.kind}: {self.message}"
+
+
+class PredictionError(DataError):
+    """A prediction file has mistakes; all of one pass are here.
+
+    Attributes:
+        problems: The first `KEPT` problems, in the order of the file.
+        counts: How many problems of each kind there are in all.
+    """
+
+    def __init__(self, problems: list[Problem], counts: Counter[str]) -> None:
+        self.problems = problems
+        self.counts = counts
+        total = counts.total()
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in counts.most_common())
+        lines = [f"{total:,} problem{'s' if total != 1 else ''} ({kinds}); nothing was scored"]
+        lines += [f"  {problem}" for problem in problems[:SHOWN]]
+        if total > SHOWN:
+            lines.append(f"  … and {total - SHOWN:,} more")
+        super().__init__("\n".join(lines))
+
+
+@dataclass(slots=True)
+class Problems:
+    """Collects the mistakes of one pass, so that a user mends a file once and not twenty times."""
+
+    kept: list[Problem] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, kind: str, where: str, message: str) -> None:
+        """Record one problem; see `Problem` for the arguments."""
+        self.counts[kind] += 1
+        if len(self.kept) < KEPT:
+            self.kept.append(Problem(kind, where, message))
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Record several problems."""
+        for problem in problems:
+            self.add(problem.kind, problem.where, problem.message)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def raise_if_any(self) -> None:
+        """Raise `PredictionError` if anything was recorded."""
+        if self.counts:
+            raise PredictionError(self.kept, self.counts)
