@@ -1,0 +1,131 @@
+"""The naive torch definition of every op: tensors in, integer counts out, on any device.
+
+Slow and plain on purpose. The Numba and Triton kernels must equal these functions exactly; tests and benchmarks
+compare them. Shapes: `B` masks, `H` × `W` pixels, `h` × `w` logit cells, `P` words, `R` runs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from refcocom_kernels.tables import axis_table
+
+
+def decode_runs(ends: Tensor, height: int, width: int) -> Tensor:
+    """Run ends of one valid mask to pixels.
+
+    Args:
+        ends: [R] int, running totals of runs of 0 and 1 down the columns, the last equal to H·W.
+        height: H.
+        width: W.
+
+    Returns:
+        [H, W] bool.
+
+    >>> decode_runs(torch.tensor([1, 3, 6]), 2, 3).int()
+    tensor([[0, 1, 0],
+            [1, 0, 0]], dtype=torch.int32)
+    """
+    lengths = torch.diff(ends.long(), prepend=ends.new_zeros(1).long())
+    value = torch.arange(len(ends), device=ends.device) % 2 == 1
+    return torch.repeat_interleave(value, lengths).reshape(width, height).T
+
+
+def unpack(words: Tensor, height: int, width: int) -> Tensor:
+    """Packed bits of one mask to pixels.
+
+    Args:
+        words: [P] int64 (the bits of uint64), row-major, low bit first.
+        height: H.
+        width: W.
+
+    Returns:
+        [H, W] bool.
+
+    >>> unpack(torch.tensor([0b100110]), 2, 3).int()
+    tensor([[0, 1, 1],
+            [0, 0, 1]], dtype=torch.int32)
+    """
+    shifts = torch.arange(64, device=words.device)
+    bits = (words[:, None] >> shifts[None, :]) & 1  # [P, 64]
+    return bits.reshape(-1)[: height * width].reshape(height, width).bool()
+
+
+def mask_counts(masks: Tensor, targets: Tensor) -> Tensor:
+    """Intersection and predicted area.
+
+    Args:
+        masks: [..., H, W] bool or any number; what is not 0 is set.
+        targets: [..., H, W] bool.
+
+    Returns:
+        [..., 2] int64.
+
+    >>> mask_counts(torch.tensor([[[3, 0, 1]]]), torch.tensor([[[True, True, False]]]))
+    tensor([[1, 2]])
+    """
+    set_pixels = masks != 0
+    intersection = (set_pixels & targets).sum(dim=(-2, -1))
+    return torch.stack([intersection, set_pixels.sum(dim=(-2, -1))], dim=-1)
+
+
+def resize_logits(
+    logits: Tensor, height: int, width: int, valid: tuple[float, float] | None = None
+) -> Tensor:
+    """Bilinear resize with an arithmetic of our own: fp32, every product and sum rounded apart.
+
+    `F.interpolate` rounds differently from build to build and from CPU to CUDA; these few lines do not.
+    Half types are converted to fp32 first. Columns are interpolated before rows.
+
+    Args:
+        logits: [h, w] float of any kind.
+        height: H.
+        width: W.
+        valid: Cells (rows, columns) from the top left that hold content; all of them by default.
+
+    Returns:
+        [H, W] float32.
+
+    >>> resize_logits(torch.tensor([[0.0, 1.0]]), 1, 4)
+    tensor([[0.0000, 0.2500, 0.7500, 1.0000]])
+    """
+    source = logits.float()
+    valid_h, valid_w = valid or (float(logits.shape[0]), float(logits.shape[1]))
+    y_low, y_high, y_weight_low, y_weight_high = (
+        torch.from_numpy(a.copy()).to(source.device) for a in axis_table(valid_h, height)
+    )
+    x_low, x_high, x_weight_low, x_weight_high = (
+        torch.from_numpy(a.copy()).to(source.device) for a in axis_table(valid_w, width)
+    )
+    # A name for every rounded step keeps a compiler from seeing one expression to fuse.
+    left = source[:, x_low] * x_weight_low  # [h, W]
+    right = source[:, x_high] * x_weight_high  # [h, W]
+    rows = left + right  # [h, W]
+    above = rows[y_low] * y_weight_low[:, None]  # [H, W]
+    below = rows[y_high] * y_weight_high[:, None]  # [H, W]
+    return above + below
+
+
+def logit_counts(
+    logits: Tensor,
+    target: Tensor,
+    threshold: float = 0.0,
+    valid: tuple[float, float] | None = None,
+) -> Tensor:
+    """Resize to the target's size, threshold, count.
+
+    Args:
+        logits: [h, w] float of any kind, finite.
+        target: [H, W] bool.
+        threshold: Values strictly above it are set: 0 for logits, 0.5 for probabilities.
+        valid: As in `resize_logits`.
+
+    Returns:
+        [2] int64: intersection, predicted area.
+
+    >>> logit_counts(torch.tensor([[-1.0, 1.0]]), torch.tensor([[True, True, True, True]]))
+    tensor([2, 2])
+    """
+    height, width = target.shape
+    return mask_counts(resize_logits(logits, height, width, valid) > threshold, target)
