@@ -200,7 +200,21 @@ def decode(segmentation: Any) -> NDArray[np.bool_]:
     """
     height, width, counts = check(segmentation)
     runs = parse(column([counts]), np.array([height * width]), threads=1)
-    lengths = np.diff(runs.ends, prepend=0)
+    return decode_ends(runs.ends, height, width)
+
+
+def decode_ends(ends: NDArray[np.int32], height: int, width: int) -> NDArray[np.bool_]:
+    """Run ends of one valid mask to pixels.
+
+    Args:
+        ends: [R] running totals of the runs down the columns; the last is H·W.
+        height: H.
+        width: W.
+
+    Returns:
+        [H, W] bool.
+    """
+    lengths = np.diff(ends, prepend=np.int32(0))
     flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return np.ascontiguousarray(flat.reshape(width, height).T)
 

@@ -1,0 +1,247 @@
+"""Counts of every example in, a result out: scores, two files, and back again without inference.
+
+`per_example.parquet` (schema version 1) holds one row per example in index order; `summary.json` the scores and what
+they are scores of. Every score is recomputed from the Parquet alone. Both files are written under temporary names and
+renamed, the summary last and with the hash of the other, so a folder holds a whole result or is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from refcocom_gpu import metrics
+from refcocom_gpu.conventions import get_convention
+from refcocom_gpu.errors import ResultsError, UsageError
+
+SCHEMA_VERSION = 1
+PER_EXAMPLE, SUMMARY = "per_example.parquet", "summary.json"
+SCORED, EMPTY, MISSING = "scored", "empty", "missing"
+
+SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("sample_id", pa.int64()),
+        ("sentence_idx", pa.int64()),
+        ("image_id", pa.int64()),
+        ("sentence", pa.string()),
+        ("category", pa.string()),
+        ("supercategory", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("intersection", pa.int64()),
+        ("pred_area", pa.int64()),
+        ("target_area", pa.int64()),
+        ("status", pa.string()),
+    ],
+    metadata={"schema": "refcocom-per-example", "version": str(SCHEMA_VERSION)},
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The outcome of scoring one set of predictions.
+
+    Attributes:
+        per_example: `SCHEMA`, one row per example in index order; N rows.
+        info: What the scores are scores of: dataset, predictions, device, versions, wall time.
+        convention: Name of the convention.
+        precision_strict: True when Pr@X counts IoU > X instead of IoU ≥ X.
+    """
+
+    per_example: pa.Table
+    info: dict[str, Any] = field(default_factory=dict)
+    convention: str = "official"
+    precision_strict: bool = False
+
+    def _ints(self, name: str) -> NDArray[np.int64]:
+        return self.per_example.column(name).to_numpy()  # type: ignore[no-any-return]
+
+    @cached_property
+    def iou(self) -> NDArray[np.float64]:
+        """[N] float64 IoU per example."""
+        return metrics.iou(
+            self._ints("intersection"),
+            self._ints("pred_area"),
+            self._ints("target_area"),
+            empty=get_convention(self.convention).empty,
+        )
+
+    @cached_property
+    def miou(self) -> float:
+        """Mean IoU over all examples: the official score, 0…1."""
+        return metrics.mean(self.iou)
+
+    @cached_property
+    def ciou(self) -> float:
+        """Cumulative IoU: ΣI / ΣU, 0…1."""
+        return metrics.ciou(
+            self._ints("intersection"),
+            self._ints("pred_area"),
+            self._ints("target_area"),
+            empty=get_convention(self.convention).empty,
+        )
+
+    @cached_property
+    def precision_at(self) -> dict[float, float]:
+        """Share of examples with IoU at or above 0.5, 0.6, 0.7, 0.8, 0.9."""
+        return metrics.precision_at(self.iou, strict=self.precision_strict)
+
+    @cached_property
+    def miou_by_category(self) -> dict[str, float]:
+        """Mean IoU over the examples of each category."""
+        return metrics.mean_by(self.iou, self.per_example.column("category").to_pylist())
+
+    @cached_property
+    def miou_per_instance(self) -> float:
+        """Mean over samples of the mean IoU of their expressions: a sample counts once however often it is described."""
+        by_sample = metrics.mean_by(
+            self.iou,
+            # Ids repeat when examples are named by position, so a sample is told by its image and first row too.
+            _sample_rows(self.per_example),
+        )
+        return metrics.mean(list(by_sample.values()))
+
+    @property
+    def n_examples(self) -> int:
+        """Examples in the denominator."""
+        return len(self.per_example)
+
+    @cached_property
+    def n_missing(self) -> int:
+        """Examples that had no prediction and were scored as empty."""
+        return self._n(MISSING)
+
+    @cached_property
+    def n_empty(self) -> int:
+        """Examples whose predicted mask has no pixel."""
+        return self._n(EMPTY)
+
+    def _n(self, status: str) -> int:
+        return sum(value == status for value in self.per_example.column("status").to_pylist())
+
+    def summary(self) -> dict[str, Any]:
+        """Every score and what it is a score of, ready for JSON."""
+        return {
+            "schema": "refcocom-summary",
+            "version": SCHEMA_VERSION,
+            "miou": self.miou,
+            "ciou": self.ciou,
+            "precision_at": {str(x): share for x, share in self.precision_at.items()},
+            "miou_per_instance": self.miou_per_instance,
+            "miou_by_category": self.miou_by_category,
+            "n_examples": self.n_examples,
+            "n_missing": self.n_missing,
+            "n_empty": self.n_empty,
+            # Duplicates are refused, never averaged or dropped; the zero says so to a reader of the file.
+            "n_duplicate": 0,
+            "convention": self.convention,
+            "precision": ">" if self.precision_strict else ">=",
+            **self.info,
+        }
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write `per_example.parquet` and `summary.json`.
+
+        Args:
+            folder: Made where absent; other files in it are left alone.
+            overwrite: Replace a result that is there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UsageError: When the folder holds a result and `overwrite` is False, or cannot be written.
+        """
+        folder = Path(folder)
+        check_output(folder, overwrite=overwrite)
+        parquet = folder / f".{PER_EXAMPLE}.{os.getpid()}.tmp"
+        summary = folder / f".{SUMMARY}.{os.getpid()}.tmp"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(self.per_example, parquet, compression="zstd")
+            content = {**self.summary(), "per_example_xxh3_128": _hash(parquet)}
+            summary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            parquet.replace(folder / PER_EXAMPLE)
+            summary.replace(folder / SUMMARY)
+        except OSError as error:
+            raise UsageError(f"cannot write to {folder}: {error.strerror}") from None
+        finally:
+            if folder.is_dir():
+                parquet.unlink(missing_ok=True)
+                summary.unlink(missing_ok=True)
+        return folder
+
+
+def check_output(folder: str | Path, *, overwrite: bool) -> None:
+    """Refuse a folder before any work is done.
+
+    Raises:
+        UsageError: When it holds a result and `overwrite` is False, or is not a folder.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"output_dir {folder} is a file, not a folder")
+    there = [name for name in (SUMMARY, PER_EXAMPLE) if (folder / name).exists()]
+    if there and not overwrite:
+        raise UsageError(
+            f"{folder} already holds a result ({', '.join(there)}); pass overwrite=true or another output_dir"
+        )
+
+
+def load_results(folder: str | Path) -> Result:
+    """Read back what `Result.save` wrote; every score comes from the Parquet alone.
+
+    Args:
+        folder: Holds `per_example.parquet` and `summary.json`.
+
+    Raises:
+        ResultsError: When a file is absent, altered since it was written, or of a newer schema version.
+    """
+    folder = Path(folder)
+    try:
+        content = json.loads((folder / SUMMARY).read_text("utf-8"))
+        digest = _hash(folder / PER_EXAMPLE)
+    except FileNotFoundError as error:
+        raise ResultsError(
+            f"{folder} holds no result: {Path(error.filename).name} is not there"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{folder / SUMMARY} cannot be read: {error}") from None
+    if not isinstance(content, dict) or content.get("schema") != "refcocom-summary":
+        raise ResultsError(f"{folder / SUMMARY} is not a summary of this package")
+    if content["version"] > SCHEMA_VERSION:
+        raise ResultsError(
+            f"{folder} has schema version {content['version']}; this package reads up to {SCHEMA_VERSION}"
+        )
+    if digest != content["per_example_xxh3_128"]:
+        raise ResultsError(
+            f"{folder / PER_EXAMPLE} is not the table that {SUMMARY} was written with; score again"
+        )
+    result = Result(
+        pq.read_table(folder / PER_EXAMPLE),
+        convention=content["convention"],
+        precision_strict=content["precision"] == ">",
+    )
+    scores = set(result.summary()) | {"per_example_xxh3_128"}
+    result.info.update({key: value for key, value in content.items() if key not in scores})
+    return result
+
+
+def _hash(path: Path) -> str:
+    return xxhash.xxh3_128(path.read_bytes()).hexdigest()
+
+
+def _sample_rows(table: pa.Table) -> NDArray[np.int64]:
+    """[N] a number per sample: examples of a sample are consecutive and `sentence_idx` counts up within it."""
+    return np.cumsum(table.column("sentence_idx").to_numpy() == 0)

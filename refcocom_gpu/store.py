@@ -1,0 +1,236 @@
+"""A dataset in, `MaskStore` out: its masks parsed once, packed, cached on disk, mapped back, moved to a device.
+
+Masks are kept once per sample (2,080 in RefCOCO-M), not once per expression. Two forms, a file each, so that one is
+opened without the other: *runs* (run ends down the columns) for RLE predictions, and *bits* (row-major, low bit
+first, each mask from a 64-bit word on) for dense masks and logits. Bits of a large set are sharded by image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from refcocom_kernels import cpu, rle_status
+
+from refcocom_gpu import rle
+from refcocom_gpu.cache import Arrays, cache_dir, cached
+from refcocom_gpu.errors import SHOWN, DatasetError
+
+if TYPE_CHECKING:
+    from refcocom_gpu.dataset import Dataset
+
+LAYOUT_VERSION = "1"
+"""Changes whenever the arrays below mean something else; an old cache is then built anew beside the new one."""
+
+SHARD_BYTES = 2**30
+"""Largest file of packed bits; RefCOCO-M (76 MB) is one."""
+
+
+class Packed(NamedTuple):
+    """Packed bits of the masks that some rows need.
+
+    Attributes:
+        rows: [K] positions in the samples asked for.
+        sample: [K] the mask of each row, counted from the start of this shard.
+        words: [P] uint64 packed bits.
+        word_offsets: [m + 1] where each mask of the shard begins.
+    """
+
+    rows: NDArray[np.int64]
+    sample: NDArray[np.int64]
+    words: NDArray[np.uint64]
+    word_offsets: NDArray[np.int64]
+
+
+class MaskStore:
+    """The ground truth of a dataset, ready to be counted against.
+
+    Made by `MaskStore.build`. `M` samples, `N` examples, `R` runs.
+
+    Attributes:
+        dataset: What the masks belong to.
+        ends: [R] int32 run ends of all masks.
+        run_offsets: [M + 1] int64 where a mask's runs begin.
+        areas: [M] int64 set pixels.
+        heights: [M] int64 H.
+        widths: [M] int64 W.
+        pixels: [M] int64 H·W.
+        example_sample: [N] int64 the sample of each example.
+        device: Where predictions are counted: `cpu`, `cuda` or `cuda:i`.
+    """
+
+    def __init__(
+        self, dataset: Dataset, arrays: Arrays, folder: Path | None, threads: int, device: str
+    ) -> None:
+        self.dataset = dataset
+        self.ends: NDArray[np.int32] = arrays["ends"]
+        self.run_offsets: NDArray[np.int64] = arrays["run_offsets"]
+        self.areas: NDArray[np.int64] = arrays["areas"]
+        self.heights = dataset.heights
+        self.widths = dataset.widths
+        self.pixels = self.heights * self.widths
+        self.example_sample = dataset.example_sample
+        self.device = device
+        self._folder = folder
+        self._threads = threads
+        self._bits: dict[int, NDArray[np.uint64]] = {}
+        self._on_device: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def build(
+        cls, dataset: Dataset, *, cache: bool | str | Path = True, threads: int = 0
+    ) -> MaskStore:
+        """Open a dataset's store, making it on first use.
+
+        Args:
+            dataset: From `load_dataset`.
+            cache: True for the user's cache folder, a path for another, False to keep nothing on disk.
+            threads: 0 for all cores.
+
+        Raises:
+            DatasetError: When a mask of the dataset is not valid RLE; names the samples.
+
+        >>> import refcocom_gpu as rc
+        >>> store = rc.MaskStore.build(rc.load_dataset("sample"), cache=False)
+        >>> len(store) == store.dataset.n_examples
+        True
+        """
+        folder = None
+        if cache is not False:
+            root = cache_dir() if cache is True else Path(cache)
+            folder = root / "stores" / f"{dataset.fingerprint}-v{LAYOUT_VERSION}"
+        arrays = _cached(folder, "runs", dataset, lambda: _parse(dataset, threads))
+        return cls(dataset, arrays, folder, threads, "cpu")
+
+    def to(self, device: str) -> MaskStore:
+        """The same store, counted on another device; what was moved there is shared by every store of this dataset.
+
+        Raises:
+            UsageError: When the device is not there.
+        """
+        from refcocom_gpu.devices import resolve_device
+
+        moved = object.__new__(MaskStore)
+        moved.__dict__.update(self.__dict__)
+        moved.device = resolve_device(device)
+        return moved
+
+    def __len__(self) -> int:
+        return self.dataset.n_examples
+
+    def __repr__(self) -> str:
+        return (
+            f"MaskStore({self.dataset.source!r}, {len(self.areas):,} masks, "
+            f"{len(self):,} examples, device={self.device!r})"
+        )
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """The true mask of one example.
+
+        Args:
+            index: Row number 0…N−1.
+
+        Returns:
+            [H, W] bool.
+        """
+        sample = int(self.example_sample[index])
+        ends = self.ends[self.run_offsets[sample] : self.run_offsets[sample + 1]]
+        return rle.decode_ends(ends, int(self.heights[sample]), int(self.widths[sample]))
+
+    def packed(self, samples: NDArray[np.int64]) -> Iterator[Packed]:
+        """Packed bits for some samples, a shard at a time.
+
+        Args:
+            samples: [K] rows of the samples table.
+
+        Yields:
+            One `Packed` per shard touched; together their `rows` are 0…K−1.
+        """
+        shard_of = np.searchsorted(self._shard_bounds, samples, side="right") - 1
+        for shard in np.unique(shard_of):
+            rows = np.flatnonzero(shard_of == shard)
+            first, last = self._shard_bounds[shard : shard + 2]
+            yield Packed(
+                rows,
+                samples[rows] - first,
+                self._words(int(shard)),
+                cpu.word_offsets_for(self.pixels[first:last]),
+            )
+
+    @cached_property
+    def _shard_bounds(self) -> NDArray[np.int64]:
+        """[S + 1] first sample of each shard; a shard holds whole images and at most `SHARD_BYTES` unless one is larger."""
+        image = self.dataset.sample_image
+        stops = np.append(np.flatnonzero(np.diff(image)) + 1, len(image))
+        ends = 8 * cpu.word_offsets_for(self.pixels)[stops]
+        bounds, used = [0], 0
+        for k, end in enumerate(ends):
+            if end - used > SHARD_BYTES and k > 0 and stops[k - 1] > bounds[-1]:
+                bounds.append(int(stops[k - 1]))
+                used = int(ends[k - 1])
+        return np.array([*bounds, len(image)], np.int64)
+
+    def _words(self, shard: int) -> NDArray[np.uint64]:
+        if shard not in self._bits:
+            first, last = self._shard_bounds[shard : shard + 2]
+            self._bits[shard] = _cached(
+                self._folder,
+                f"bits-{shard:05d}-of-{len(self._shard_bounds) - 1:05d}",
+                self.dataset,
+                lambda: self._pack(int(first), int(last)),
+            )["words"]
+        return self._bits[shard]
+
+    def _pack(self, first: int, last: int) -> Arrays:
+        offsets = self.run_offsets[first : last + 1]
+        words = cpu.rle_pack(
+            self.ends[offsets[0] : offsets[-1]],
+            offsets - offsets[0],
+            self.heights[first:last],
+            self.widths[first:last],
+            threads=self._threads,
+        )
+        return {"words": words}
+
+
+def _cached(folder: Path | None, name: str, dataset: Dataset, build: Any) -> Arrays:
+    if folder is None:
+        return build()  # type: ignore[no-any-return]
+    identity = {"fingerprint": dataset.fingerprint, "layout": LAYOUT_VERSION, "holds": name}
+    return cached(folder / f"{name}.safetensors", identity, build)
+
+
+def _parse(dataset: Dataset, threads: int) -> Arrays:
+    """Parse and check every mask of a dataset."""
+    pixels = dataset.heights * dataset.widths
+    strings = dataset.counts
+    runs = cpu.rle_parse(strings.data, strings.offsets, pixels, threads=threads)
+    too_large = pixels > rle.MAX_PIXELS
+    bad = np.flatnonzero((runs.status != rle_status.OK) | too_large)
+    if len(bad):
+        ids = dataset.samples.column("sample_id")
+        shown = []
+        for row in bad[:SHOWN]:
+            reason = (
+                f"{pixels[row]:,} pixels exceed the cap"
+                if too_large[row]
+                else rle_status.explain(
+                    int(runs.status[row]), int(runs.detail[row]), int(pixels[row])
+                )
+            )
+            shown.append(f"sample {ids[int(row)].as_py()}: {reason}")
+        raise DatasetError(
+            f"{len(bad):,} masks of {dataset.source} are not valid RLE: {'; '.join(shown)}"
+        )
+    # The set pixels are the runs of odd number, and runs alternate within each mask.
+    lengths = np.diff(runs.ends, prepend=np.int32(0))
+    starts = runs.offsets[:-1]
+    lengths[starts] = runs.ends[starts]
+    first_of_run = np.repeat(starts, np.diff(runs.offsets))
+    odd = ((np.arange(len(lengths)) - first_of_run) & 1).astype(bool)
+    areas = np.add.reduceat(np.where(odd, lengths, 0).astype(np.int64), starts)
+    return {"ends": runs.ends, "run_offsets": runs.offsets, "areas": areas}
