@@ -61,6 +61,7 @@ class MaskStore:
         pixels: [M] int64 H·W.
         example_sample: [N] int64 the sample of each example.
         device: Where predictions are counted: `cpu`, `cuda` or `cuda:i`.
+        folder: Where it is cached; None when it is kept in memory only.
     """
 
     def __init__(
@@ -75,10 +76,10 @@ class MaskStore:
         self.pixels = self.heights * self.widths
         self.example_sample = dataset.example_sample
         self.device = device
-        self._folder = folder
+        self.folder = folder
         self._threads = threads
         self._bits: dict[int, NDArray[np.uint64]] = {}
-        self._on_device: dict[str, dict[str, Any]] = {}
+        self._on_device: dict[tuple[str, int], Any] = {}
 
     @classmethod
     def build(
@@ -141,6 +142,16 @@ class MaskStore:
         ends = self.ends[self.run_offsets[sample] : self.run_offsets[sample + 1]]
         return rle.decode_ends(ends, int(self.heights[sample]), int(self.widths[sample]))
 
+    def on_device(self, words: NDArray[np.uint64], device: Any) -> Any:
+        """Packed words as an int64 tensor on a device, moved there once per store and shard."""
+        import torch
+
+        key = (str(device), words.__array_interface__["data"][0])
+        if key not in self._on_device:
+            # torch has no operations on uint64; the bits are the same. The copy is because a mapped file is read-only.
+            self._on_device[key] = torch.from_numpy(words.view(np.int64).copy()).to(device)
+        return self._on_device[key]
+
     def packed(self, samples: NDArray[np.int64]) -> Iterator[Packed]:
         """Packed bits for some samples, a shard at a time.
 
@@ -174,11 +185,16 @@ class MaskStore:
                 used = int(ends[k - 1])
         return np.array([*bounds, len(image)], np.int64)
 
+    def pack(self) -> None:
+        """Build or verify the packed bits of every shard now instead of at their first use."""
+        for shard in range(len(self._shard_bounds) - 1):
+            self._words(shard)
+
     def _words(self, shard: int) -> NDArray[np.uint64]:
         if shard not in self._bits:
             first, last = self._shard_bounds[shard : shard + 2]
             self._bits[shard] = _cached(
-                self._folder,
+                self.folder,
                 f"bits-{shard:05d}-of-{len(self._shard_bounds) - 1:05d}",
                 self.dataset,
                 lambda: self._pack(int(first), int(last)),

@@ -107,6 +107,25 @@ def resize_logits(
     return above + below
 
 
+def resize_logits_sam(
+    logits: Tensor, height: int, width: int, side: int, inner: tuple[int, int]
+) -> Tensor:
+    """Resize as SAM's `postprocess_masks` does: to the padded input, crop, then to the image.
+
+    Args:
+        logits: [h, w] float of any kind, of the whole padded square.
+        height: H.
+        width: W.
+        side: Side of the padded square input in pixels.
+        inner: Height and width of the image inside it.
+
+    Returns:
+        [H, W] float32.
+    """
+    padded = resize_logits(logits, side, side)
+    return resize_logits(padded[: inner[0], : inner[1]], height, width)
+
+
 def logit_counts(
     logits: Tensor,
     target: Tensor,

@@ -1,0 +1,117 @@
+"""Structured configs: every key of every verb with its type, default and meaning, said once.
+
+Hydra checks types against these classes, `--help` prints them, and nothing else repeats them. Verbs and groups are
+files in `conf/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+
+def key(default: Any, meaning: str, *, path: bool = False) -> Any:
+    """A field with its meaning; `path` marks values that are file names and never reach Hydra's parser."""
+    return field(default=default, metadata={"meaning": meaning, "path": path})
+
+
+@dataclass
+class DatasetConfig:
+    """Which set is scored; `dataset=sample` and `dataset=refcoco-m` choose a whole group."""
+
+    name: str = key("moondream/refcoco-m", "Hub name, or `sample` for the built-in set")
+    path: str | None = key(
+        None,
+        "local snapshot instead: folder of Parquet shards, save_to_disk folder, .parquet, .jsonl",
+        path=True,
+    )
+    revision: str | None = key(None, "branch, tag or commit on the Hub")
+    split: str = key("validation", "split name")
+    key: str = key(
+        "sample_id",
+        "how predictions name an example: sample_id, or image_position where ids repeat",
+    )
+
+
+@dataclass
+class ScoreConfig:
+    """Score one set of predictions."""
+
+    predictions: Any = key(
+        None,
+        "file, folder, glob or list in any accepted format; `sample` and `sample-coarse` are built in",
+        path=True,
+    )
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    device: str = key("auto", "auto, cpu, cuda or cuda:i")
+    threads: int = key(0, "CPU threads; 0 for all cores")
+    batch_size: int = key(256, "dense predictions held in memory at a time")
+    missing: str = key("error", "examples without a prediction: error, or zero to score them as empty")
+    convention: str = key("official", "named convention the scores follow")
+    precision: str = key("ge", "Pr@X counts IoU ≥ X (ge) or IoU > X (gt)")
+    values: str = key("logits", "what float arrays are: logits (set above 0) or probabilities (set above 0.5)")
+    letterbox: int | None = key(
+        None, "side of the padded square input when the image fills only its top-left part, such as 1024"
+    )
+    resize: str = key("direct", "letterboxed logits to the image: direct, or sam (through the padded input)")
+    polygons: str | None = key(None, "scale of polygon coordinates: pixels or normalized; null refuses polygons")
+    output_dir: str | None = key(None, "folder for the result; null writes nothing", path=True)
+    overwrite: bool = key(False, "replace a result that is in output_dir")
+    json: bool = key(False, "print the summary as JSON instead of the table")
+    quiet: bool = key(False, "print nothing but errors")
+
+
+@dataclass
+class CacheConfig:
+    """Show, build or clear what is cached on disk."""
+
+    action: str = key("list", "list, path, build (the store of `dataset`) or clear")
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    threads: int = key(0, "CPU threads; 0 for all cores")
+    quiet: bool = key(False, "print nothing but errors")
+
+
+VERBS: dict[str, tuple[type, str]] = {
+    "score": (ScoreConfig, "predictions"),
+    "cache": (CacheConfig, "action"),
+}
+"""Verb to its config and the key that positional arguments fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key as `--help` shows it."""
+
+    name: str
+    default: Any
+    meaning: str
+    is_path: bool
+
+
+def keys_of(config: type, prefix: str = "") -> Iterator[Key]:
+    """All keys of a config, nested ones with their dots."""
+    for entry in fields(config):
+        if entry.default_factory is not MISSING and is_dataclass(entry.default_factory):
+            yield from keys_of(entry.default_factory, f"{prefix}{entry.name}.")  # type: ignore[arg-type]
+        else:
+            yield Key(
+                f"{prefix}{entry.name}", entry.default, entry.metadata["meaning"], entry.metadata["path"]
+            )
+
+
+def conf_dir() -> Path:
+    """The folder `conf`: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def groups() -> dict[str, list[str]]:
+    """Config groups and their options: folders of `conf` and the files in each."""
+    return {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in sorted(conf_dir().iterdir())
+        if folder.is_dir()
+    }

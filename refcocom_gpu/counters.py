@@ -1,0 +1,168 @@
+"""A batch and a store in, [B, 2] counts out: on the CPU with NumPy and Numba, elsewhere with torch.
+
+The CPU path imports no torch unless a tensor is handed in. The torch path runs the naive definitions of
+`refcocom_kernels.reference` on any device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from refcocom_kernels import cpu, rle_status
+
+from refcocom_gpu.errors import Problems
+from refcocom_gpu.letterbox import logit_mask
+from refcocom_gpu.predictions.batches import ArrayBatch, Batch, ReadOptions, RLEBatch
+from refcocom_gpu.store import MaskStore
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Counts = NDArray[np.int64]
+
+
+class Counter:
+    """Counts batches against a store on the store's device.
+
+    Args:
+        store: Ground truth.
+        options: What float arrays mean.
+        problems: Collects malformed RLE and non-finite logits.
+        threads: CPU threads, 0 for all cores.
+    """
+
+    def __init__(
+        self, store: MaskStore, options: ReadOptions, problems: Problems, threads: int
+    ) -> None:
+        self.store, self.options, self.problems, self.threads = store, options, problems, threads
+        # Probabilities read as logits would all be set: the range of what was seen tells.
+        self.float_range = (np.inf, -np.inf)
+
+    def count(self, batch: Batch) -> Counts:
+        """Intersection and predicted area, [B, 2] int64; zeros for rows recorded as problems."""
+        if isinstance(batch, RLEBatch):
+            return self._rle(batch)
+        counts = np.zeros((len(batch.index), 2), np.int64)
+        is_float = np.array([_is_float(array) for array in batch.arrays], np.bool_)
+        for rows, count in ((np.flatnonzero(is_float), self._logits), (np.flatnonzero(~is_float), self._masks)):
+            if len(rows):
+                part = ArrayBatch(
+                    batch.index[rows],
+                    [batch.arrays[row] for row in rows],
+                    lambda k, rows=rows: batch.where(int(rows[k])),  # type: ignore[misc]
+                )
+                counts[rows] = count(part)
+        return counts
+
+    def _rle(self, batch: RLEBatch) -> Counts:
+        store = self.store
+        sample = store.example_sample[batch.index]
+        strings = batch.strings
+        if store.device == "cpu":
+            counts, status, detail = cpu.rle_counts(
+                strings.data,
+                strings.offsets,
+                sample,
+                store.ends,
+                store.run_offsets,
+                store.pixels,
+                threads=self.threads,
+            )
+        else:
+            runs = cpu.rle_parse(
+                strings.data, strings.offsets, store.pixels[sample], threads=self.threads
+            )
+            status, detail = runs.status, runs.detail
+            counts = self._rle_on_device(sample, runs)
+        for row in np.flatnonzero(status != rle_status.OK).tolist():
+            reason = rle_status.explain(
+                int(status[row]), int(detail[row]), int(store.pixels[sample[row]])
+            )
+            self.problems.add("malformed mask", batch.where(row), reason)
+        return counts
+
+    def _masks(self, batch: ArrayBatch) -> Counts:
+        if self.store.device != "cpu":
+            return self._on_device(batch, lambda array, target, _: _reference().mask_counts(array, target))
+        counts = np.zeros((len(batch.index), 2), np.int64)
+        for packed in self.store.packed(self.store.example_sample[batch.index]):
+            for k, row in enumerate(packed.rows.tolist()):
+                mask = _as_bytes(batch.arrays[row])
+                counts[row] = cpu.mask_counts(
+                    mask.reshape(1, -1), packed.sample[k : k + 1], packed.words, packed.word_offsets, threads=1
+                )
+        return counts
+
+    def _logits(self, batch: ArrayBatch) -> Counts:
+        def count(logits: Tensor, target: Tensor, row: int) -> Tensor | None:
+            low, high = (float(x) for x in logits.aminmax())
+            # NaN and infinity both make the difference of the extremes something else than a number.
+            if not np.isfinite(high - low):
+                self.problems.add("non-finite", batch.where(row), "logits hold NaN or infinity")
+                return None
+            self.float_range = (min(self.float_range[0], low), max(self.float_range[1], high))
+            mask = logit_mask(logits, *target.shape, self.options)
+            return _reference().mask_counts(mask, target)  # type: ignore[no-any-return]
+
+        return self._on_device(batch, count)
+
+    def _on_device(self, batch: ArrayBatch, count: Any) -> Counts:
+        """Count each array with torch on the store's device; one read-back for the batch."""
+        import torch
+
+        device = torch.device(self.store.device)
+        counts = torch.zeros((len(batch.index), 2), dtype=torch.int64, device=device)
+        targets = self._targets(self.store.example_sample[batch.index], device)
+        for row, target in targets:
+            array = torch.as_tensor(batch.arrays[row]).to(device, non_blocking=True)
+            counted = count(array, target, row)
+            if counted is not None:
+                counts[row] = counted
+        return counts.cpu().numpy()
+
+    def _rle_on_device(self, sample: NDArray[np.int64], runs: cpu.Runs) -> Counts:
+        import torch
+
+        reference = _reference()
+        device = torch.device(self.store.device)
+        counts = torch.zeros((len(sample), 2), dtype=torch.int64, device=device)
+        ends = torch.from_numpy(runs.ends).to(device)
+        for row, target in self._targets(sample, device):
+            if runs.status[row] == rle_status.OK:
+                own = ends[runs.offsets[row] : runs.offsets[row + 1]]
+                counts[row] = reference.mask_counts(
+                    reference.decode_runs(own, *target.shape), target
+                )
+        return counts.cpu().numpy()
+
+    def _targets(self, sample: NDArray[np.int64], device: Any) -> Any:
+        """(row, [H, W] bool on the device) for each row; the packed words go to the device once."""
+        reference = _reference()
+        for packed in self.store.packed(sample):
+            words = self.store.on_device(packed.words, device)
+            for k, row in enumerate(packed.rows.tolist()):
+                start, stop = packed.word_offsets[packed.sample[k] : packed.sample[k] + 2]
+                mask = sample[row]
+                yield row, reference.unpack(
+                    words[start:stop], int(self.store.heights[mask]), int(self.store.widths[mask])
+                )
+
+
+def _reference() -> Any:
+    from refcocom_kernels import reference
+
+    return reference
+
+
+def _is_float(array: Any) -> bool:
+    return "float" in str(array.dtype)
+
+
+def _as_bytes(mask: Any) -> NDArray[np.uint8]:
+    """A mask of bools or integers as contiguous bytes that are 0 where it is 0."""
+    array = mask if isinstance(mask, np.ndarray) else mask.detach().cpu().numpy()
+    if array.dtype.itemsize > 1:
+        array = array != 0
+    return np.ascontiguousarray(array).view(np.uint8)

@@ -1,0 +1,54 @@
+"""The native file's header: who made it, and for which dataset."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from refcocom_gpu.errors import Problems
+
+if TYPE_CHECKING:
+    from refcocom_gpu.dataset import Dataset
+
+SCHEMA = "refcocom-predictions"
+VERSION = 1
+
+
+def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
+    """The header of a new file."""
+    header: dict[str, Any] = {"schema": SCHEMA, "version": VERSION}
+    if model is not None:
+        header["model"] = model
+    return {**header, "dataset": dataset.fingerprint}
+
+
+def check_header(line: bytes, where: str, dataset: Dataset, problems: Problems) -> bool:
+    """Whether a line is a header; what it says is checked."""
+    try:
+        header = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    if not isinstance(header, Mapping) or header.get("schema") != SCHEMA:
+        return False
+    check_fields(header, where, dataset, problems)
+    return True
+
+
+def check_fields(
+    header: Mapping[str, Any], where: str, dataset: Dataset, problems: Problems
+) -> None:
+    """Refuse a newer version; warn when the file was made for other content."""
+    version = header.get("version")
+    if str(version) != str(VERSION):
+        problems.add("header", where, f"version {version!r}; this package reads version {VERSION}")
+    made_for = header.get("dataset")
+    if made_for is not None and made_for != dataset.fingerprint:
+        warnings.warn(
+            f"refcocom: {where} was made for dataset {made_for}, this one is {dataset.fingerprint}: "
+            "masks, sentences or their order differ",
+            UserWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,134 @@
+"""Keys in, example indices out: every reader resolves its keys here, so every format has the same rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refcocom_gpu.errors import Problems
+from refcocom_gpu.predictions.batches import Where
+
+if TYPE_CHECKING:
+    from refcocom_gpu.dataset import Dataset
+
+Ints = NDArray[np.int64]
+
+
+class Keys:
+    """Resolves keys to indices over a whole read, and remembers which examples were given, and where.
+
+    Args:
+        dataset: What the predictions are for.
+        problems: Collects unknown keys, duplicates, wrong sentences and wrong sizes.
+    """
+
+    def __init__(self, dataset: Dataset, problems: Problems) -> None:
+        self.dataset = dataset
+        self.problems = problems
+        self.fields: tuple[str, ...] = dataset.example_key_fields
+        self.given = np.zeros(dataset.n_examples, np.bool_)
+        # Where each example was first given: a batch and a row in it, so that a duplicate can point there.
+        self._places: list[Where] = []
+        self._batch_of = np.zeros(dataset.n_examples, np.int32)
+        self._row_of = np.zeros(dataset.n_examples, np.int32)
+
+    def resolve(self, columns: Sequence[Ints], where: Where) -> Ints:
+        """Indices of a batch of keys.
+
+        Args:
+            columns: One [B] array per field of the key.
+            where: Place of each row.
+
+        Returns:
+            [B] index, −1 for a row that was recorded as a problem.
+        """
+        index = self.lookup(columns)
+        for row in np.flatnonzero(index < 0):
+            key = tuple(int(column[row]) for column in columns)
+            self.problems.add("unknown key", where(int(row)), self._explain_unknown(key))
+        return self.claim(index, where)
+
+    def lookup(self, columns: Sequence[Ints]) -> Ints:
+        """Indices of a batch of keys, −1 where unknown; records nothing."""
+        by_sample = len(self.fields) == 2
+        return (self.dataset.index_of if by_sample else self.dataset.index_of_position)(*columns)
+
+    def claim(self, index: Ints, where: Where) -> Ints:
+        """Mark examples as given; a second prediction for one is a problem and becomes −1."""
+        known = np.flatnonzero(index >= 0)
+        _, first = np.unique(index[known], return_index=True)
+        taken = known[first]
+        taken = taken[~self.given[index[taken]]]
+        self.given[index[taken]] = True
+        self._batch_of[index[taken]] = len(self._places)
+        self._row_of[index[taken]] = taken
+        self._places.append(where)
+        result = np.full(len(index), -1, np.int64)
+        result[taken] = index[taken]
+        for row in known[result[known] < 0].tolist():
+            example = int(index[row])
+            before = self._places[self._batch_of[example]](int(self._row_of[example]))
+            self.problems.add(
+                "duplicate",
+                where(row),
+                f"{self.describe(example)} was already predicted at {before}",
+            )
+        return result
+
+    def check_sentences(self, index: Ints, sentences: Sequence[Any], where: Where) -> Ints:
+        """Compare sentences where a prediction carries one; −1 for a row whose sentence differs."""
+        expected = self.dataset.examples.column("sentence")
+        index = index.copy()
+        for row, sentence in enumerate(sentences):
+            if index[row] < 0 or sentence is None:
+                continue
+            truth = expected[int(index[row])].as_py()
+            if sentence != truth:
+                self.problems.add(
+                    "wrong sentence",
+                    where(row),
+                    f"{self.describe(int(index[row]))} is {truth!r} in the dataset, {sentence!r} here",
+                )
+                index[row] = -1
+        return index
+
+    def check_sizes(self, index: Ints, heights: Ints, widths: Ints, where: Where) -> Ints:
+        """Compare mask sizes with the dataset's; −1 for a row whose size differs."""
+        sample = self.dataset.example_sample[index]
+        true_h, true_w = self.dataset.heights[sample], self.dataset.widths[sample]
+        wrong = (index >= 0) & ((heights != true_h) | (widths != true_w))
+        for row in np.flatnonzero(wrong):
+            found, expected = (heights[row], widths[row]), (true_h[row], true_w[row])
+            hint = "; height and width are swapped" if found == expected[::-1] else ""
+            self.problems.add(
+                "wrong size",
+                where(int(row)),
+                f"mask is {found[0]}×{found[1]} (height×width), "
+                f"the image is {expected[0]}×{expected[1]}{hint}",
+            )
+        return np.where(wrong, -1, index)
+
+    def missing(self) -> Ints:
+        """Indices of the examples that were not given."""
+        return np.flatnonzero(~self.given)
+
+    def describe(self, index: int) -> str:
+        """The key of an example for a person."""
+        return describe_key(self.fields, self.dataset.key_of(index))
+
+    def _explain_unknown(self, key: tuple[int, ...]) -> str:
+        said = describe_key(self.fields, key)
+        first = self.dataset.index_of(np.array([key[0]]), np.zeros(1, np.int64)) if len(key) == 2 else None
+        if first is not None and first[0] >= 0:
+            sample = self.dataset.example_sample[first[0]]
+            n = int(np.count_nonzero(self.dataset.example_sample == sample))
+            return f"{said}: that sample has sentences 0 to {n - 1}"
+        return f"{said} is not in the dataset"
+
+
+def describe_key(fields: Sequence[str], key: Sequence[int]) -> str:
+    """`sample_id 7, sentence_idx 0`."""
+    return ", ".join(f"{name} {value}" for name, value in zip(fields, key, strict=True))

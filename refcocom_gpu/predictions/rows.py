@@ -1,0 +1,272 @@
+"""JSON rows in, RLE batches out: native JSONL and COCO-results JSON share these rows.
+
+A block of rows is decoded at once into typed records (the fast path). If anything in it is not as the format says,
+the block is read again row by row, so that every mistake is found and named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from refcocom_kernels import cpu
+
+from refcocom_gpu import rle
+from refcocom_gpu.errors import Problems, RLEError
+from refcocom_gpu.predictions.batches import Batches, ReadOptions, RLEBatch
+from refcocom_gpu.predictions.header import check_header
+from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.polygons import rasterise
+from refcocom_gpu.predictions.rle_batches import finish_batch
+
+BLOCK_BYTES = 2**22
+"""Bytes of JSONL decoded at a time: enough to hide the call, small beside the interpreter."""
+
+
+class _Segmentation(msgspec.Struct):
+    size: tuple[int, int]
+    counts: str | list[int]
+
+
+class _Row(msgspec.Struct):
+    segmentation: _Segmentation | None
+    sentence_idx: int
+    sample_id: int = -1
+    image_id: int = -1
+    position: int = -1
+    sentence: str | None = None
+
+
+def read_jsonl(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
+    """The native file, one JSON object per line, with an optional header line."""
+    with path.open("rb") as file:
+        yield from read_lines(_line_blocks(file), str(path), keys, options, problems)
+
+
+def read_lines(
+    blocks: Iterable[bytes], source: str, keys: Keys, options: ReadOptions, problems: Problems
+) -> Batches:
+    """Blocks of whole lines of the native file; `source` is its name in messages."""
+    decoder = msgspec.json.Decoder(_Row)
+    reader = _Rows(source, "line", keys, options, problems)
+    first_line = 1
+    for block in blocks:
+        if first_line == 1:
+            head, _, rest = block.partition(b"\n")
+            if check_header(head, source, keys.dataset, problems):
+                first_line, block = 2, rest
+        n_lines = block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
+        rows: list[_Row] | None = None
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            rows = decoder.decode_lines(block)
+        # Blank lines would shift every line number after them.
+        if rows is not None and len(rows) != n_lines:
+            rows = None
+        numbers = range(first_line, first_line + n_lines)
+        yield from reader.batches(rows, numbers, partial(bytes.split, block, b"\n"))
+        first_line += n_lines
+
+
+def _line_blocks(file: Any) -> Iterator[bytes]:
+    """Blocks of whole lines; a line longer than a block is still whole."""
+    rest = b""
+    while chunk := file.read(BLOCK_BYTES):
+        cut = chunk.rfind(b"\n") + 1
+        if cut:
+            yield rest + chunk[:cut]
+            rest = chunk[cut:]
+        else:
+            rest += chunk
+    if rest:
+        yield rest
+
+
+def read_coco_results(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
+    """A JSON array of COCO result objects that also carry the key."""
+    if path.stat().st_size == 0:
+        problems.add("malformed", str(path), "the file is empty")
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        try:
+            # Raw entries point into the mapped file: the whole array is checked, none of it is copied.
+            entries = msgspec.json.decode(memoryview(mapped), type=list[msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            problems.add("malformed", str(path), f"not a JSON array of results: {error}")
+            return
+        decoder = msgspec.json.Decoder(_Row)
+        reader = _Rows(str(path), "entry", keys, options, problems)
+        step = 4096
+        for first in range(0, len(entries), step):
+            raws = entries[first : first + step]
+            rows: list[_Row] | None = None
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                rows = [decoder.decode(raw) for raw in raws]
+            numbers = range(first + 1, first + 1 + len(raws))
+            yield from reader.batches(rows, numbers, partial(list, map(bytes, raws)))
+        # The map cannot close while entries point into it.
+        del entries, raws
+
+
+def _sizes(sizes: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """[B, 2] int64; a number too large for it becomes −1, which no image has."""
+    try:
+        return np.array(sizes, np.int64).reshape(-1, 2)
+    except OverflowError:
+        fit = [tuple(x if abs(x) < 2**63 else -1 for x in size) for size in sizes]
+        return np.array(fit, np.int64).reshape(-1, 2)
+
+
+class _Rows:
+    """Turns decoded rows into batches; `unit` is what a row is called in messages."""
+
+    def __init__(
+        self, source: str, unit: str, keys: Keys, options: ReadOptions, problems: Problems
+    ) -> None:
+        self.source, self.unit = source, unit
+        self.keys, self.options, self.problems = keys, options, problems
+
+    def batches(
+        self, rows: list[_Row] | None, numbers: range, raw: Callable[[], Sequence[bytes]]
+    ) -> Iterator[RLEBatch]:
+        """One batch of a block: the fast path, and row by row where that fails."""
+        batch = self._fast(rows, numbers) if rows is not None else None
+        if batch is None:
+            batch = self._row_by_row(raw(), numbers)
+        if len(batch.index):
+            yield batch
+
+    def _fast(self, rows: list[_Row], numbers: range) -> RLEBatch | None:
+        """None where something needs the slow path's attention."""
+        n = len(rows)
+        try:
+            columns = [
+                np.fromiter((getattr(row, name) for row in rows), np.int64, n)
+                for name in self.keys.fields
+            ]
+        except OverflowError:
+            return None
+        if any((column < 0).any() for column in columns):
+            return None
+        masks = [row.segmentation for row in rows]
+        if any(m is not None and isinstance(m.counts, list) for m in masks):
+            return None
+        counts = ["" if m is None else m.counts for m in masks]
+        joined = "".join(counts)  # type: ignore[arg-type]
+        if not joined.isascii():
+            return None
+        lengths = np.fromiter(map(len, counts), np.int64, n)
+        strings = rle.Column(
+            np.frombuffer(joined.encode("ascii"), np.uint8), cpu.offsets_from(lengths)
+        )
+        null = np.fromiter((m is None for m in masks), np.bool_, n)
+        sizes = _sizes([(0, 0) if m is None else m.size for m in masks])
+        sentences = [row.sentence for row in rows]
+        return self._batch(columns, strings, null, sizes, sentences, numbers)
+
+    def _row_by_row(self, lines: Sequence[bytes], numbers: range) -> RLEBatch:
+        keys: list[list[int]] = []
+        strings: list[bytes] = []
+        null: list[bool] = []
+        sizes: list[tuple[int, int]] = []
+        sentences: list[str | None] = []
+        places: list[int] = []
+        for number, line in zip(numbers, lines, strict=False):
+            if not line.strip():
+                continue
+            where = self._where(number)
+            try:
+                row = msgspec.json.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                self.problems.add("malformed", where, f"not JSON: {error}")
+                continue
+            parsed = self._parse(row, where)
+            if parsed is None:
+                continue
+            key, size, counts, sentence = parsed
+            keys.append(key)
+            null.append(counts is None)
+            strings.append(counts or b"")
+            sizes.append(size)
+            sentences.append(sentence)
+            places.append(number)
+        columns = [np.array([key[k] for key in keys], np.int64) for k in range(len(self.keys.fields))]
+        return self._batch(
+            columns,
+            rle.column(strings),
+            np.array(null, np.bool_),
+            _sizes(sizes),
+            sentences,
+            places,
+        )
+
+    def _parse(self, row: Any, where: str) -> Any:
+        """(key, size, counts or None, sentence) of one row, or None after recording what is wrong."""
+        if not isinstance(row, dict):
+            self.problems.add("malformed", where, f"a prediction is an object, not {row!r:.60}")
+            return None
+        found = ", ".join(row) or "nothing"
+        key = []
+        for name in self.keys.fields:
+            value = row.get(name)
+            if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+                what = f"{name} is {value!r:.60}" if name in row else f"no {name}; the row has {found}"
+                self.problems.add("bad key", where, f"{what}; a key is {' and '.join(self.keys.fields)}")
+                return None
+            key.append(value)
+        sentence = row.get("sentence")
+        if "segmentation" not in row:
+            self.problems.add(
+                "no segmentation",
+                where,
+                f"the row has {found}; write segmentation: null for a mask that is empty on purpose",
+            )
+            # The example was meant, so it is not missing as well.
+            self._claim(key, where)
+            return None
+        segmentation = row["segmentation"]
+        if segmentation is None:
+            return key, (0, 0), None, sentence
+        try:
+            if isinstance(segmentation, list):
+                index = self._peek(key)
+                height, width, counts = rasterise(
+                    segmentation, self.keys.dataset, index, self.options.polygons
+                )
+            else:
+                height, width, counts = rle.check(segmentation)
+        except RLEError as error:
+            self.problems.add("malformed mask", where, str(error))
+            self._claim(key, where)
+            return None
+        return key, (height, width), counts, sentence
+
+    def _peek(self, key: list[int]) -> int:
+        columns = [np.array([value], np.int64) for value in key]
+        return int(self.keys.lookup(columns)[0])
+
+    def _claim(self, key: list[int], where: str) -> None:
+        self.keys.resolve([np.array([value], np.int64) for value in key], lambda _: where)
+
+    def _where(self, number: int) -> str:
+        return f"{self.source}, {self.unit} {number}"
+
+    def _batch(
+        self,
+        columns: list[NDArray[np.int64]],
+        strings: rle.Column,
+        null: NDArray[np.bool_],
+        sizes: NDArray[Any],
+        sentences: Sequence[str | None],
+        numbers: Sequence[int],
+    ) -> RLEBatch:
+        def where(row: int) -> str:
+            return self._where(numbers[row])
+
+        return finish_batch(self.keys, columns, strings, null, sizes, sentences, where)

@@ -1,0 +1,229 @@
+"""Predictions and a store in, a `Result` out: the straight line through the package.
+
+Batches are read, counted and forgotten; two integers per example stay. Mistakes are collected while everything is
+read once; if there is any, nothing is scored.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from refcocom_gpu import sample
+from refcocom_gpu.conventions import get_convention
+from refcocom_gpu.counters import Counter
+from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.predictions import Keys, ReadOptions, expand_paths, read_predictions
+from refcocom_gpu.predictions.batches import Batches
+from refcocom_gpu.predictions.memory import read_pairs
+from refcocom_gpu.results import EMPTY, MISSING, SCHEMA, SCORED, Result
+from refcocom_gpu.store import MaskStore
+
+MISSING_POLICIES = ("error", "zero")
+SAMPLE_PREDICTIONS = {"sample": "good", "sample-coarse": "coarse"}
+"""Names of the built-in predictions and the kind each is."""
+
+Progress = Callable[[int], None]
+
+
+def score(
+    predictions: str | Path | Iterable[Any],
+    store: MaskStore,
+    *,
+    missing: str = "error",
+    convention: str = "official",
+    precision_strict: bool = False,
+    values: str = "logits",
+    letterbox: int | None = None,
+    resize: str = "direct",
+    polygons: str | None = None,
+    batch_size: int = 256,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Result:
+    """Score predictions against a store, on the store's device.
+
+    Args:
+        predictions: A path, glob or list of paths in any accepted format (several are the shards of one set), one
+            of the built-in sets `sample` and `sample-coarse`, or an iterable of `(index, masks)`.
+        store: Ground truth; `store.to("cuda")` counts on a GPU.
+        missing: `error`, or `zero` to score examples without a prediction as empty.
+        convention: Name of the convention the scores follow.
+        precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
+        values: What float arrays are: `logits` (set above 0) or `probabilities` (set above 0.5).
+        letterbox: Side of the padded square input when the image fills only its top-left part.
+        resize: `direct`, or `sam` for SAM's resize through the padded input.
+        polygons: Scale of polygon coordinates, `pixels` or `normalized`; None refuses polygons.
+        batch_size: Predictions held in memory at a time.
+        threads: CPU threads; 0 for all cores.
+        progress: Called with the number of examples each batch has counted.
+
+    Returns:
+        The result; every score is a property of it.
+
+    Raises:
+        PredictionError: Naming every mistake of one pass over the predictions.
+        UsageError: For an option or a file that is not known.
+
+    >>> import refcocom_gpu as rc
+    >>> store = rc.MaskStore.build(rc.load_dataset("sample"), cache=False)
+    >>> result = rc.score("sample", store)
+    >>> result.n_examples == len(store), 0.8 < result.miou < 0.95
+    (True, True)
+    """
+    start = time.perf_counter()
+    if missing not in MISSING_POLICIES:
+        raise UsageError(f"missing must be {' or '.join(MISSING_POLICIES)}, not {missing!r}")
+    get_convention(convention)
+    options = ReadOptions(values, letterbox, resize, polygons, batch_size)
+    problems = Problems()
+    batches, keys, about = _open(predictions, store, options, problems)
+    counter = Counter(store, options, problems, threads)
+    counts = np.zeros((len(store), 2), np.int64)
+    for batch in batches:
+        counts[batch.index] = counter.count(batch)
+        if progress is not None:
+            progress(len(batch.index))
+    absent = keys.missing()
+    if missing == "error":
+        for index in absent.tolist():
+            problems.add(
+                "missing",
+                about["source"],
+                f"no prediction for {keys.describe(index)}; missing=zero scores such examples as empty",
+            )
+    problems.raise_if_any()
+    _warn_of_probabilities(counter.float_range, values)
+    info = {
+        "dataset": _about_dataset(store),
+        "predictions": about,
+        "options": {"missing": missing, "values": values, "letterbox": letterbox, "resize": resize},
+        "device": store.device,
+        "versions": _versions(),
+        "wall_seconds": round(time.perf_counter() - start, 6),
+    }
+    table = _per_example(store, counts, absent)
+    return Result(table, info, convention, precision_strict)
+
+
+def _open(
+    predictions: Any, store: MaskStore, options: ReadOptions, problems: Problems
+) -> tuple[Batches, Keys, dict[str, Any]]:
+    """The batches, the keys, and what the summary says of the predictions."""
+    named = isinstance(predictions, str) and predictions in SAMPLE_PREDICTIONS
+    if named and not Path(predictions).exists():
+        keys = Keys(store.dataset, problems)
+        rows = sample.make_predictions(sample.make_records(), SAMPLE_PREDICTIONS[predictions])  # type: ignore[arg-type]
+        return _built_in(rows, keys, options, problems), keys, {"source": predictions}
+    if isinstance(predictions, str | Path) or _is_paths(predictions):
+        paths = expand_paths(predictions)
+        batches, keys = read_predictions(paths, store.dataset, options, problems)
+        source = ", ".join(map(str, paths))
+        about = {"source": source, "files": [str(p) for p in paths], "xxh3_128": _hash_files(paths)}
+        return batches, keys, about
+    keys = Keys(store.dataset, problems)
+    return read_pairs(predictions, keys, options, problems), keys, {"source": "memory"}
+
+
+def _is_paths(predictions: Any) -> bool:
+    return (
+        isinstance(predictions, list | tuple)
+        and bool(predictions)
+        and all(isinstance(p, str | Path) for p in predictions)
+    )
+
+
+def _built_in(
+    rows: list[dict[str, Any]], keys: Keys, options: ReadOptions, problems: Problems
+) -> Batches:
+    """The built-in predictions take the way of every other set: through the native JSONL rows."""
+    import msgspec
+
+    from refcocom_gpu.predictions.rows import read_lines
+
+    lines = b"\n".join(msgspec.json.encode(row) for row in rows)
+    yield from read_lines([lines], "sample", keys, options, problems)
+
+
+def _per_example(store: MaskStore, counts: NDArray[np.int64], absent: NDArray[np.int64]) -> pa.Table:
+    dataset = store.dataset
+    sample_row = store.example_sample
+    samples = dataset.samples.take(pa.array(sample_row))
+    status = np.where(counts[:, 1] > 0, 0, 1)
+    status[absent] = 2
+    columns = {
+        "index": np.arange(len(store)),
+        "sample_id": samples.column("sample_id"),
+        "sentence_idx": dataset.example_sentence_idx,
+        "image_id": dataset.image_ids[dataset.sample_image[sample_row]],
+        "sentence": dataset.examples.column("sentence"),
+        "category": samples.column("category"),
+        "supercategory": samples.column("supercategory"),
+        "height": store.heights[sample_row].astype(np.int32),
+        "width": store.widths[sample_row].astype(np.int32),
+        "intersection": counts[:, 0],
+        "pred_area": counts[:, 1],
+        "target_area": store.areas[sample_row],
+        "status": pa.array([SCORED, EMPTY, MISSING]).take(pa.array(status)),
+    }
+    # A plain cast gives each column its declared type; contiguous columns make the result cheap to read.
+    return pa.table(columns).cast(SCHEMA).combine_chunks().replace_schema_metadata(SCHEMA.metadata)
+
+
+def _warn_of_probabilities(seen: tuple[float, float], values: str) -> None:
+    low, high = seen
+    if values == "logits" and 0 <= low <= high <= 1 and high > 0:
+        warnings.warn(
+            f"refcocom: all logits lie in {low:.3g}…{high:.3g}, so almost every pixel is set; "
+            "if they are probabilities, pass values=probabilities",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _hash_files(paths: Iterable[Path]) -> str:
+    """xxh3 of the files' bytes; of a folder, its files' names and bytes in order of name."""
+    digest = xxhash.xxh3_128()
+    for path in paths:
+        folder = path.is_dir()
+        for file in sorted(p for p in path.iterdir() if p.is_file()) if folder else [path]:
+            if folder:
+                digest.update(file.name)
+            with file.open("rb") as opened:
+                while chunk := opened.read(2**22):
+                    digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _about_dataset(store: MaskStore) -> dict[str, Any]:
+    dataset = store.dataset
+    return {
+        "source": dataset.source,
+        "revision": dataset.revision,
+        "split": dataset.split,
+        "fingerprint": dataset.fingerprint,
+        "n_images": dataset.n_images,
+        "n_samples": dataset.n_samples,
+        "n_examples": dataset.n_examples,
+        "counts_as_published": dataset.published_difference() is None,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("refcocom-gpu", "numpy", "numba", "torch", "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
