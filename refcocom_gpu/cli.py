@@ -70,8 +70,8 @@ def _run(words: list[str]) -> int:
     from refcocom_gpu.overrides import parse
 
     config = parse(verb, words[1:])
-    run: Callable[[Any], None] = {"score": _score, "cache": _cache}[verb]
-    run(config)
+    verbs: dict[str, Callable[[Any], None]] = {"score": _score, "cache": _cache}
+    verbs[verb](config)
     return 0
 
 

@@ -7,7 +7,7 @@ files in `conf/`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,9 @@ class Key:
 def keys_of(config: type, prefix: str = "") -> Iterator[Key]:
     """All keys of a config, nested ones with their dots."""
     for entry in fields(config):
-        if entry.default_factory is not MISSING and is_dataclass(entry.default_factory):
-            yield from keys_of(entry.default_factory, f"{prefix}{entry.name}.")  # type: ignore[arg-type]
+        nested: Any = entry.default_factory
+        if nested is not MISSING:
+            yield from keys_of(nested, f"{prefix}{entry.name}.")
         else:
             yield Key(
                 f"{prefix}{entry.name}", entry.default, entry.metadata["meaning"], entry.metadata["path"]

@@ -103,7 +103,7 @@ class Counter:
                 self.problems.add("non-finite", batch.where(row), "logits hold NaN or infinity")
                 return None
             self.float_range = (min(self.float_range[0], low), max(self.float_range[1], high))
-            mask = logit_mask(logits, *target.shape, self.options)
+            mask = logit_mask(logits, target.shape[0], target.shape[1], self.options)
             return _reference().mask_counts(mask, target)  # type: ignore[no-any-return]
 
         return self._on_device(batch, count)

@@ -104,7 +104,7 @@ class Result:
 
     @cached_property
     def miou_per_instance(self) -> float:
-        """Mean over samples of the mean IoU of their expressions: a sample counts once however often it is described."""
+        """Mean over samples of their expressions' mean IoU: a sample counts once however often it is described."""
         by_sample = metrics.mean_by(
             self.iou,
             # Ids repeat when examples are named by position, so a sample is told by its image and first row too.

@@ -36,8 +36,8 @@ class Column(NamedTuple):
     data: NDArray[np.uint8]
     offsets: NDArray[np.int64]
 
-    def __getitem__(self, row: Any) -> Any:
-        """The bytes of one row."""
+    def row(self, row: int) -> bytes:
+        """The string of one row."""
         return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()
 
     def take(self, rows: NDArray[np.int64]) -> Column:
@@ -271,7 +271,7 @@ def encode_all(masks: Sequence[NDArray[Any]], *, threads: int = 0) -> list[dict[
         )
     )
     return [
-        {"size": size, "counts": strings[row].decode("ascii")} for row, size in enumerate(sizes)
+        {"size": size, "counts": strings.row(row).decode("ascii")} for row, size in enumerate(sizes)
     ]
 
 

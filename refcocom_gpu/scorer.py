@@ -198,7 +198,7 @@ def _hash_files(paths: Iterable[Path]) -> str:
         folder = path.is_dir()
         for file in sorted(p for p in path.iterdir() if p.is_file()) if folder else [path]:
             if folder:
-                digest.update(file.name)
+                digest.update(file.name.encode())
             with file.open("rb") as opened:
                 while chunk := opened.read(2**22):
                     digest.update(chunk)

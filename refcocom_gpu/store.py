@@ -174,7 +174,7 @@ class MaskStore:
 
     @cached_property
     def _shard_bounds(self) -> NDArray[np.int64]:
-        """[S + 1] first sample of each shard; a shard holds whole images and at most `SHARD_BYTES` unless one is larger."""
+        """[S + 1] first sample of each shard: whole images, at most `SHARD_BYTES` unless one image is larger."""
         image = self.dataset.sample_image
         stops = np.append(np.flatnonzero(np.diff(image)) + 1, len(image))
         ends = 8 * cpu.word_offsets_for(self.pixels)[stops]

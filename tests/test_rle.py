@@ -101,7 +101,7 @@ def test_errors_name_their_rows_and_count_all():
 
 def test_take_selects_strings():
     taken = rle.column([b"a", b"", b"bcd", b"ef"]).take(np.array([2, 0, 1, 2]))
-    assert [taken[k] for k in range(4)] == [b"bcd", b"a", b"", b"bcd"]
+    assert [taken.row(k) for k in range(4)] == [b"bcd", b"a", b"", b"bcd"]
 
 
 @pytest.mark.parametrize("size", [[0, 5], [-1, 5], [2.5, 4], [1], "ab", None, [True, 3], [2**16, 2**15]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ Where = Callable[[int], str]
 """Row of a batch to its place in the file, for a person."""
 
 
-class RLEBatch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RLEBatch:
     """Predictions as RLE strings.
 
     Attributes:
@@ -30,7 +31,8 @@ class RLEBatch(NamedTuple):
     where: Where
 
 
-class ArrayBatch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ArrayBatch:
     """Predictions as arrays.
 
     Attributes:
