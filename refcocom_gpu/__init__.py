@@ -42,7 +42,7 @@ _HOMES = {
     "score": "scorer",
     "MaskStore": "store",
 }
-__all__ = [*_HOMES]  # noqa: PLE0604 - the names are strings
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from refcocom_kernels import cpu
 
 from refcocom_gpu import rle
 from refcocom_gpu.errors import Problems, RLEError
@@ -154,7 +153,7 @@ def _strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
         kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _list_strings(column)
-    bad = {row: "counts is null" for row in np.flatnonzero(_numpy(column.is_null())).tolist()}
+    bad = dict.fromkeys(np.flatnonzero(_numpy(column.is_null())).tolist(), "counts is null")
     column = column.cast(pa.large_binary())
     _, offset_buffer, data_buffer = column.buffers()
     offsets = np.frombuffer(offset_buffer, np.int64)[column.offset : column.offset + len(column) + 1]
