@@ -1,0 +1,101 @@
+"""Everything in the README is run: Python and shell blocks in one folder, outputs compared, JSON lines scored."""
+
+import io
+import json
+import re
+import shlex
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from refcocom_gpu.cli import main
+from refcocom_gpu.sample import make_predictions, make_records
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a reader would stand after running the Python block: with `preds.parquet` and a snapshot beside it."""
+    folder = tmp_path_factory.mktemp("reader")
+    pq.write_table(
+        pa.Table.from_pylist(make_records()), _made(folder / "snapshot" / "data") / "validation.parquet"
+    )
+    return folder
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+def test_python_block_then_shell_lines(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    (code,) = blocks("python")
+    namespace = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    assert namespace["result"].miou == 1.0
+    assert capsys.readouterr().out.split() == ["1.0", "1.0", "1.0"]
+    assert namespace["rc"].load_results("out").miou == 1.0
+    lines = [line for block in blocks("bash") for line in block.splitlines() if "refcocom" in line]
+    assert len(lines) == 3
+    for line in lines:
+        # A snapshot of the sample has the sample's counts, which is what the warning is about.
+        words = shlex.split(line, comments=True)
+        assert words[0] == "refcocom"
+        assert main(words[1:]) == 0, line
+    assert json.loads((folder / "run" / "summary.json").read_text())["miou"] == 1.0
+
+
+def test_the_picture_of_the_output(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    text = next(block for block in blocks("text") if block.startswith("$ refcocom"))
+    command, _, expected = text.partition("\n")
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        assert main(shlex.split(command)[2:]) == 0
+    assert printed.getvalue() == expected
+
+
+def test_the_make_targets_exist():
+    (commands,) = [b for b in blocks("bash") if "make " in b]
+    targets = re.findall(r"^make (\w+)", commands, re.MULTILINE)
+    assert targets == ["demo", "test"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_the_prediction_format(folder, monkeypatch, capsys):
+    """The three lines of the format, with real counts in place of the ellipsis, are a file that is read."""
+    monkeypatch.chdir(folder)
+    (block,) = blocks("json")
+    rows = make_predictions(make_records(), "good")
+    by_key = {(row["sample_id"], row["sentence_idx"]): row for row in rows}
+    lines = []
+    for line in block.splitlines():
+        row = json.loads(line)
+        real = by_key.pop((row.get("sample_id"), row.get("sentence_idx")), None)
+        if row.get("segmentation"):
+            assert row["segmentation"]["size"] == real["segmentation"]["size"]
+            row["segmentation"]["counts"] = real["segmentation"]["counts"]
+        lines.append(json.dumps(row))
+    Path("format.jsonl").write_text("\n".join(lines))
+    assert main(["score", "format.jsonl", "dataset=sample", "missing=zero"]) == 0
+    out = capsys.readouterr().out
+    assert f"({len(by_key)} missing, scored as empty)" in out
+
+
+def test_the_parts_are_there():
+    text = next(block for block in blocks("text") if block.startswith("refcocom_gpu/"))
+    for name in ("dataset", "sources", "records", "rle", "store", "cache", "counters", "metrics"):
+        assert name in text
+        assert (ROOT / "refcocom_gpu" / f"{name}.py").is_file()
+    assert all((ROOT / name).is_dir() for name in ("kernels", "conf", "tests", "benchmarks"))
