@@ -53,7 +53,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     # Keyed by process: threads do not survive a fork, and a pool inherited from the parent would wait for ever.
     key = (os.getpid(), threads)
     if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="refcocom")
+        # A pool starts no thread before its first task, so one made in vain by a second thread costs nothing.
+        _pools.setdefault(key, ThreadPoolExecutor(threads, thread_name_prefix="refcocom"))
     return _pools[key]
 
 
@@ -76,6 +77,10 @@ def offsets_from(lengths: Int64) -> Int64:
     return offsets
 
 
+def _most(values: Int64) -> int:
+    return int(values.max(initial=0))
+
+
 def rle_parse(data: Bytes, offsets: Int64, pixels: Int64, *, threads: int = 0) -> Runs:
     """Parse and validate a column of COCO RLE strings.
 
@@ -92,11 +97,12 @@ def rle_parse(data: Bytes, offsets: Int64, pixels: Int64, *, threads: int = 0) -
     over_rows(lambda a, b: cpu_rle.count_runs(data, offsets, a, b, n_runs), n_rows, threads)
     run_offsets = offsets_from(n_runs)
     ends = np.zeros(run_offsets[-1], np.int32)
+    longest = _most(np.diff(offsets))
     status = np.zeros(n_rows, np.int8)
     detail = np.zeros(n_rows, np.int64)
     over_rows(
         lambda a, b: cpu_rle.parse_rows(
-            data, offsets, pixels, run_offsets, a, b, ends, status, detail
+            data, offsets, pixels, run_offsets, longest, a, b, ends, status, detail
         ),
         n_rows,
         threads,
@@ -135,9 +141,25 @@ def rle_counts(
     status = np.zeros(n_rows, np.int8)
     detail = np.zeros(n_rows, np.int64)
     flat = counts.reshape(-1)
+    # Rows of one target follow each other, so that what is made of the target serves them all.
+    order = np.argsort(sample, kind="stable")
+    longest, most_pixels = _most(np.diff(offsets)), _most(pixels)
     over_rows(
         lambda a, b: cpu_rle.intersect_rows(
-            data, offsets, sample, target_ends, target_offsets, pixels, a, b, flat, status, detail
+            data,
+            offsets,
+            order,
+            sample,
+            target_ends,
+            target_offsets,
+            pixels,
+            longest,
+            most_pixels,
+            a,
+            b,
+            flat,
+            status,
+            detail,
         ),
         n_rows,
         threads,

@@ -7,10 +7,9 @@ mended, and not in the middle of a call. Importing this module imports Numba; im
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
-import pickle
-import shutil
 import sys
 import threading
 import time
@@ -19,7 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import filelock
+import llvmlite
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import config as numba_config
@@ -40,22 +42,6 @@ _SCALARS = {
 }
 _lock = threading.RLock()
 
-# What a truncated, foreign or stale cache file raises from Numba's index and data loaders.
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    ImportError,
-    UnicodeDecodeError,
-    MemoryError,
-    RuntimeError,
-    OSError,
-)
-
 
 def _parse_type(word: str) -> Any:
     """`i8` a scalar, `in i8` a read-only contiguous vector, `out i8` a writable one."""
@@ -66,20 +52,63 @@ def _parse_type(word: str) -> Any:
     return types.Array(scalar, 1, "C", readonly=direction == "in")
 
 
+def _cache_root() -> Path:
+    """`$NUMBA_CACHE_DIR`, else `numba` in the folder that `refcocom_gpu.cache.cache_dir` names by the same rules."""
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(chosen)
+    if chosen := os.environ.get("REFCOCOM_CACHE"):
+        return Path(os.path.expanduser(chosen)) / "numba"  # noqa: PTH111
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return Path(os.devnull if base.startswith("~") else base) / "refcocom_gpu" / "numba"
+
+
 def _cache_dir() -> Path:
-    """A folder named by the kernels' own source: Numba checks only the file that holds a function, not its callees."""
-    base = os.environ.get("NUMBA_CACHE_DIR")
-    root = (
-        Path(base)
-        if base
-        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        / "refcocom_gpu"
-        / "numba"
-    )
-    digest = hashlib.sha256(numba.__version__.encode())
-    for source in sorted(Path(__file__).parent.glob("cpu*.py")):
+    """A folder named by all that shapes the code: Numba itself checks only the file of a function, not its callees."""
+    versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
+    digest = hashlib.sha256(repr(versions).encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    return root / digest.hexdigest()[:16]
+    return _cache_root() / digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _verified(folder: Path, function: Callable[..., Any]) -> Iterator[None]:
+    """Hold the lock of a cache folder, and let Numba see only files of a function that are as it wrote them.
+
+    Numba would execute a code file with a flipped bit. A seal beside the files holds the hash of their bytes; files
+    that do not match it are deleted, then compiled anew.
+    """
+    stem = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}-"
+    seal = folder / f"{stem}seal"
+
+    def files() -> list[Path]:
+        return sorted(folder.glob(f"*/{stem}*.nb[ic]"))
+
+    def digest() -> bytes:
+        hashed = hashlib.sha256()
+        for file in files():
+            hashed.update(file.name.encode() + file.read_bytes())
+        return hashed.hexdigest().encode()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / "lock"):
+        found = seal.read_bytes() if seal.is_file() else b""
+        if found != digest():
+            for file in files():
+                file.unlink()
+        yield
+        if found != digest():
+            seal.write_bytes(digest())
+
+
+@functools.cache
+def _warn_uncached(reason: str) -> None:
+    warnings.warn(
+        f"refcocom: kernels are compiled anew in every process, nothing can be cached ({reason}); "
+        "set REFCOCOM_CACHE to a writable folder",
+        RuntimeWarning,
+        stacklevel=4,
+    )
 
 
 @contextlib.contextmanager
@@ -126,7 +155,7 @@ def jit(signature: str) -> Callable[[F], F]:
 
     Returns:
         A decorator. Where nothing can be cached the function is compiled uncached, with a warning that says so;
-        an unreadable cache entry is deleted and compiled anew.
+        a damaged cache entry is deleted and compiled anew.
     """
     arguments, _, result = signature.partition("->")
     parsed = [_parse_type(word.strip()) for word in arguments.split(",")]
@@ -142,22 +171,13 @@ def jit(signature: str) -> Callable[[F], F]:
         with _lock, _Progress(function.__name__):
             folder = _cache_dir()
             try:
-                with _numba_cache_at(str(folder)):
+                with _verified(folder, function), _numba_cache_at(str(folder)):
                     return build(cache=True)  # type: ignore[no-any-return]
             except numba.core.errors.NumbaError:
                 raise
-            except _UNREADABLE:
-                shutil.rmtree(folder, ignore_errors=True)
-            try:
-                with _numba_cache_at(str(folder)):
-                    return build(cache=True)  # type: ignore[no-any-return]
-            except _UNREADABLE as error:
-                warnings.warn(
-                    f"refcocom: kernels are compiled anew in every process, nothing can be cached "
-                    f"({error}); set NUMBA_CACHE_DIR to a writable folder",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+            except Exception as error:
+                # A folder that is not writable, a full disk, a file system without locks: none is worth failing for.
+                _warn_uncached(f"{type(error).__name__}: {error}")
                 return build(cache=False)  # type: ignore[no-any-return]
 
     return decorate
