@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_kernels.tables import Table, axis_table
+
 Bytes = NDArray[np.uint8]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -58,10 +60,12 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return _pools[key]
 
 
-def over_rows(kernel: Callable[[int, int], Any], n_rows: int, threads: int) -> None:
+def over_rows(
+    kernel: Callable[[int, int], Any], n_rows: int, threads: int, *, min_rows: int = MIN_ROWS
+) -> None:
     """Call `kernel(first, last)` for ranges that cover `n_rows`, over `threads` threads."""
     threads = threads or available_threads()
-    parts = min(4 * threads, n_rows // MIN_ROWS)
+    parts = min(4 * threads, n_rows // min_rows)
     if threads == 1 or parts < 2:
         kernel(0, n_rows)
         return
@@ -260,3 +264,122 @@ def rle_pack(
         threads,
     )
     return words
+
+
+class LogitCounts(NamedTuple):
+    """What `logit_counts` finds.
+
+    Attributes:
+        counts: [B, 2] intersection and predicted area; 0 where a logit is not finite.
+        flags: [B] `cpu_logits.NON_FINITE`, `cpu_logits.UNIT_RANGE` or 0.
+        mixed_cells: [B] cells whose corners disagree, which had to be interpolated.
+    """
+
+    counts: Int64
+    flags: Status
+    mixed_cells: Int64
+
+
+def logit_counts(
+    logits: NDArray[Any],
+    sample: Int64,
+    heights: Int64,
+    widths: Int64,
+    words: Words,
+    word_offsets: Int64,
+    *,
+    threshold: float = 0.0,
+    valid: NDArray[np.float64] | None = None,
+    threads: int = 0,
+) -> LogitCounts:
+    """Resize logits to the stored masks' sizes, threshold and count, in one pass.
+
+    Equal to `reference.logit_counts` to the last pixel.
+
+    Args:
+        logits: [B, h, w] float32 or float16, or bfloat16 as its bits in uint16; C-contiguous.
+        sample: [B] the stored mask each is scored against.
+        heights: [M] H.
+        widths: [M] W.
+        words: [P] packed bits of the stored masks.
+        word_offsets: [M + 1] where a stored mask's words begin.
+        threshold: Values strictly above it are set.
+        valid: [B, 2] rows and columns of cells that hold content, from the top left; all by default.
+        threads: See the module.
+    """
+    from refcocom_kernels import cpu_logits
+
+    n_rows, h, w = logits.shape
+    kind = {
+        "float32": cpu_logits.FLOAT32,
+        "float16": cpu_logits.FLOAT16,
+        "uint16": cpu_logits.BFLOAT16,
+    }[logits.dtype.name]
+    is_single = kind == cpu_logits.FLOAT32
+    raw16 = np.zeros(0, np.int16) if is_single else logits.reshape(-1).view(np.int16)
+    raw32 = logits.reshape(-1).view(np.int32) if is_single else np.zeros(0, np.int32)
+    pool = _TablePool()
+    layout = np.empty((n_rows, 6), np.int64)
+    for b, mask in enumerate(sample.tolist()):
+        valid_h, valid_w = (float(h), float(w)) if valid is None else valid[b].tolist()
+        layout[b, :3] = pool.place(valid_h, int(heights[mask]))
+        layout[b, 3:] = pool.place(valid_w, int(widths[mask]))
+    tables = pool.concatenated()
+    counts = np.zeros((n_rows, 2), np.int64)
+    flags = np.zeros(n_rows, np.int8)
+    mixed_cells = np.zeros(n_rows, np.int64)
+    flat_layout, flat_counts = layout.reshape(-1), counts.reshape(-1)
+    widest = _most(widths[sample])
+    over_rows(
+        lambda a, b: cpu_logits.count_logits(
+            raw16,
+            raw32,
+            kind,
+            h,
+            w,
+            sample,
+            heights,
+            widths,
+            words,
+            word_offsets,
+            np.float32(threshold),
+            *tables,
+            flat_layout,
+            widest,
+            a,
+            b,
+            flat_counts,
+            flags,
+            mixed_cells,
+        ),
+        n_rows,
+        threads,
+        min_rows=1,
+    )
+    return LogitCounts(counts, flags, mixed_cells)
+
+
+class _TablePool:
+    """The resize tables of a batch, each once, concatenated for a kernel."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[float, int], tuple[int, int, int]] = {}
+        self._tables: list[Table] = []
+        self._used = [0, 0]
+
+    def place(self, valid: float, target: int) -> tuple[int, int, int]:
+        """Where a table begins, where its first pixels begin, and how many cells it has."""
+        key = (valid, target)
+        if key not in self._places:
+            table = axis_table(valid, target)
+            self._places[key] = (*self._used, len(table.first_pixel) - 1)
+            self._tables.append(table)
+            self._used[0] += target
+            self._used[1] += len(table.first_pixel)
+        return self._places[key]
+
+    def concatenated(self) -> tuple[NDArray[Any], ...]:
+        """`low`, `high`, `weight_low`, `weight_high`, `first_pixel` of all tables."""
+        if len(self._tables) == 1:
+            return tuple(self._tables[0])
+        return tuple(np.concatenate(columns) for columns in zip(*self._tables, strict=True))

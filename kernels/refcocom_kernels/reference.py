@@ -93,10 +93,10 @@ def resize_logits(
     source = logits.float()
     valid_h, valid_w = valid or (float(logits.shape[0]), float(logits.shape[1]))
     y_low, y_high, y_weight_low, y_weight_high = (
-        torch.from_numpy(a.copy()).to(source.device) for a in axis_table(valid_h, height)
+        torch.from_numpy(a.copy()).to(source.device) for a in axis_table(valid_h, height)[:4]
     )
     x_low, x_high, x_weight_low, x_weight_high = (
-        torch.from_numpy(a.copy()).to(source.device) for a in axis_table(valid_w, width)
+        torch.from_numpy(a.copy()).to(source.device) for a in axis_table(valid_w, width)[:4]
     )
     # A name for every rounded step keeps a compiler from seeing one expression to fuse.
     left = source[:, x_low] * x_weight_low  # [h, W]

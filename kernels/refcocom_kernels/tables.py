@@ -20,12 +20,14 @@ class Table(NamedTuple):
         high: [N] int32 source cell after it.
         weight_low: [N] float32.
         weight_high: [N] float32; the two sum to 1.
+        first_pixel: [n + 1] int64 for each source cell the first target pixel that it is before; the last is N.
     """
 
     low: NDArray[np.int32]
     high: NDArray[np.int32]
     weight_low: NDArray[np.float32]
     weight_high: NDArray[np.float32]
+    first_pixel: NDArray[np.int64]
 
 
 @lru_cache(maxsize=512)
@@ -55,6 +57,7 @@ def axis_table(valid: float, target: int) -> Table:
         np.minimum(low + 1, last).astype(np.int32),
         np.float32(1) - weight_high,
         weight_high,
+        np.searchsorted(low, np.arange(last + 2)).astype(np.int64),
     )
     for array in arrays:
         array.flags.writeable = False
