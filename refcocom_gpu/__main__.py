@@ -4,4 +4,6 @@ import sys
 
 from refcocom_gpu.cli import main
 
-sys.exit(main())
+# Guarded, because a worker process that is spawned imports the main module once more.
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,8 @@
 """Named arrays in, one verified, memory-mapped file out: what the store keeps on disk.
 
-A file is safetensors with a hash of its data in the header. It is written under a lock to a temporary name and
-renamed, so it appears whole or not at all; it is verified each time it is opened, so a flipped byte, a truncated
-or a foreign file is rebuilt and never trusted.
+A file is safetensors whose header begins with a hash of every other byte of the file. It is written under a lock to a
+temporary name and renamed, so it appears whole or not at all; nothing of it is parsed before the hash is right, so a
+flipped byte, a truncated or a foreign file is rebuilt and never trusted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,19 @@ from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
 
-_DTYPES = {"I32": np.int32, "I64": np.int64, "U64": np.uint64}
+# safetensors' words for the types we store.
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "I32": np.dtype(np.int32),
+    "I64": np.dtype(np.int64),
+    "U64": np.dtype(np.uint64),
+}
+
+# After the eight bytes of its length, every header begins with these characters and 32 hex digits.
+_BEFORE_HASH = b'{"__metadata__":{"xxh3_128":"'
+_HASH = slice(8 + len(_BEFORE_HASH), 8 + len(_BEFORE_HASH) + 32)
+
+# What this package makes below its cache folder: stores by fingerprint and layout, kernels by a hash of their source.
+_OURS = {"stores": re.compile(r"[0-9a-f]{32}-v\w+"), "numba": re.compile(r"[0-9a-f]{16}")}
 
 
 class DamagedError(Exception):
@@ -30,11 +44,38 @@ class DamagedError(Exception):
 
 
 def cache_dir() -> Path:
-    """The folder of everything cached: `$REFCOCOM_CACHE`, else `refcocom_gpu` in the user's cache folder."""
+    """The folder of everything cached: `$REFCOCOM_CACHE`, else `refcocom_gpu` in the user's cache folder.
+
+    `refcocom_kernels.cpu_jit` keeps compiled kernels in `numba` below the same folder.
+    """
     if chosen := os.environ.get("REFCOCOM_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "refcocom_gpu"
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111 (Path's raises where there is no such user)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    # A user without a home folder has no cache folder: what cannot be a folder is reported like one not writable.
+    return Path(os.devnull if base.startswith("~") else base) / "refcocom_gpu"
+
+
+def entries() -> list[Path]:
+    """Folders that this package made below `cache_dir()`, and nothing else that lies there."""
+    return sorted(
+        folder
+        for name, ours in _OURS.items()
+        for folder in (cache_dir() / name).glob("*")
+        if ours.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
+    )
+
+
+def clear() -> None:
+    """Delete `entries()`; other files are left, and so are folders that hold any.
+
+    Raises:
+        OSError: When something cannot be deleted.
+    """
+    for folder in entries():
+        shutil.rmtree(folder)
+    for folder in (*(cache_dir() / name for name in _OURS), cache_dir()):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def cached(path: Path, identity: dict[str, str], build: Callable[[], Arrays]) -> Arrays:
@@ -50,10 +91,10 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Arrays]) ->
     """
     with contextlib.suppress(DamagedError):
         return open_arrays(path, identity)
+    arrays: Arrays | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path.with_suffix(".lock"))
-        with lock:
+        with filelock.FileLock(path.with_suffix(".lock")):
             # Another process may have built it while this one waited.
             with contextlib.suppress(DamagedError):
                 return open_arrays(path, identity)
@@ -62,28 +103,52 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Arrays]) ->
             arrays = build()
             write_arrays(path, arrays, identity)
         return open_arrays(path, identity)
-    except OSError as error:
+    # filelock says NotImplementedError where the file system has no locks.
+    except (OSError, NotImplementedError, DamagedError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(
-            f"refcocom: cannot write the store to {path.parent} ({error.strerror}); it is built anew each time. "
-            f"Set REFCOCOM_CACHE to a writable folder",
+            f"refcocom: cannot keep {path} ({reason}); it is built anew each time. "
+            "Set REFCOCOM_CACHE to a writable folder",
             RuntimeWarning,
             stacklevel=2,
         )
-        return build()
+        return read_only(build() if arrays is None else arrays)
+
+
+def read_only(arrays: Arrays) -> Arrays:
+    """The same arrays, as safe from writing as mapped ones."""
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
 
 
 def write_arrays(path: Path, arrays: Arrays, identity: dict[str, str]) -> None:
     """Write arrays with their identity and hash; the file appears whole or not at all."""
-    from safetensors.numpy import save_file
-
-    # safetensors stores by descending element size, then by name; the hash follows the file.
-    ordered = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
-    digest = xxhash.xxh3_128()
-    for name in ordered:
-        digest.update(np.ascontiguousarray(arrays[name]).data)
+    types = {dtype: word for word, dtype in _DTYPES.items()}
+    # Large elements first, so that every array is aligned without gaps, which safetensors does not allow.
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    header: dict[str, Any] = {"__metadata__": {"xxh3_128": "0" * 32, **identity}}
+    end = 0
+    for name, array in ordered:
+        start, end = end, end + array.nbytes
+        header[name] = {
+            "dtype": types[array.dtype],
+            "shape": array.shape,
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    head = bytearray(len(text).to_bytes(8, "little") + text)
+    digest = xxhash.xxh3_128(head[: _HASH.start] + head[_HASH.stop :])
+    for _, array in ordered:
+        digest.update(np.ascontiguousarray(array).data)
+    head[_HASH] = digest.hexdigest().encode()
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
-        save_file(arrays, temporary, metadata={**identity, "xxh3_128": digest.hexdigest()})
+        with temporary.open("wb") as file:
+            file.write(head)
+            for _, array in ordered:
+                file.write(np.ascontiguousarray(array).data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -97,26 +162,21 @@ def open_arrays(path: Path, identity: dict[str, str]) -> Arrays:
     """
     # Mapped by hand because safetensors copies every array it opens for NumPy.
     try:
-        mapped = np.memmap(path, np.uint8, mode="r")
-        header_bytes = int(mapped[:8].view(np.uint64)[0])
-        header = json.loads(mapped[8 : 8 + header_bytes].tobytes())
-        metadata = header.pop("__metadata__")
-        data = mapped[8 + header_bytes :]
-        if any(metadata[key] != value for key, value in identity.items()):
-            raise DamagedError(f"{path} holds something else")
-        if xxhash.xxh3_128(data.data).hexdigest() != metadata["xxh3_128"]:
-            raise DamagedError(f"{path} does not match its hash")
-        arrays = {}
-        used = 0
-        for name, entry in header.items():
-            start, stop = entry["data_offsets"]
-            arrays[name] = data[start:stop].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-            used += stop - start
-        if used != data.size:
-            raise DamagedError(f"{path} has {data.size - used} bytes of no array")
-    except DamagedError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, AttributeError) as error:
+        # A plain array: np.memmap's subclass costs a Python call at every slice.
+        mapped = np.asarray(np.memmap(path, np.uint8, mode="r"))
+    except (OSError, ValueError) as error:
         raise DamagedError(f"{path}: {error}") from None
-    # Plain arrays: np.memmap's subclass costs a Python call at every slice.
-    return {name: np.asarray(array) for name, array in arrays.items()}
+    digest = xxhash.xxh3_128(mapped[: _HASH.start].data)
+    digest.update(mapped[_HASH.stop :].data)
+    if digest.hexdigest().encode() != mapped[_HASH].tobytes():
+        raise DamagedError(f"{path} does not match its hash")
+    data_at = 8 + int(mapped[:8].view(np.uint64)[0])
+    header = json.loads(mapped[8:data_at].tobytes())
+    metadata = header.pop("__metadata__")
+    if any(metadata.get(key) != value for key, value in identity.items()):
+        raise DamagedError(f"{path} holds something else")
+    arrays = {}
+    for name, entry in header.items():
+        start, stop = (data_at + offset for offset in entry["data_offsets"])
+        arrays[name] = mapped[start:stop].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return arrays

@@ -1,6 +1,7 @@
 """The `refcocom` command: a verb, files and `key=value` words in; a table, files and an exit code out.
 
-Exit codes: 0 done, 2 wrong usage or configuration, 3 invalid data, 1 anything else. 2 and 3 print no traceback.
+Exit codes: 0 done, 2 wrong usage or configuration, 3 invalid data, 130 interrupted (Ctrl-C), 1 anything else.
+Only an unexpected exception, which is 1, prints a traceback.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ from refcocom_gpu.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset import Dataset
+
+HELP_WIDTH = 100
+EXIT_CODES = "Exit codes: 0 done, 2 usage, 3 data, 130 interrupted, 1 other."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     with warnings.catch_warnings():
-        warnings.simplefilter("always")
+        warnings.simplefilter("default")
+        # Of use to the authors of libraries, not to whoever runs a command.
+        for category in (
+            DeprecationWarning,
+            PendingDeprecationWarning,
+            FutureWarning,
+            ResourceWarning,
+        ):
+            warnings.simplefilter("ignore", category)
         warnings.showwarning = _show_warning
         try:
             return _run(words)
@@ -48,10 +61,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         except DataError as error:
             _say(f"refcocom: {error}")
             return 3
-        except BrokenPipeError:
-            # `refcocom … | head` closed the pipe; Python would complain once more while it shuts down.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            # A file that was named and cannot be read; without a name it is nothing the caller could mend.
+            if error.filename is None:
+                raise
+            _say(f"refcocom: {error.strerror}: {error.filename}")
+            return 2
+        except _StdoutClosed:
             return 1
+        except KeyboardInterrupt:
+            _say("refcocom: interrupted")
+            return 130
+
+
+class _StdoutClosed(Exception):  # noqa: N818 (no error: `refcocom … | head` has seen enough)
+    """Nobody reads what is printed any more."""
 
 
 def _run(words: list[str]) -> int:
@@ -63,7 +87,9 @@ def _run(words: list[str]) -> int:
         _print(__version__)
         return 0
     if verb not in VERBS:
-        raise UsageError(f"unknown verb {verb!r}; verbs are {', '.join(VERBS)} (refcocom --help)")
+        close = get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"verbs are {', '.join(VERBS)}"
+        raise UsageError(f"unknown verb {verb!r}; {hint} (refcocom --help)")
     if any(word in {"--help", "-h"} for word in words[1:]):
         _print(_help(verb))
         return 0
@@ -76,21 +102,22 @@ def _run(words: list[str]) -> int:
 
 
 def _score(config: ScoreConfig) -> None:
+    from refcocom_gpu.devices import resolve_device
     from refcocom_gpu.results import check_output
     from refcocom_gpu.scorer import score
     from refcocom_gpu.store import MaskStore
+    from refcocom_gpu.table import score_table
 
     if config.predictions is None:
-        raise UsageError("no predictions: refcocom score PREDS (refcocom score --help lists the keys)")
+        raise UsageError(
+            "no predictions: refcocom score PREDS (refcocom score --help lists the keys)"
+        )
     if config.precision not in {"ge", "gt"}:
         raise UsageError(f"precision must be ge or gt, not {config.precision!r}")
-    if config.threads < 0:
-        raise UsageError(f"threads must be 0 or more, not {config.threads}")
-    output = None if config.output_dir is None else Path(config.output_dir).expanduser()
+    _check_threads(config.threads)
+    output = None if config.output_dir is None else Path(config.output_dir)
     if output is not None:
         check_output(output, overwrite=config.overwrite)
-    from refcocom_gpu.devices import resolve_device
-
     device = resolve_device(config.device)
     dataset = _load(config.dataset)
     store = MaskStore.build(dataset, threads=config.threads).to(device)
@@ -111,16 +138,24 @@ def _score(config: ScoreConfig) -> None:
         )
     if output is not None:
         result.save(output, overwrite=config.overwrite)
+    if config.quiet:
+        return
     if config.json:
-        _print(json.dumps(result.summary(), ensure_ascii=False, indent=2))
-    elif not config.quiet:
-        from refcocom_gpu.table import score_table
+        # ASCII, so that no terminal or pipe can turn a name into something else.
+        _print(json.dumps(result.summary(), indent=2))
+        return
+    _print(score_table(result))
+    if output is None:
+        _print(
+            "\nNothing was written; output_dir=DIR keeps the summary and every example's counts."
+        )
+    else:
+        _print(f"\nWrote {output / 'summary.json'}\n      {output / 'per_example.parquet'}")
 
-        _print(score_table(result))
-        if output is None:
-            _print("\nNothing was written; output_dir=DIR keeps the summary and every example's counts.")
-        else:
-            _print(f"\nWrote {output / 'summary.json'}\n      {output / 'per_example.parquet'}")
+
+def _check_threads(threads: int) -> None:
+    if threads < 0:
+        raise UsageError(f"threads must be 0 (all cores) or more, not {threads}")
 
 
 def _load(config: DatasetConfig) -> Dataset:
@@ -130,9 +165,9 @@ def _load(config: DatasetConfig) -> Dataset:
         raise UsageError(f"dataset.key must be {' or '.join(KEY_KINDS)}, not {config.key!r}")
     source: str | Path = config.name
     if config.path is not None:
-        source = Path(config.path).expanduser()
-        if not source.exists():
-            raise UsageError(f"dataset.path {source} is not there")
+        source = Path(config.path)
+        if not os.path.exists(source):  # noqa: PTH110 (Path's raises where a name is too long)
+            raise UsageError(f"no file or folder at dataset.path={source}")
     return load_dataset(
         source,
         revision=config.revision,
@@ -142,38 +177,42 @@ def _load(config: DatasetConfig) -> Dataset:
 
 
 def _cache(config: CacheConfig) -> None:
-    from refcocom_gpu.cache import cache_dir
+    from refcocom_gpu.cache import cache_dir, clear, entries
 
     root = cache_dir()
+    said = ""
     if config.action == "path":
-        _print(str(root))
+        said = str(root)
+    elif config.action == "list":
+        said = "\n".join(f"{_megabytes(entry):10.1f} MB  {entry}" for entry in entries())
+        said = said or f"nothing is cached in {root}"
     elif config.action == "build":
         from refcocom_gpu.store import MaskStore
 
+        _check_threads(config.threads)
         store = MaskStore.build(_load(config.dataset), threads=config.threads)
         store.pack()
-        if not config.quiet:
-            _print(f"{store!r}\n{store.folder}")
-    elif config.action == "list":
-        entries = sorted(p for p in root.glob("*/*") if p.is_dir())
-        for entry in entries:
-            size = sum(p.stat().st_size for p in entry.rglob("*") if p.is_file())
-            _print(f"{size / 1e6:10.1f} MB  {entry}")
-        if not entries and not config.quiet:
-            _print(f"nothing is cached in {root}")
+        said = f"{store!r}\n{store.folder}"
     elif config.action == "clear":
-        # Only what this package puts there: a mistyped REFCOCOM_CACHE must not delete somebody's home.
-        for name in ("stores", "numba"):
-            shutil.rmtree(root / name, ignore_errors=True)
-        if not config.quiet:
-            _print(f"cleared {root}")
+        freed = sum(_megabytes(entry) for entry in entries())
+        try:
+            clear()
+        except OSError as error:
+            raise UsageError(f"cannot clear {root}: {error}") from None
+        said = f"cleared {freed:.1f} MB from {root}"
     else:
         raise UsageError(f"action must be list, path, build or clear, not {config.action!r}")
+    if not config.quiet:
+        _print(said)
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 @contextlib.contextmanager
 def _progress(total: int, *, shown: bool) -> Iterator[Callable[[int], None] | None]:
-    if not (shown and sys.stderr.isatty()):
+    if not (shown and sys.stderr is not None and sys.stderr.isatty()):
         yield None
         return
     from tqdm import tqdm
@@ -183,7 +222,12 @@ def _progress(total: int, *, shown: bool) -> Iterator[Callable[[int], None] | No
 
 
 def _overview() -> str:
-    lines = ["refcocom VERB [files…] [key=value …]", "", "The exact batch scorer for RefCOCO-M.", ""]
+    lines = [
+        "refcocom VERB [files…] [key=value …]",
+        "",
+        "The exact batch scorer for RefCOCO-M.",
+        "",
+    ]
     lines += [f"  {verb:<8}{(config.__doc__ or '').strip()}" for verb, (config, _) in VERBS.items()]
     return "\n".join([*lines, "", "refcocom VERB --help lists the keys of a verb."])
 
@@ -192,17 +236,16 @@ def _help(verb: str) -> str:
     """Every key with its default and meaning; imports neither Hydra nor torch."""
     config, main_key = VERBS[verb]
     lines = [f"refcocom {verb} [{main_key}…] [key=value …]", "", (config.__doc__ or "").strip(), ""]
-    used = {key.name.split(".")[0] for key in keys_of(config)}
-    for group, options in groups().items():
-        if group in used:
-            lines.append(f"  {group}={'|'.join(options)}")
     rows = [
-        (f"{key.name}={'null' if key.default is None else str(key.default).lower() if isinstance(key.default, bool) else key.default}", key.meaning)
-        for key in keys_of(config)
+        (f"{group}={'|'.join(options)}", "a whole group at once")
+        for group, options in groups(config).items()
     ]
+    rows += [(key.shown, key.meaning) for key in keys_of(config)]
     width = max(len(left) for left, _ in rows) + 2
-    lines += [f"  {left:<{width}}{right}" for left, right in rows]
-    lines += ["", f"{main_key} may stand without its name. Exit codes: 0 done, 2 usage, 3 data, 1 other."]
+    for left, meaning in rows:
+        first, *others = textwrap.wrap(meaning, HELP_WIDTH - width - 2)
+        lines += [f"  {left:<{width}}{first}", *(" " * (width + 2) + line for line in others)]
+    lines += ["", f"{main_key} may stand without its name.", EXIT_CODES]
     return "\n".join(lines)
 
 
@@ -211,12 +254,21 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    # None where the process was started with its errors closed.
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain once more while it shuts down and flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise _StdoutClosed from None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 
 def key(default: Any, meaning: str, *, path: bool = False) -> Any:
-    """A field with its meaning; `path` marks values that are file names and never reach Hydra's parser."""
+    """A field with its meaning; `path` marks values that are file names: `~` is expanded, and the main key lists."""
     return field(default=default, metadata={"meaning": meaning, "path": path})
 
 
@@ -48,19 +48,28 @@ class ScoreConfig:
     device: str = key("auto", "auto, cpu, cuda or cuda:i")
     threads: int = key(0, "CPU threads; 0 for all cores")
     batch_size: int = key(256, "dense predictions held in memory at a time")
-    missing: str = key("error", "examples without a prediction: error, or zero to score them as empty")
+    missing: str = key(
+        "error", "examples without a prediction: error, or zero to score them as empty"
+    )
     convention: str = key("official", "named convention the scores follow")
     precision: str = key("ge", "Pr@X counts IoU ≥ X (ge) or IoU > X (gt)")
-    values: str = key("logits", "what float arrays are: logits (set above 0) or probabilities (set above 0.5)")
-    letterbox: int | None = key(
-        None, "side of the padded square input when the image fills only its top-left part, such as 1024"
+    values: str = key(
+        "logits", "what float arrays are: logits (set above 0) or probabilities (set above 0.5)"
     )
-    resize: str = key("direct", "letterboxed logits to the image: direct, or sam (through the padded input)")
-    polygons: str | None = key(None, "scale of polygon coordinates: pixels or normalized; null refuses polygons")
+    letterbox: int | None = key(
+        None,
+        "side of the padded square input when the image fills only its top-left part, such as 1024",
+    )
+    resize: str = key(
+        "direct", "letterboxed logits to the image: direct, or sam (through the padded input)"
+    )
+    polygons: str | None = key(
+        None, "scale of polygon coordinates: pixels or normalized; null refuses polygons"
+    )
     output_dir: str | None = key(None, "folder for the result; null writes nothing", path=True)
     overwrite: bool = key(False, "replace a result that is in output_dir")
     json: bool = key(False, "print the summary as JSON instead of the table")
-    quiet: bool = key(False, "print nothing but errors")
+    quiet: bool = key(False, "print nothing but warnings and errors")
 
 
 @dataclass
@@ -70,7 +79,7 @@ class CacheConfig:
     action: str = key("list", "list, path, build (the store of `dataset`) or clear")
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     threads: int = key(0, "CPU threads; 0 for all cores")
-    quiet: bool = key(False, "print nothing but errors")
+    quiet: bool = key(False, "print nothing but warnings and errors")
 
 
 VERBS: dict[str, tuple[type, str]] = {
@@ -82,12 +91,19 @@ VERBS: dict[str, tuple[type, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key as `--help` shows it."""
+    """One key as `--help` shows it; text is taken as it stands, anything else is parsed by Hydra."""
 
     name: str
     default: Any
     meaning: str
     is_path: bool
+    is_text: bool
+
+    @property
+    def shown(self) -> str:
+        """The key with its default, as it would be typed."""
+        default = "null" if self.default is None else str(self.default)
+        return f"{self.name}={default.lower() if isinstance(self.default, bool) else default}"
 
 
 def keys_of(config: type, prefix: str = "") -> Iterator[Key]:
@@ -97,8 +113,10 @@ def keys_of(config: type, prefix: str = "") -> Iterator[Key]:
         if nested is not MISSING:
             yield from keys_of(nested, f"{prefix}{entry.name}.")
         else:
+            is_path = entry.metadata["path"]
+            is_text = is_path or str(entry.type).startswith("str")
             yield Key(
-                f"{prefix}{entry.name}", entry.default, entry.metadata["meaning"], entry.metadata["path"]
+                f"{prefix}{entry.name}", entry.default, entry.metadata["meaning"], is_path, is_text
             )
 
 
@@ -109,10 +127,10 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def groups() -> dict[str, list[str]]:
-    """Config groups and their options: folders of `conf` and the files in each."""
+def groups(config: type) -> dict[str, list[str]]:
+    """Config groups of a verb and their options: folders of `conf` and the files in each."""
+    prefixes = {name for name, _, rest in (k.name.partition(".") for k in keys_of(config)) if rest}
     return {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
-        for folder in sorted(conf_dir().iterdir())
-        if folder.is_dir()
+        name: sorted(path.stem for path in (conf_dir() / name).glob("*.yaml"))
+        for name in sorted(prefixes)
     }

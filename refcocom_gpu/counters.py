@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.errors import Problems
-from refcocom_gpu.letterbox import logit_mask
+from refcocom_gpu.letterbox import NON_FINITE, as_tensor, finite_range, logit_mask
+from refcocom_gpu.predictions.arrays import is_float
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, ReadOptions, RLEBatch
 from refcocom_gpu.store import MaskStore
 
@@ -45,8 +46,11 @@ class Counter:
         if isinstance(batch, RLEBatch):
             return self._rle(batch)
         counts = np.zeros((len(batch.index), 2), np.int64)
-        is_float = np.array([_is_float(array) for array in batch.arrays], np.bool_)
-        for rows, count in ((np.flatnonzero(is_float), self._logits), (np.flatnonzero(~is_float), self._masks)):
+        floats = np.array([is_float(array) for array in batch.arrays], np.bool_)
+        for rows, count in (
+            (np.flatnonzero(floats), self._logits),
+            (np.flatnonzero(~floats), self._masks),
+        ):
             if len(rows):
                 part = ArrayBatch(
                     batch.index[rows],
@@ -85,24 +89,32 @@ class Counter:
 
     def _masks(self, batch: ArrayBatch) -> Counts:
         if self.store.device != "cpu":
-            return self._on_device(batch, lambda array, target, _: _reference().mask_counts(array, target))
+            return self._on_device(
+                batch, lambda array, target, _: _reference().mask_counts(array, target)
+            )
         counts = np.zeros((len(batch.index), 2), np.int64)
         for packed in self.store.packed(self.store.example_sample[batch.index]):
             for k, row in enumerate(packed.rows.tolist()):
                 mask = _as_bytes(batch.arrays[row])
                 counts[row] = cpu.mask_counts(
-                    mask.reshape(1, -1), packed.sample[k : k + 1], packed.words, packed.word_offsets, threads=1
+                    mask.reshape(1, -1),
+                    packed.sample[k : k + 1],
+                    packed.words,
+                    packed.word_offsets,
+                    threads=1,
                 )
         return counts
 
     def _logits(self, batch: ArrayBatch) -> Counts:
         def count(logits: Tensor, target: Tensor, row: int) -> Tensor | None:
-            low, high = (float(x) for x in logits.aminmax())
-            # NaN and infinity both make the difference of the extremes something else than a number.
-            if not np.isfinite(high - low):
-                self.problems.add("non-finite", batch.where(row), "logits hold NaN or infinity")
+            seen = finite_range(logits)
+            if seen is None:
+                self.problems.add("non-finite", batch.where(row), NON_FINITE)
                 return None
-            self.float_range = (min(self.float_range[0], low), max(self.float_range[1], high))
+            self.float_range = (
+                min(self.float_range[0], seen[0]),
+                max(self.float_range[1], seen[1]),
+            )
             mask = logit_mask(logits, target.shape[0], target.shape[1], self.options)
             return _reference().mask_counts(mask, target)  # type: ignore[no-any-return]
 
@@ -116,7 +128,7 @@ class Counter:
         counts = torch.zeros((len(batch.index), 2), dtype=torch.int64, device=device)
         targets = self._targets(self.store.example_sample[batch.index], device)
         for row, target in targets:
-            array = torch.as_tensor(batch.arrays[row]).to(device, non_blocking=True)
+            array = as_tensor(batch.arrays[row]).to(device, non_blocking=True)
             counted = count(array, target, row)
             if counted is not None:
                 counts[row] = counted
@@ -145,8 +157,13 @@ class Counter:
             for k, row in enumerate(packed.rows.tolist()):
                 start, stop = packed.word_offsets[packed.sample[k] : packed.sample[k] + 2]
                 mask = sample[row]
-                yield row, reference.unpack(
-                    words[start:stop], int(self.store.heights[mask]), int(self.store.widths[mask])
+                yield (
+                    row,
+                    reference.unpack(
+                        words[start:stop],
+                        int(self.store.heights[mask]),
+                        int(self.store.widths[mask]),
+                    ),
                 )
 
 
@@ -154,10 +171,6 @@ def _reference() -> Any:
     from refcocom_kernels import reference
 
     return reference
-
-
-def _is_float(array: Any) -> bool:
-    return "float" in str(array.dtype)
 
 
 def _as_bytes(mask: Any) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 
 from refcocom_gpu.errors import UsageError
 
@@ -27,13 +28,13 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         # Importing torch takes seconds; without a driver there is nothing to ask it.
         return "cuda:0" if _has_driver() and _cuda_devices() > 0 else "cpu"
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not (number == "" or number.isdigit()):
+    asked = re.fullmatch(r"cuda(?::([0-9]+))?", device)
+    if asked is None:
         raise UsageError(f"device must be auto, cpu, cuda or cuda:i, not {device!r}")
     found = _cuda_devices() if _has_driver() else 0
-    if int(number or 0) >= found:
+    if int(asked[1] or 0) >= found:
         raise UsageError(
-            f"device {device!r} is not there: {found} CUDA devices found; use device=cpu or device=auto"
+            f"device {device} is not there: {_what_is_there(found)}; use cpu, or auto to take what there is"
         )
     return device
 
@@ -46,6 +47,18 @@ def _has_driver() -> bool:
             continue
         return True
     return False
+
+
+def _what_is_there(found: int) -> str:
+    if found:
+        return f"torch finds {found} CUDA device{'s' if found > 1 else ''}, numbered from 0"
+    if not _has_driver():
+        return "this machine has no CUDA driver"
+    import torch
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA"
+    return f"torch {torch.__version__} finds no CUDA device"
 
 
 def _cuda_devices() -> int:

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from refcocom_gpu.predictions.batches import VALUES, ReadOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+NON_FINITE = "logits hold NaN, infinity or more than a float32 holds"
+
+
+def as_tensor(array: Any) -> Tensor:
+    """An array or tensor as a tensor without a graph; copied where torch cannot share it.
+
+    torch reads no reversed or foreign-endian array, warns of a read-only one, and knows no float wider than 64 bits.
+    """
+    import torch
+
+    if isinstance(array, np.ndarray):
+        kind = np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+        array = np.require(array, kind, ["C", "W"])
+    return torch.as_tensor(array).detach()
+
+
+def finite_range(logits: Tensor) -> tuple[float, float] | None:
+    """The least and the largest logit as float32, in which they are resized; None if any is not finite there."""
+    low, high = (float(x) for x in logits.float().aminmax())
+    # NaN and infinity both make the difference of the extremes something else than a number.
+    return (low, high) if math.isfinite(high - low) else None
 
 
 def logit_mask(logits: Tensor, height: int, width: int, options: ReadOptions) -> Tensor:
@@ -51,12 +77,11 @@ def resized(height: int, width: int, side: int) -> tuple[int, int]:
     (768, 1024)
     """
     scale = side / max(height, width)
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    # At least one pixel, so that a sliver of an image still has logits.
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def valid_cells(
-    height: int, width: int, side: int, cells: tuple[int, int]
-) -> tuple[float, float]:
+def valid_cells(height: int, width: int, side: int, cells: tuple[int, int]) -> tuple[float, float]:
     """Rows and columns of logits that the image fills.
 
     Args:

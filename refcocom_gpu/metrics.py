@@ -7,7 +7,7 @@ division in float64, and means are `math.fsum`, whose result does not depend on 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ def iou(intersection: Ints, pred_area: Ints, target_area: Ints, *, empty: float 
     return result
 
 
-def mean(values: Iterable[float]) -> float:
-    """Exactly rounded mean; NaN of nothing.
+def mean(values: Sequence[float] | Floats) -> float:
+    """Mean of the exactly rounded sum; NaN of nothing.
 
     >>> mean([0.1] * 10)
     0.1

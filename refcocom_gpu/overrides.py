@@ -1,18 +1,24 @@
-"""`key=value` words from the shell in, a typed config out: Hydra composes, we keep file names away from its parser."""
+"""`key=value` words from the shell in, a typed config out.
+
+Hydra composes groups and checks numbers and switches. Text and file names never reach its parser, so that any of them
+works as the shell gave it: `é`, spaces, `=`, `,`, `(`, `[`, `${`, and a commit `1e10` is not a number.
+"""
 
 from __future__ import annotations
 
-import csv
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from refcocom_gpu.config import VERBS, conf_dir, groups, keys_of
+from refcocom_gpu.config import VERBS, Key, conf_dir, groups, keys_of
 from refcocom_gpu.errors import UsageError
 
-_OVERRIDE = re.compile(r"([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
+# `+` and `~` are Hydra's ways to add and delete keys; here they only make a name that is not known.
+_OVERRIDE = re.compile(r"([+~]*[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
+_ELEMENT = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]*?)\s*(?:,|$)""", re.DOTALL)
 
 
 def parse(verb: str, words: Sequence[str]) -> Any:
@@ -30,41 +36,44 @@ def parse(verb: str, words: Sequence[str]) -> Any:
     """
     config, main_key = VERBS[verb]
     known = {k.name: k for k in keys_of(config)}
-    choices = groups()
-    paths: dict[str, Any] = {}
-    plain: list[str] = []
+    choices = groups(config)
+    text: dict[str, Any] = {}
+    parsed: list[str] = []
     positional: list[str] = []
     for word in words:
         match = _OVERRIDE.fullmatch(word)
         name, value = match.groups() if match else ("", "")
-        if name in known and known[name].is_path:
-            paths[name] = _path_value(value, listed=name == main_key)
+        if name in known and known[name].is_text:
+            if name == main_key and name in text:
+                raise UsageError(f"{name} is given twice; several are given as {name}=[A,B]")
+            is_none = value == "null" and known[name].default is None
+            text[name] = None if is_none else _text(known[name], value, listed=name == main_key)
         elif name in known:
-            plain.append(word)
+            parsed.append(word)
         elif name in choices:
-            plain.append(word)
             if value not in choices[name]:
                 hint = f"; a file or folder goes to {name}.path=…" if name == "dataset" else ""
                 raise UsageError(f"{name}={value}: choose {' or '.join(choices[name])}{hint}")
-        elif match is None or Path(word).exists():
-            if word.startswith("-") and not Path(word).exists():
-                raise _refuse_flag(word)
+            parsed.append(word)
+        elif _exists(word) or (match is None and not word.startswith("-")):
             positional.append(word)
+        elif match is None:
+            raise _unknown_flag(word, known)
         else:
             close = get_close_matches(name, [*known, *choices], 1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(f"{verb} has no key {name!r}{hint} (refcocom {verb} --help lists them)")
+            raise UsageError(
+                f"{verb} has no key {name!r}{hint} (refcocom {verb} --help lists them)"
+            )
     if positional:
-        if main_key in paths:
+        if main_key in text:
             raise UsageError(f"{main_key} is given twice: as {positional[0]!r} and as {main_key}=…")
-        if known[main_key].is_path:
-            paths[main_key] = positional[0] if len(positional) == 1 else positional
-        elif len(positional) == 1:
-            plain.append(f"{main_key}={positional[0]}")
-        else:
+        if len(positional) > 1 and not known[main_key].is_path:
             raise UsageError(f"{verb} takes one {main_key}, not {' '.join(positional)}")
-    composed = _compose(verb, config, plain)
-    for name, value in paths.items():
+        values = [_text(known[main_key], value, listed=True) for value in positional]
+        text[main_key] = values[0] if len(values) == 1 else list(_flat(values))
+    composed = _compose(verb, config, parsed)
+    for name, value in text.items():
         *parents, last = name.split(".")
         target = composed
         for parent in parents:
@@ -87,25 +96,53 @@ def _compose(verb: str, config: type, overrides: list[str]) -> Any:
             composed = compose(verb, overrides)
         return OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
-        lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
-        said = next((o for o in overrides if o.split("=")[0] in str(error)), "")
-        raise UsageError(f"{said + ': ' if said else ''}{lines[0]}") from None
+        lines = [
+            line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()
+        ]
+        # Hydra names the word it could not parse in one way, the key whose value it could not take in another.
+        word = getattr(error, "override", None) or next(
+            (o for o in overrides if f"full_key: {o.split('=')[0]}" in lines), None
+        )
+        raise UsageError(f"{word}: {lines[0]}" if word else lines[0]) from None
 
 
-def _path_value(value: str, *, listed: bool) -> str | list[str] | None:
-    """A file name as the shell gave it; `null` is none, and `[a,b]` a list unless a file has that name."""
-    if value == "null":
-        return None
+def _text(key: Key, value: str, *, listed: bool) -> str | list[str]:
+    """A value as the shell gave it; of paths `~` is expanded, and `[a,b]` is a list unless a file has that name."""
     if value == "":
-        raise UsageError("a path key was given no value; write null for none")
-    if listed and value.startswith("[") and value.endswith("]") and not Path(value).exists():
-        inner = value[1:-1]
-        quote = "'" if "'" in inner else '"'
-        return [entry for entry in next(csv.reader([inner], quotechar=quote, skipinitialspace=True), [])]
-    return value
+        raise UsageError(
+            f"{key.name} is given no value" + "; write null for none" * (key.default is None)
+        )
+    if not key.is_path:
+        return value
+    if listed and value.startswith("[") and value.endswith("]") and not _exists(value):
+        found = (match[1] for match in _ELEMENT.finditer(value[1:-1]))
+        elements = [e[1:-1] if e[0] in "\"'" and e[-1] == e[0] else e for e in found if e]
+        if not elements:
+            raise UsageError(f"{key.name}={value} names nothing")
+        return [_home(element) for element in elements]
+    return _home(value)
 
 
-def _refuse_flag(word: str) -> UsageError:
+def _home(path: str) -> str:
+    """Expand `~`, which the shell leaves alone after `key=`, unless a file has that very name."""
+    if path.startswith("~") and not _exists(path):
+        path = os.path.expanduser(path)  # noqa: PTH111 (Path's raises where there is no such user)
+    # Absolute where a `~` is left, so that nobody takes it for a home once more; Path drops a leading `./`.
+    return str(Path(path).absolute()) if str(Path(path)).startswith("~") else path
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 (Path's raises where a name is too long or a folder closed)
+
+
+def _flat(values: Iterable[str | list[str]]) -> Iterable[str]:
+    for value in values:
+        yield from [value] if isinstance(value, str) else value
+
+
+def _unknown_flag(word: str, known: dict[str, Key]) -> UsageError:
     if word in {"-m", "--multirun"}:
         return UsageError("-m is not supported: `refcocom sweep` scores many files in one process")
-    return UsageError(f"unknown flag {word}; the only flag is --help, everything else is key=value")
+    name = word.lstrip("-").partition("=")[0].replace("-", "_")
+    hint = f"{name} is written {name}=…" if name in known else "everything else is key=value"
+    return UsageError(f"unknown flag {word}; the only flag is --help, {hint}")

@@ -21,7 +21,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from refcocom_gpu import metrics
-from refcocom_gpu.conventions import get_convention
+from refcocom_gpu.conventions import CONVENTIONS, get_convention
 from refcocom_gpu.errors import ResultsError, UsageError
 
 SCHEMA_VERSION = 1
@@ -175,7 +175,7 @@ class Result:
             parquet.replace(folder / PER_EXAMPLE)
             summary.replace(folder / SUMMARY)
         except OSError as error:
-            raise UsageError(f"cannot write to {folder}: {error.strerror}") from None
+            raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from None
         finally:
             if folder.is_dir():
                 parquet.unlink(missing_ok=True)
@@ -220,9 +220,17 @@ def load_results(folder: str | Path) -> Result:
         raise ResultsError(f"{folder / SUMMARY} cannot be read: {error}") from None
     if not isinstance(content, dict) or content.get("schema") != "refcocom-summary":
         raise ResultsError(f"{folder / SUMMARY} is not a summary of this package")
-    if content["version"] > SCHEMA_VERSION:
+    version = content.get("version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise ResultsError(
-            f"{folder} has schema version {content['version']}; this package reads up to {SCHEMA_VERSION}"
+            f"{folder} has schema version {version}; this package reads up to {SCHEMA_VERSION}"
+        )
+    needed = ("per_example_xxh3_128", "convention", "precision")
+    if absent := [key for key in needed if key not in content]:
+        raise ResultsError(f"{folder / SUMMARY} lacks {', '.join(absent)}")
+    if content["convention"] not in CONVENTIONS:
+        raise ResultsError(
+            f"{folder / SUMMARY} names an unknown convention {content['convention']!r}"
         )
     if digest != content["per_example_xxh3_128"]:
         raise ResultsError(

@@ -129,7 +129,11 @@ def _open(
         paths = expand_paths(predictions)
         batches, keys = read_predictions(paths, store.dataset, options, problems)
         source = ", ".join(map(str, paths))
-        about = {"source": source, "files": [str(p) for p in paths], "xxh3_128": _hash_files(paths)}
+        try:
+            digest = _hash_files(paths)
+        except OSError as error:
+            raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
+        about = {"source": source, "files": [str(p) for p in paths], "xxh3_128": digest}
         return batches, keys, about
     keys = Keys(store.dataset, problems)
     return read_pairs(predictions, keys, options, problems), keys, {"source": "memory"}
@@ -155,7 +159,9 @@ def _built_in(
     yield from read_lines([lines], "sample", keys, options, problems)
 
 
-def _per_example(store: MaskStore, counts: NDArray[np.int64], absent: NDArray[np.int64]) -> pa.Table:
+def _per_example(
+    store: MaskStore, counts: NDArray[np.int64], absent: NDArray[np.int64]
+) -> pa.Table:
     dataset = store.dataset
     sample_row = store.example_sample
     samples = dataset.samples.take(pa.array(sample_row))

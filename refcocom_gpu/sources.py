@@ -129,7 +129,8 @@ def _read_parquet(files: list[Path]) -> records.Columns:
 def _project(path: Path) -> pa.Table:
     """The leaves that `records` reads: Parquet stores each apart, so the rest is not touched."""
     try:
-        with pq.ParquetFile(path) as file:
+        # Absolute, because pyarrow takes a relative `a:b` for an address.
+        with pq.ParquetFile(path.absolute()) as file:
             leaves = [file.schema.column(i).path for i in range(len(file.schema))]
             wanted = [leaf for leaf in leaves if _is_wanted(leaf.split("."))]
             table = file.read(columns=wanted)

@@ -7,7 +7,7 @@ first, each mask from a 64-bit word on) for dense masks and logits. Bits of a la
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu import rle
-from refcocom_gpu.cache import Arrays, cache_dir, cached
+from refcocom_gpu.cache import Arrays, cache_dir, cached, read_only
 from refcocom_gpu.errors import SHOWN, DatasetError
 
 if TYPE_CHECKING:
@@ -137,7 +137,12 @@ class MaskStore:
 
         Returns:
             [H, W] bool.
+
+        Raises:
+            IndexError: When there is no such row; −1, which `index_of` gives for an unknown key, is none.
         """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is not a row number 0…{len(self) - 1}")
         sample = int(self.example_sample[index])
         ends = self.ends[self.run_offsets[sample] : self.run_offsets[sample + 1]]
         return rle.decode_ends(ends, int(self.heights[sample]), int(self.widths[sample]))
@@ -149,8 +154,10 @@ class MaskStore:
         key = (str(device), words.__array_interface__["data"][0])
         if key not in self._on_device:
             # torch has no operations on uint64; the bits are the same. The copy is because a mapped file is read-only.
-            self._on_device[key] = torch.from_numpy(words.view(np.int64).copy()).to(device)
-        return self._on_device[key]
+            tensor = torch.from_numpy(words.view(np.int64).copy()).to(device)
+            # The words are kept too: another array at the address of freed ones would be taken for them.
+            self._on_device[key] = words, tensor
+        return self._on_device[key][1]
 
     def packed(self, samples: NDArray[np.int64]) -> Iterator[Packed]:
         """Packed bits for some samples, a shard at a time.
@@ -213,9 +220,11 @@ class MaskStore:
         return {"words": words}
 
 
-def _cached(folder: Path | None, name: str, dataset: Dataset, build: Any) -> Arrays:
+def _cached(
+    folder: Path | None, name: str, dataset: Dataset, build: Callable[[], Arrays]
+) -> Arrays:
     if folder is None:
-        return build()  # type: ignore[no-any-return]
+        return read_only(build())
     identity = {"fingerprint": dataset.fingerprint, "layout": LAYOUT_VERSION, "holds": name}
     return cached(folder / f"{name}.safetensors", identity, build)
 
@@ -225,22 +234,24 @@ def _parse(dataset: Dataset, threads: int) -> Arrays:
     pixels = dataset.heights * dataset.widths
     strings = dataset.counts
     runs = cpu.rle_parse(strings.data, strings.offsets, pixels, threads=threads)
-    too_large = pixels > rle.MAX_PIXELS
+    # Divided, because the product of two absurd sides overflows to something small.
+    too_large = dataset.heights > rle.MAX_PIXELS // dataset.widths
     bad = np.flatnonzero((runs.status != rle_status.OK) | too_large)
     if len(bad):
         ids = dataset.samples.column("sample_id")
         shown = []
         for row in bad[:SHOWN]:
             reason = (
-                f"{pixels[row]:,} pixels exceed the cap"
+                f"size {dataset.heights[row]}×{dataset.widths[row]} exceeds the cap of {rle.MAX_PIXELS:,} pixels"
                 if too_large[row]
                 else rle_status.explain(
                     int(runs.status[row]), int(runs.detail[row]), int(pixels[row])
                 )
             )
             shown.append(f"sample {ids[int(row)].as_py()}: {reason}")
+        more = f"; and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
         raise DatasetError(
-            f"{len(bad):,} masks of {dataset.source} are not valid RLE: {'; '.join(shown)}"
+            f"{len(bad):,} masks of {dataset.source} are not valid RLE: {'; '.join(shown)}{more}"
         )
     # The set pixels are the runs of odd number, and runs alternate within each mask.
     lengths = np.diff(runs.ends, prepend=np.int32(0))

@@ -1,7 +1,25 @@
 """Settings shared by all tests."""
 
+import os
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
+
+from refcocom_gpu.cache import cache_dir
 
 # The first call of a kernel compiles it, which says nothing about the property under test.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache out of the tests, and the tests out of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Compiled kernels stay where they are: compiling them for each run takes longer than the tests.
+        patch.setenv(
+            "NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR", str(cache_dir() / "numba"))
+        )
+        patch.setenv("REFCOCOM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

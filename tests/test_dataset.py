@@ -18,6 +18,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from refcocom_gpu import dataset as dataset_module
+from refcocom_gpu import sources
 from refcocom_gpu.dataset import PUBLISHED, Dataset, load_dataset
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.records import _compress, from_arrow
@@ -202,7 +203,7 @@ def test_negative_run_names_the_sample(tmp_path: Path, records: list[dict]) -> N
     for record in records:
         for sample in record["samples"]:
             sample["mask"]["counts"] = [3, -1]
-    with pytest.raises(DatasetError, match=r"sample 990: .*-1"):
+    with pytest.raises(DatasetError, match=r"sample 990: .*run 1 is negative"):
         load_dataset(write_shards(tmp_path / "negative", records))
     with pytest.raises(DatasetError, match=r"negative.jsonl:2: sample 990: .*>= 0"):
         load_dataset(write_jsonl(tmp_path / "negative.jsonl", records))
@@ -818,7 +819,7 @@ def test_hub_says_no(hub, records: list[dict]) -> None:
 
 def test_only_what_is_asked_of_parquet(tmp_path: Path, records: list[dict]) -> None:
     folder = write_shards(tmp_path / "s", records)
-    read = dataset_module._project(folder / NAME.format(0, 2))
+    read = sources._project(folder / NAME.format(0, 2))
     assert read.schema.names == ["image_id", "file_name", "samples"]
     sample = read.schema.field("samples").type.value_type
     assert {f.name for f in sample} == {"id", "category", "supercategory", "sentences", "mask"}

@@ -27,7 +27,8 @@ def folder(tmp_path_factory):
     """Where a reader would stand after running the Python block: with `preds.parquet` and a snapshot beside it."""
     folder = tmp_path_factory.mktemp("reader")
     pq.write_table(
-        pa.Table.from_pylist(make_records()), _made(folder / "snapshot" / "data") / "validation.parquet"
+        pa.Table.from_pylist(make_records()),
+        _made(folder / "snapshot" / "data") / "validation.parquet",
     )
     return folder
 

@@ -104,7 +104,9 @@ def test_take_selects_strings():
     assert [taken.row(k) for k in range(4)] == [b"bcd", b"a", b"", b"bcd"]
 
 
-@pytest.mark.parametrize("size", [[0, 5], [-1, 5], [2.5, 4], [1], "ab", None, [True, 3], [2**16, 2**15]])
+@pytest.mark.parametrize(
+    "size", [[0, 5], [-1, 5], [2.5, 4], [1], "ab", None, [True, 3], [2**16, 2**15]]
+)
 def test_sizes_are_checked_before_anything_is_decoded(size):
     with pytest.raises(RLEError, match="size"):
         rle.decode({"size": size, "counts": "04"})

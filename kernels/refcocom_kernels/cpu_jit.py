@@ -140,7 +140,7 @@ class _Progress:
         spent = time.perf_counter() - self.start
         _Progress.seconds += spent
         # Loading from the cache takes a few milliseconds; only a real compilation is worth a line.
-        if spent > 0.3 and sys.stderr.isatty():
+        if spent > 0.3 and sys.stderr is not None and sys.stderr.isatty():
             sys.stderr.write(f"refcocom: compiled {self.name} in {spent:.1f} s (first run only)\n")
 
 

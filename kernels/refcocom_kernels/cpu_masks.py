@@ -1,4 +1,4 @@
-"""Numba kernels over dense masks and packed bits: count, intersect, pack. Launched by `cpu.py`.
+"""Numba kernels that count dense masks and packed bits against packed bits. Launched by `cpu.py`.
 
 Packed bits are row-major and unpadded inside a mask: pixel (y, x) is bit y·W + x, low bit first, of the mask's
 uint64 words; each mask begins on a word and the bits after its last pixel are 0.
@@ -46,29 +46,36 @@ def count_masks(
         counts[2 * row + 1] = area
 
 
-@jit("in i4, in i8, in i8, in i8, in i8, i8, i8, out u8 -> void")
-def pack_runs(
-    ends: Any,
-    run_offsets: Any,
-    heights: Any,
-    widths: Any,
-    word_offsets: Any,
-    first: int,
-    last: int,
-    words: Any,
-) -> None:
-    """Column-major runs to row-major packed bits; `words` comes in as zeros."""
+@jit("in u8, in i8, in i8, in u8, in i8, in i8, i8, i8, out i8 -> void")
+def count_packed(
+    predicted: Any, predicted_offsets: Any, n_pixels: Any, words: Any, word_offsets: Any, sample: Any,
+    first: int, last: int, counts: Any,
+) -> None:  # fmt: skip
+    """Packed masks against packed rows; `counts` [B, 2] flat."""
     for row in range(first, last):
-        base, height, width = run_offsets[row], heights[row], widths[row]
-        start_word = word_offsets[row]
-        for k in range(1, run_offsets[row + 1] - base, 2):
-            start, stop = ends[base + k - 1], ends[base + k]
-            column = start // height
-            y = start - column * height
-            for _ in range(stop - start):
-                bit = y * width + column
-                words[start_word + (bit >> 6)] |= np.uint64(1) << np.uint64(bit & 63)
-                y += 1
-                if y == height:
-                    y = 0
-                    column += 1
+        mine, target = predicted_offsets[row], word_offsets[sample[row]]
+        intersection, area = np.uint64(0), np.uint64(0)
+        for k in range((n_pixels[sample[row]] + 63) >> 6):
+            word = predicted[np.uint64(mine + k)]
+            area += popcount(word)
+            intersection += popcount(word & words[np.uint64(target + k)])
+        counts[2 * row] = intersection
+        counts[2 * row + 1] = area
+
+
+@jit("in u8, in i8, i8, in u8, in i8, i8, i8, i8, i8, out i8 -> void")
+def count_pairs(
+    a: Any, a_offsets: Any, first_a: int, b: Any, b_offsets: Any, first_b: int, n_b: int, first: int,
+    last: int, intersections: Any,
+) -> None:  # fmt: skip
+    """Intersections [A, B] flat of packed masks of one image: rows `first` to `last` - 1 of the first set with all
+    of the second."""
+    for i in range(first, last):
+        at = a_offsets[first_a + i]
+        n_words = a_offsets[first_a + i + 1] - at
+        for j in range(n_b):
+            other = b_offsets[first_b + j]
+            n = np.uint64(0)
+            for k in range(n_words):
+                n += popcount(a[np.uint64(at + k)] & b[np.uint64(other + k)])
+            intersections[i * n_b + j] = n

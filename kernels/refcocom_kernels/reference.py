@@ -7,6 +7,7 @@ compare them. Shapes: `B` masks, `H` × `W` pixels, `h` × `w` logit cells, `P` 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from refcocom_kernels.tables import axis_table
@@ -148,3 +149,79 @@ def logit_counts(
     """
     height, width = target.shape
     return mask_counts(resize_logits(logits, height, width, valid) > threshold, target)
+
+
+def run_ends(mask: Tensor) -> Tensor:
+    """Pixels to run ends, the inverse of `decode_runs`.
+
+    Args:
+        mask: [H, W] bool.
+
+    Returns:
+        [R] int64 running totals of runs of 0 and 1 down the columns; the first run may be empty.
+
+    >>> run_ends(torch.tensor([[True, False], [True, True]]))
+    tensor([0, 2, 3, 4])
+    """
+    flat = mask.T.reshape(-1)
+    before = torch.cat([flat.new_zeros(1), flat[:-1]])
+    starts = torch.nonzero(flat != before)[:, 0]
+    return torch.cat([starts, starts.new_tensor([len(flat)])])
+
+
+def pairwise_intersections(first: Tensor, second: Tensor) -> Tensor:
+    """Intersections of all pairs of masks of one image.
+
+    Args:
+        first: [A, H, W] bool.
+        second: [B, H, W] bool.
+
+    Returns:
+        [A, B] int64.
+
+    >>> pairwise_intersections(torch.tensor([[[True, True]]]), torch.tensor([[[True, False]], [[True, True]]]))
+    tensor([[1, 2]])
+    """
+    return (first[:, None] & second[None]).sum(dim=(-2, -1))
+
+
+def boundary(mask: Tensor, distance: int) -> Tensor:
+    """What an erosion by `distance` pixels takes away, nothing being set outside the image.
+
+    boundary-iou-api, `boundary_iou/utils/boundary_utils.py`: 3×3 erosion, `distance` times, after a border of zeros.
+
+    Args:
+        mask: [H, W] bool.
+        distance: Pixels, at least 1.
+
+    Returns:
+        [H, W] bool.
+
+    >>> boundary(torch.ones(3, 3, dtype=torch.bool), 1).int()
+    tensor([[1, 1, 1],
+            [1, 0, 1],
+            [1, 1, 1]], dtype=torch.int32)
+    """
+    eroded = mask.float()[None, None]
+    for _ in range(distance):
+        # A pixel survives unless one of its 3×3 neighbours, or the outside, is 0.
+        gone = F.pad(1 - eroded, (1, 1, 1, 1), value=1.0)
+        eroded = 1 - F.max_pool2d(gone, 3, stride=1)
+    return mask & (eroded[0, 0] == 0)
+
+
+def boundary_counts(mask: Tensor, target: Tensor, distance: int) -> Tensor:
+    """Intersection and predicted area of the boundaries of two masks.
+
+    Args:
+        mask: [H, W] bool.
+        target: [H, W] bool.
+        distance: Pixels.
+
+    Returns:
+        [2] int64.
+
+    >>> boundary_counts(torch.ones(3, 3, dtype=torch.bool), torch.ones(3, 3, dtype=torch.bool), 1)
+    tensor([8, 8])
+    """
+    return mask_counts(boundary(mask, distance), boundary(target, distance))

@@ -53,7 +53,10 @@ def expand_paths(predictions: str | Path | Iterable[str | Path]) -> list[Path]:
         predictions = [predictions]
     found: list[Path] = []
     for entry in predictions:
-        path = Path(entry).expanduser()
+        try:
+            path = Path(entry).expanduser()
+        except RuntimeError as error:  # `~name` of nobody
+            raise UsageError(f"no prediction file at {entry}: {error}") from None
         if path.exists():
             found.append(path)
             continue
@@ -91,7 +94,10 @@ def read_predictions(
 
     def batches() -> Batches:
         for path, read in zip(paths, readers, strict=True):
-            yield from read(path, keys, options, problems)
+            try:
+                yield from read(path, keys, options, problems)
+            except OSError as error:
+                raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
 
     return batches(), keys
 

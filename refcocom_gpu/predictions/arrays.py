@@ -1,6 +1,7 @@
 """PNG folders, `.npz`, safetensors and tensor-only `.pt` in, `ArrayBatch` out: one array per member, read when needed.
 
-A member is named by its key, `{sample_id}_{sentence_idx}`; integers and bools are masks, floats logits or probabilities.
+A member is named by its key, `{sample_id}_{sentence_idx}`; integers and bools are masks, floats logits or
+probabilities.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from refcocom_gpu.errors import Problems, UsageError
-from refcocom_gpu.predictions.batches import ArrayBatch, Batches, ReadOptions
+from refcocom_gpu.predictions.batches import ArrayBatch, Batches, ReadOptions, Where
 from refcocom_gpu.predictions.keys import Keys
 
 BATCH_BYTES = 2**26
@@ -25,7 +26,7 @@ PICKLE_HINT = (
     "or use refcocom_gpu.PredictionWriter"
 )
 
-Load = Callable[[str], Any]
+Load = Callable[[int], Any]
 
 
 def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -35,39 +36,40 @@ def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Prob
     except ImportError:
         raise UsageError("PNG masks need Pillow: pip install 'refcocom-gpu[images]'") from None
 
-    def load(name: str) -> Any:
-        with Image.open(path / f"{name}.png") as image:
+    # Hidden files are the file system's, not the user's.
+    entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    files = [p for p in entries if p.suffix.lower() == ".png" and p.is_file()]
+    for other in entries:
+        if other not in files:
+            problems.add("unknown file", str(other), "a folder of masks holds .png files only")
+
+    def load(k: int) -> Any:
+        with Image.open(files[k]) as image:
             if len(image.getbands()) != 1:
                 raise ValueError(f"a mask has one channel, this image is {image.mode}")
             return np.asarray(image)
 
-    # Hidden files are the file system's, not the user's.
-    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    for other in files:
-        if other.suffix.lower() != ".png":
-            problems.add("unknown file", str(other), "a folder of masks holds .png files only")
-    names = [p.stem for p in files if p.suffix.lower() == ".png"]
-    yield from _members(names, load, lambda name: str(path / f"{name}.png"), keys, options, problems)
+    names = [p.stem for p in files]
+    yield from _members(names, load, lambda k: str(files[k]), keys, options, problems)
 
 
 def read_npz(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
     """A NumPy archive."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        problems.add("malformed", str(path), f"not an .npz archive: {error}")
-        return
-
-    def load(name: str) -> Any:
+    # Opened here because np.load leaves a file open that is no archive.
+    with path.open("rb") as file:
         try:
-            return archive[name]
-        except ValueError as error:
-            raise ValueError(PICKLE_HINT if "allow_pickle" in str(error) else str(error)) from None
-
-    with archive:
-        yield from _members(
-            archive.files, load, lambda name: f"{path}, member {name}", keys, options, problems
-        )
+            archive = np.load(file, allow_pickle=False)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            reason = _unpickled(error)
+            problems.add("malformed", str(path), f"not an .npz archive: {reason}")
+            return
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            problems.add("malformed", str(path), "one array (.npy), not an .npz archive")
+            return
+        with archive:
+            names = archive.files
+            place = _member_of(path, names)
+            yield from _members(names, lambda k: archive[names[k]], place, keys, options, problems)
 
 
 def read_safetensors(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -78,11 +80,18 @@ def read_safetensors(path: Path, keys: Keys, options: ReadOptions, problems: Pro
         # bfloat16 has no NumPy type; torch is imported only where it is needed.
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
-            in_torch = any(file.get_slice(name).get_dtype() == "BF16" for name in names)
+            # So have the eight-bit floats.
+            kinds = {file.get_slice(name).get_dtype() for name in names}
+            in_torch = any(kind.startswith(("BF", "F8")) for kind in kinds)
         framework = "pt" if in_torch else "numpy"
         with safe_open(path, framework=framework) as file:
             yield from _members(
-                names, file.get_tensor, lambda n: f"{path}, member {n}", keys, options, problems
+                names,
+                lambda k: file.get_tensor(names[k]),
+                _member_of(path, names),
+                keys,
+                options,
+                problems,
             )
     except (SafetensorError, OSError) as error:
         problems.add("malformed", str(path), f"not a safetensors file: {error}")
@@ -103,68 +112,103 @@ def read_torch(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
     if not isinstance(saved, dict) or not all(isinstance(v, torch.Tensor) for v in saved.values()):
         problems.add("malformed", str(path), "a .pt file of predictions is a dict of tensors")
         return
+    names, tensors = [str(k) for k in saved], list(saved.values())
     yield from _members(
-        [str(k) for k in saved], saved.__getitem__, lambda n: f"{path}, member {n}", keys, options, problems
+        names, tensors.__getitem__, _member_of(path, names), keys, options, problems
     )
+
+
+def _member_of(path: Path, names: Sequence[str]) -> Where:
+    return lambda k: f"{path}, member {names[k]}"
+
+
+def _unpickled(error: Exception) -> str:
+    """NumPy advises `allow_pickle=True`, which is the last thing to do with a file from elsewhere."""
+    return PICKLE_HINT if "allow_pickle" in str(error) else str(error)
 
 
 def _members(
     names: Sequence[str],
     load: Load,
-    place: Callable[[str], str],
+    place: Where,
     keys: Keys,
     options: ReadOptions,
     problems: Problems,
 ) -> Batches:
     """Resolve all names at once, then load and yield their arrays in batches of bounded size."""
     pattern = re.compile("_".join([r"(\d{1,18})"] * len(keys.fields)))
-    matches = [(name, pattern.fullmatch(name)) for name in names]
     expected = "_".join(f"{{{name}}}" for name in keys.fields)
-    for name, match in matches:
-        if match is None:
-            problems.add("bad key", place(name), f"a name is {expected}, such as {_example(keys)}")
-    named = [(name, match.groups()) for name, match in matches if match is not None]
-    columns = [np.array([int(g[k]) for _, g in named], np.int64) for k in range(len(keys.fields))]
-    index = keys.resolve(columns, lambda row: place(named[row][0]))
-    members = [(int(i), name) for i, (name, _) in zip(index, named, strict=True) if i >= 0]
+    named, parts = [], []
+    for k, name in enumerate(names):
+        if match := pattern.fullmatch(name):
+            named.append(k)
+            parts.append([int(part) for part in match.groups()])
+        else:
+            problems.add("bad key", place(k), f"a name is {expected}, such as {_example(keys)}")
+    columns = list(np.array(parts, np.int64).reshape(-1, len(keys.fields)).T)
+    index = keys.resolve(columns, lambda row: place(named[row]))
+    members = [(i, k) for i, k in zip(index.tolist(), named, strict=True) if i >= 0]
     yield from batched(_loaded(members, load, place, keys, problems), options.batch_size)
 
 
 def _loaded(
-    members: Iterable[tuple[int, str]], load: Load, place: Callable[[str], str], keys: Keys, problems: Problems
+    members: Iterable[tuple[int, int]], load: Load, place: Where, keys: Keys, problems: Problems
 ) -> Iterable[tuple[int, Any, str]]:
-    for index, name in members:
+    for index, k in members:
         try:
-            array = load(name)
-        except (ValueError, OSError, SyntaxError, zipfile.BadZipFile, KeyError) as error:
-            problems.add("malformed mask", place(name), str(error))
+            array = load(k)
+        except (
+            Exception
+        ) as error:  # four libraries' decoders, on damaged bytes, raise almost anything
+            problems.add("malformed mask", place(k), _unpickled(error) or type(error).__name__)
             continue
-        checked = check_array(array, index, place(name), keys, problems)
+        checked = check_array(array, index, place(k), keys, problems)
         if checked is not None:
-            yield index, checked, place(name)
+            yield index, checked, place(k)
 
 
 def check_array(array: Any, index: int, where: str, keys: Keys, problems: Problems) -> Any:
-    """One array or tensor as [H, W], or None after recording what is wrong.
+    """One array, tensor or nested list as [H, W], or None after recording what is wrong.
 
     Floats may have any size; they are resized. Masks must have the image's.
     """
+    if not hasattr(array, "detach"):
+        try:
+            array = np.asarray(array)
+        except ValueError as error:
+            problems.add("malformed mask", where, str(error))
+            return None
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or 0 in array.shape:
         problems.add("malformed mask", where, f"a mask is [H, W], not of shape {list(array.shape)}")
         return None
-    kind = str(array.dtype).removeprefix("torch.")
-    if "float" in kind:
+    if is_float(array):
         # Non-finite values are seen where the logits are counted, without another pass over them here.
         return array
-    if not (kind == "bool" or "int" in kind):
-        problems.add("malformed mask", where, f"a mask is bool, integer or float, not {kind}")
+    if not _is_whole(array):
+        problems.add(
+            "malformed mask", where, f"a mask is bool, integer or float, not {array.dtype}"
+        )
         return None
     height, width = (np.array([x]) for x in array.shape)
     if keys.check_sizes(np.array([index]), height, width, lambda _: where)[0] < 0:
         return None
     return array
+
+
+def is_float(array: Any) -> bool:
+    """Whether an array or tensor holds logits or probabilities."""
+    if isinstance(array, np.ndarray):
+        return array.dtype.kind == "f"
+    return bool(array.dtype.is_floating_point)
+
+
+def _is_whole(array: Any) -> bool:
+    if isinstance(array, np.ndarray):
+        return str(array.dtype.kind) in "biu"
+    kind = str(array.dtype)
+    return kind == "torch.bool" or kind.startswith(("torch.int", "torch.uint"))
 
 
 def batched(loaded: Iterable[tuple[int, Any, str]], batch_size: int) -> Batches:

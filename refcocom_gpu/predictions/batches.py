@@ -83,7 +83,9 @@ class ReadOptions:
         if self.polygons is not None:
             _one_of("polygons", self.polygons, POLYGONS)
         if self.letterbox is not None and self.letterbox < 1:
-            raise UsageError(f"letterbox must be the side of the padded input, not {self.letterbox}")
+            raise UsageError(
+                f"letterbox must be the side of the padded input, not {self.letterbox}"
+            )
         if self.resize == "sam" and self.letterbox is None:
             raise UsageError("resize=sam needs letterbox=SIDE, the side of the padded input")
         if self.batch_size < 1:

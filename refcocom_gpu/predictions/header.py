@@ -29,7 +29,7 @@ def check_header(line: bytes, where: str, dataset: Dataset, problems: Problems) 
     """Whether a line is a header; what it says is checked."""
     try:
         header = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     if not isinstance(header, Mapping) or header.get("schema") != SCHEMA:
         return False

@@ -121,7 +121,11 @@ class Keys:
 
     def _explain_unknown(self, key: tuple[int, ...]) -> str:
         said = describe_key(self.fields, key)
-        first = self.dataset.index_of(np.array([key[0]]), np.zeros(1, np.int64)) if len(key) == 2 else None
+        first = (
+            self.dataset.index_of(np.array([key[0]]), np.zeros(1, np.int64))
+            if len(key) == 2
+            else None
+        )
         if first is not None and first[0] >= 0:
             sample = self.dataset.example_sample[first[0]]
             n = int(np.count_nonzero(self.dataset.example_sample == sample))

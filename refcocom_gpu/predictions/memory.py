@@ -10,7 +10,7 @@ import numpy as np
 from refcocom_gpu import rle
 from refcocom_gpu.errors import Problems, RLEError, UsageError
 from refcocom_gpu.predictions.arrays import batched, check_array
-from refcocom_gpu.predictions.batches import Batches, ReadOptions
+from refcocom_gpu.predictions.batches import Batches, ReadOptions, RLEBatch
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.rle_batches import finish_batch
 
@@ -30,9 +30,15 @@ def read_pairs(
     Raises:
         UsageError: When something else than pairs is handed in.
     """
+    if not isinstance(pairs, Iterable):
+        raise UsageError(
+            f"predictions are paths or (index, masks) pairs, not {type(pairs).__name__}"
+        )
     for number, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise UsageError(f"predictions in memory are (index, masks) pairs, not {type(pair).__name__}")
+            raise UsageError(
+                f"predictions in memory are (index, masks) pairs, not {type(pair).__name__}"
+            )
         indices, masks = as_lists(*pair)
         places = [f"batch {number}, row {row}" for row in range(len(indices))]
         in_range = (indices >= 0) & (indices < keys.dataset.n_examples)
@@ -42,10 +48,10 @@ def read_pairs(
                 places[row],
                 f"index {indices[row]} is not a row of the store (0 to {keys.dataset.n_examples - 1})",
             )
+        claimed = keys.claim(np.where(in_range, indices, -1), places.__getitem__)
         if masks and isinstance(masks[0], dict):
-            yield from _rle(np.where(in_range, indices, -1), masks, places, keys, problems)
+            yield _rle(claimed, masks, places, keys, problems)
         else:
-            claimed = keys.claim(np.where(in_range, indices, -1), places.__getitem__)
             yield from batched(_arrays(claimed, masks, places, keys, problems), options.batch_size)
 
 
@@ -53,18 +59,39 @@ def as_lists(index: Any, masks: Any) -> tuple[np.ndarray[Any, np.dtype[np.int64]
     """Indices as an int64 vector, masks as a list of as many [H, W] arrays or RLE objects.
 
     Raises:
-        UsageError: When their numbers differ.
+        UsageError: When their numbers differ, or the indices are not whole numbers.
     """
-    if hasattr(index, "detach"):
-        index = index.detach().cpu().numpy()
-    indices = np.atleast_1d(np.asarray(index, np.int64))
+    indices = np.atleast_1d(as_ints(index))
     if isinstance(masks, dict) or (hasattr(masks, "ndim") and masks.ndim == 2):
         masks = [masks]
-    # Iterating a [B, H, W] array or tensor yields views, not copies.
-    listed = list(masks)
+    try:
+        # Iterating a [B, H, W] array or tensor yields views, not copies.
+        listed = list(masks)
+    except TypeError:
+        raise UsageError(
+            f"masks are arrays, tensors or RLE objects, not {type(masks).__name__}"
+        ) from None
     if indices.ndim != 1 or len(indices) != len(listed):
         raise UsageError(f"{indices.size} indices came with {len(listed)} masks")
     return indices, listed
+
+
+def as_ints(numbers: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Whole numbers of any container as int64.
+
+    Raises:
+        UsageError: For anything else: NumPy would cut 1.9 to 1 and take False for 0.
+    """
+    if hasattr(numbers, "detach"):
+        numbers = numbers.detach().cpu().numpy()
+    try:
+        array = np.asarray(numbers)
+    except ValueError:
+        raise UsageError("indices and keys are whole numbers in rows of one length") from None
+    if array.dtype.kind not in "iu" and array.size:
+        raise UsageError(f"indices and keys are whole numbers, not {array.dtype}")
+    # An unsigned number beyond int64 turns negative here, which no index is.
+    return array.astype(np.int64)
 
 
 def _arrays(
@@ -73,43 +100,23 @@ def _arrays(
     for index, mask, place in zip(indices.tolist(), masks, places, strict=True):
         if index < 0:
             continue
-        array = mask if hasattr(mask, "dtype") else np.asarray(mask)
-        checked = check_array(array, index, place, keys, problems)
+        checked = check_array(mask, index, place, keys, problems)
         if checked is not None:
             yield index, checked, place
 
 
 def _rle(
-    indices: Any, masks: list[Any], places: list[str], keys: Keys, problems: Problems
-) -> Batches:
-    strings, sizes = [], np.full((len(masks), 2), -1, np.int64)
-    good = indices >= 0
+    index: Any, masks: list[Any], places: list[str], keys: Keys, problems: Problems
+) -> RLEBatch:
+    strings, sizes, index = [], np.zeros((len(masks), 2), np.int64), index.copy()
     for row, mask in enumerate(masks):
         try:
             height, width, counts = rle.check(mask)
         except RLEError as error:
             problems.add("malformed mask", places[row], str(error))
-            good[row] = False
-            strings.append(b"")
-            continue
+            # Claimed before it is left out: the example was meant, so it is not missing as well.
+            index[row], height, width, counts = -1, 0, 0, b""
         sizes[row] = height, width
         strings.append(counts)
-    kept = np.flatnonzero(good)
-    dataset = keys.dataset
-    example = indices[kept]
-    sample = dataset.example_sample[example]
-    columns = (
-        [dataset.sample_ids[sample]]
-        if len(keys.fields) == 2
-        else [dataset.image_ids[dataset.sample_image[sample]], dataset.positions[sample]]
-    )
-    columns.append(dataset.example_sentence_idx[example])
-    yield finish_batch(
-        keys,
-        columns,
-        rle.column(strings).take(kept),
-        np.zeros(len(kept), np.bool_),
-        sizes[kept],
-        None,
-        lambda row: places[int(kept[row])],
-    )
+    null = np.zeros(len(masks), np.bool_)
+    return finish_batch(keys, index, rle.column(strings), null, sizes, None, places.__getitem__)

@@ -26,7 +26,7 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
     """Parquet with the key columns, `segmentation` struct<size, counts> and, optionally, `sentence`."""
     try:
         file = pq.ParquetFile(path, memory_map=True)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         problems.add("malformed", str(path), f"not a Parquet file: {error}")
         return
     with file:
@@ -35,7 +35,10 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
 
 def _read(file: pq.ParquetFile, path: str, keys: Keys, problems: Problems) -> Batches:
     schema = file.schema_arrow
-    metadata = {k.decode(): v.decode("utf-8", "replace") for k, v in (schema.metadata or {}).items()}
+    metadata = {
+        k.decode("utf-8", "replace"): v.decode("utf-8", "replace")
+        for k, v in (schema.metadata or {}).items()
+    }
     if metadata.get("schema") == SCHEMA:
         check_fields(metadata, path, keys.dataset, problems)
     wanted = [*keys.fields, "segmentation"]
@@ -47,6 +50,11 @@ def _read(file: pq.ParquetFile, path: str, keys: Keys, problems: Problems) -> Ba
             f"{', '.join(absent)} not found; the file has {', '.join(schema.names) or 'no columns'}",
         )
         return
+    if "sentence" in schema.names:
+        wanted.append("sentence")
+    if repeated := [name for name in wanted if schema.names.count(name) > 1]:
+        problems.add("no column", path, f"{', '.join(repeated)} stands there more than once")
+        return
     for name in keys.fields:
         if not pa.types.is_integer(schema.field(name).type):
             problems.add("bad key", path, f"{name} is {schema.field(name).type}, not an integer")
@@ -54,82 +62,110 @@ def _read(file: pq.ParquetFile, path: str, keys: Keys, problems: Problems) -> Ba
     if reason := _wrong_type(schema.field("segmentation").type):
         problems.add("no column", path, reason)
         return
-    if "sentence" in schema.names:
-        wanted.append("sentence")
     first_row = 0
+    # Arrow cannot join nested dictionaries of two row groups, so those are read a group at a time.
+    nested = schema.field("segmentation").type.field("counts").type
+    groups = range(file.num_row_groups) if pa.types.is_dictionary(nested) else [None]
     try:
-        for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
-            yield _batch(batch, first_row, path, keys, problems)
-            first_row += len(batch)
-    except (pa.ArrowInvalid, OSError) as error:
+        for group in groups:
+            only = None if group is None else [group]
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=only, columns=wanted):
+                yield _batch(batch, first_row, path, keys, problems)
+                first_row += len(batch)
+    except (pa.ArrowException, OSError) as error:
         problems.add("malformed", path, f"after row {first_row}: {error}")
 
 
 def _wrong_type(kind: pa.DataType) -> str | None:
-    fields = {kind.field(k).name for k in range(kind.num_fields)} if pa.types.is_struct(kind) else set()
-    if {"size", "counts"} <= fields:
-        return None
-    return f"segmentation is {kind}, not a struct with size and counts"
+    """What is wrong with the type of `segmentation`, so that no row has to find it out."""
+    fields = {kind.field(k).name: kind.field(k).type for k in range(kind.num_fields)}
+    if not pa.types.is_struct(kind) or not {"size", "counts"} <= set(fields):
+        return f"segmentation is {kind}, not a struct with size and counts"
+    size, counts = fields["size"], fields["counts"]
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
+    if not (_is_list(size) and any(is_number(size.value_type) for is_number in numbers)):
+        return f"segmentation.size is {size}, not a list of two whole numbers"
+    if pa.types.is_dictionary(counts):
+        counts = counts.value_type
+    if not (_is_list(counts) or _is_text(counts) or pa.types.is_null(counts)):
+        return f"segmentation.counts is {counts}, not a string or a list of runs"
+    return None
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)  # type: ignore[no-any-return]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return kind in (
+        *(pa.string(), pa.large_string(), pa.string_view()),
+        *(pa.binary(), pa.large_binary(), pa.binary_view()),
+    ) or pa.types.is_fixed_size_binary(kind)
 
 
 def _batch(batch: pa.RecordBatch, first_row: int, path: str, keys: Keys, problems: Problems) -> Any:
     """One `RLEBatch`; rows that cannot be read are recorded and left out."""
-    rows = np.arange(len(batch))
 
     def where(row: int) -> str:
-        return f"{path}, row {first_row + int(rows[row])}"
+        return f"{path}, row {first_row + row}"
 
     masks = batch.column("segmentation")
-    if pa.types.is_dictionary(masks.type):
-        masks = masks.dictionary_decode()
     # flatten() hands the nulls of the struct down to its fields, field() does not.
     names = [masks.type.field(k).name for k in range(masks.type.num_fields)]
     fields = dict(zip(names, masks.flatten(), strict=True))
     null = _numpy(masks.is_null())
-    bad: dict[int, tuple[str, str]] = {}
-    columns = []
-    for name in keys.fields:
-        column = batch.column(name)
-        for row in np.flatnonzero(_numpy(column.is_null())).tolist():
-            bad[row] = ("bad key", f"{name} is null; a key is {' and '.join(keys.fields)}")
-        columns.append(_int64(column))
-    sizes, no_size = _sizes(fields["size"], len(batch))
-    for row in np.flatnonzero(no_size & ~null).tolist():
-        bad.setdefault(row, ("malformed mask", "size must be two positive whole numbers"))
-    strings, no_counts = _strings(fields["counts"])
-    for row, reason in no_counts.items():
-        if not null[row]:
-            bad.setdefault(row, ("malformed mask", reason))
-    for row, (kind, reason) in sorted(bad.items()):
-        problems.add(kind, where(row), reason)
-    if bad:
-        kept = np.setdiff1d(rows, np.fromiter(bad, np.int64))
-        claimed = [row for row, (kind, _) in bad.items() if kind != "bad key"]
-        keys.resolve([c[claimed] for c in columns], lambda k: f"{path}, row {first_row + claimed[k]}")
-        rows = kept
-        columns = [column[kept] for column in columns]
-        strings, null, sizes = strings.take(kept), null[kept], sizes[kept]
-        batch = batch.take(pa.array(kept))
+    no_key, columns = _keys([batch.column(name) for name in keys.fields], keys.fields)
+    sizes, no_size = _sizes(fields["size"])
+    strings, no_mask = _strings(fields["counts"])
+    for row in np.flatnonzero(no_size).tolist():
+        no_mask[row] = "size must be two positive whole numbers"
+    # Both hold for a null struct too, which is an explicit empty.
+    unreadable = [row for row in sorted(no_mask) if not null[row]]
+    for row, reason in sorted(no_key.items()):
+        problems.add("bad key", where(row), reason)
+    for row in unreadable:
+        problems.add("malformed mask", where(row), no_mask[row])
+    has_key = np.setdiff1d(np.arange(len(batch)), np.fromiter(no_key, np.int64))
+    index = np.full(len(batch), -1, np.int64)
+    index[has_key] = keys.resolve(
+        [column[has_key] for column in columns], lambda k: where(int(has_key[k]))
+    )
+    # Resolved before they are left out: their examples were meant, so they are not missing as well.
+    index[unreadable] = -1
     sentences = None
     if "sentence" in batch.schema.names:
-        sentences = _differing_sentences(batch.column("sentence"), columns, keys)
-    return finish_batch(keys, columns, strings, null, sizes, sentences, where)
+        sentences = _differing_sentences(batch.column("sentence"), index, keys)
+    return finish_batch(keys, index, strings, null, sizes, sentences, where)
+
+
+def _keys(
+    columns: list[pa.Array], names: tuple[str, ...]
+) -> tuple[dict[int, str], list[NDArray[np.int64]]]:
+    """The rows that have no key and why; the key columns, with 0 in those rows."""
+    bad: dict[int, str] = {}
+    found = []
+    key = " and ".join(names)
+    for name, column in zip(names, columns, strict=True):
+        for row in np.flatnonzero(_numpy(column.is_null())).tolist():
+            bad.setdefault(row, f"{name} is null; a key is {key}")
+        column = pc.fill_null(column, pa.scalar(0, column.type))
+        if column.type == pa.uint64():
+            beyond = pc.greater(column, pa.scalar(2**63 - 1, pa.uint64()))
+            for row in np.flatnonzero(_numpy(beyond)).tolist():
+                bad.setdefault(row, f"{name} is {column[row]}; ids are below 2**63")
+            column = pc.if_else(beyond, pa.scalar(0, pa.uint64()), column)
+        found.append(_numpy(column.cast(pa.int64())))
+    return bad, found
 
 
 def _numpy(array: pa.Array) -> NDArray[Any]:
     return array.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
-def _int64(column: pa.Array) -> NDArray[np.int64]:
-    # A uint64 beyond int64 is no id of any dataset; −1 is not one either.
-    filled = pc.fill_null(column, pa.scalar(0, column.type))
-    if column.type == pa.uint64():
-        filled = pc.if_else(pc.greater(filled, pa.scalar(2**63 - 1, pa.uint64())), pa.scalar(0, pa.uint64()), filled)
-    return _numpy(filled.cast(pa.int64()))
-
-
-def _sizes(column: pa.Array, n: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _sizes(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """[B, 2] sizes, and which rows have none."""
+    n = len(column)
     lengths = _numpy(pc.fill_null(pc.list_value_length(column), 0))
     values = column.flatten()
     flat = _numpy(pc.fill_null(values.cast(pa.float64(), safe=False), float("nan")))
@@ -151,12 +187,14 @@ def _strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
     if pa.types.is_dictionary(kind):
         column = column.dictionary_decode()
         kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if _is_list(kind):
         return _list_strings(column)
     bad = dict.fromkeys(np.flatnonzero(_numpy(column.is_null())).tolist(), "counts is null")
     column = column.cast(pa.large_binary())
     _, offset_buffer, data_buffer = column.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int64)[column.offset : column.offset + len(column) + 1]
+    offsets = np.frombuffer(offset_buffer, np.int64)[
+        column.offset : column.offset + len(column) + 1
+    ]
     data = np.frombuffer(data_buffer or b"", np.uint8)
     if bad:
         # A null slot may hold any bytes; filling gives it none.
@@ -177,14 +215,17 @@ def _list_strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
     return rle.column(strings), bad
 
 
-def _differing_sentences(column: pa.Array, columns: list[NDArray[np.int64]], keys: Keys) -> list[Any]:
+def _differing_sentences(column: pa.Array, index: NDArray[np.int64], keys: Keys) -> list[Any]:
     """Sentences that differ from the dataset's, None elsewhere: equality is decided in Arrow."""
-    index = keys.lookup(columns)
     known = np.flatnonzero(index >= 0)
-    truth = keys.dataset.examples.column("sentence").take(pa.array(index[known])).cast(pa.large_string())
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    given = column.take(pa.array(known)).cast(pa.large_string())
+    given = column.cast(pa.large_string()).take(pa.array(known))
+    truth = (
+        keys.dataset.examples.column("sentence")
+        .take(pa.array(index[known]))
+        .cast(pa.large_string())
+    )
     equal = _numpy(pc.fill_null(pc.equal(pa.chunked_array([given]), truth), True))
     result: list[Any] = [None] * len(index)
     for k in np.flatnonzero(~equal).tolist():

@@ -40,7 +40,9 @@ def rasterise(
         ):
             raise RLEError(f"polygon {k} is not a list of finite numbers [x1, y1, x2, y2, …]")
         if len(polygon) < 6 or len(polygon) % 2:
-            raise RLEError(f"polygon {k} has {len(polygon)} numbers; three points or more are needed")
+            raise RLEError(
+                f"polygon {k} has {len(polygon)} numbers; three points or more are needed"
+            )
         if scale == "normalized":
             if not all(0 <= c <= 1 for c in polygon):
                 raise RLEError(f"polygon {k} has coordinates outside 0…1, but polygons=normalized")

@@ -16,37 +16,37 @@ from refcocom_gpu.predictions.keys import Keys
 
 def finish_batch(
     keys: Keys,
-    columns: Sequence[NDArray[np.int64]],
+    index: NDArray[np.int64],
     strings: rle.Column,
     null: NDArray[np.bool_],
     sizes: NDArray[np.int64],
     sentences: Sequence[Any] | None,
     where: Where,
 ) -> RLEBatch:
-    """Resolve keys, compare sentences and sizes, give explicit empties their string.
+    """Compare sentences and sizes, give explicit empties their string, leave out what has a problem.
 
     Args:
         keys: Resolver of this read.
-        columns: One [B] array per field of the key.
-        strings: B strings; what stands at a null mask is ignored.
+        index: [B] example of each row, −1 for a row that was recorded as a problem.
+        strings: B strings; what stands at a null mask or an index of −1 is ignored, and so in what follows.
         null: [B] True where the mask is explicitly empty.
-        sizes: [B, 2] height and width; ignored where null.
+        sizes: [B, 2] height and width.
         sentences: B strings or None; None when the file carries no sentences.
         where: Place of each row.
 
     Returns:
         The rows that have no problem so far.
     """
-    index = keys.resolve(columns, where)
-    if sentences is not None:
-        index = keys.check_sentences(index, sentences, where)
     sample = keys.dataset.example_sample[index]
     heights = np.where(null, keys.dataset.heights[sample], sizes[:, 0])
     widths = np.where(null, keys.dataset.widths[sample], sizes[:, 1])
-    index = keys.check_sizes(index, heights, widths, where)
+    # Both are asked of every row, so that a row with two mistakes shows both.
+    good = keys.check_sizes(index, heights, widths, where) >= 0
+    if sentences is not None:
+        good &= keys.check_sentences(index, sentences, where) >= 0
     if null.any():
         strings = _fill_empty(strings, null, heights * widths)
-    kept = np.flatnonzero(index >= 0)
+    kept = np.flatnonzero(good)
     if len(kept) == len(index):
         return RLEBatch(index, strings, where)
     return RLEBatch(index[kept], strings.take(kept), lambda row: where(int(kept[row])))

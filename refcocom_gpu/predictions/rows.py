@@ -30,6 +30,10 @@ BLOCK_BYTES = 2**22
 """Bytes of JSONL decoded at a time: enough to hide the call, small beside the interpreter."""
 
 
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on text that is not the JSON asked for; the last on brackets nested without end."""
+
+
 class _Segmentation(msgspec.Struct):
     size: tuple[int, int]
     counts: str | list[int]
@@ -64,7 +68,7 @@ def read_lines(
                 first_line, block = 2, rest
         n_lines = block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
         rows: list[_Row] | None = None
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        with contextlib.suppress(*_NOT_JSON):
             rows = decoder.decode_lines(block)
         # Blank lines would shift every line number after them.
         if rows is not None and len(rows) != n_lines:
@@ -93,34 +97,31 @@ def read_coco_results(path: Path, keys: Keys, options: ReadOptions, problems: Pr
     if path.stat().st_size == 0:
         problems.add("malformed", str(path), "the file is empty")
         return
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        try:
-            # Raw entries point into the mapped file: the whole array is checked, none of it is copied.
-            entries = msgspec.json.decode(memoryview(mapped), type=list[msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            problems.add("malformed", str(path), f"not a JSON array of results: {error}")
-            return
-        decoder = msgspec.json.Decoder(_Row)
-        reader = _Rows(str(path), "entry", keys, options, problems)
-        step = 4096
-        for first in range(0, len(entries), step):
-            raws = entries[first : first + step]
-            rows: list[_Row] | None = None
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                rows = [decoder.decode(raw) for raw in raws]
-            numbers = range(first + 1, first + 1 + len(raws))
-            yield from reader.batches(rows, numbers, partial(list, map(bytes, raws)))
-        # The map cannot close while entries point into it.
-        del entries, raws
-
-
-def _sizes(sizes: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """[B, 2] int64; a number too large for it becomes −1, which no image has."""
+    with path.open("rb") as file:
+        # Not closed by hand, which fails while an entry points into it; it goes with the last of them.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        return np.array(sizes, np.int64).reshape(-1, 2)
-    except OverflowError:
-        fit = [tuple(x if abs(x) < 2**63 else -1 for x in size) for size in sizes]
-        return np.array(fit, np.int64).reshape(-1, 2)
+        # Raw entries point into the mapped file: the whole array is checked, none of it is copied.
+        entries = msgspec.json.decode(memoryview(mapped), type=list[msgspec.Raw])
+    except _NOT_JSON as error:
+        problems.add("malformed", str(path), f"not a JSON array of results: {error}")
+        return
+    decoder = msgspec.json.Decoder(_Row)
+    reader = _Rows(str(path), "entry", keys, options, problems)
+    step = 4096
+    for first in range(0, len(entries), step):
+        raws = entries[first : first + step]
+        rows: list[_Row] | None = None
+        with contextlib.suppress(*_NOT_JSON):
+            rows = [decoder.decode(raw) for raw in raws]
+        numbers = range(first + 1, first + 1 + len(raws))
+        yield from reader.batches(rows, numbers, partial(list, map(bytes, raws)))
+
+
+def _possible(sizes: NDArray[np.int64]) -> bool:
+    """Whether every size is one that a mask may have; asked of the sides first, so that no product overflows."""
+    fits = ((sizes >= 1) & (sizes <= rle.MAX_PIXELS)).all()
+    return bool(fits) and bool((sizes[:, 0] * sizes[:, 1] <= rle.MAX_PIXELS).all())
 
 
 class _Rows:
@@ -145,16 +146,18 @@ class _Rows:
     def _fast(self, rows: list[_Row], numbers: range) -> RLEBatch | None:
         """None where something needs the slow path's attention."""
         n = len(rows)
+        masks = [row.segmentation for row in rows]
         try:
             columns = [
                 np.fromiter((getattr(row, name) for row in rows), np.int64, n)
                 for name in self.keys.fields
             ]
+            sizes = np.array([(1, 1) if m is None else m.size for m in masks], np.int64)
         except OverflowError:
             return None
-        if any((column < 0).any() for column in columns):
+        sizes = sizes.reshape(-1, 2)
+        if any((column < 0).any() for column in columns) or not _possible(sizes):
             return None
-        masks = [row.segmentation for row in rows]
         if any(m is not None and isinstance(m.counts, list) for m in masks):
             return None
         counts = ["" if m is None else m.counts for m in masks]
@@ -166,14 +169,19 @@ class _Rows:
             np.frombuffer(joined.encode("ascii"), np.uint8), cpu.offsets_from(lengths)
         )
         null = np.fromiter((m is None for m in masks), np.bool_, n)
-        sizes = _sizes([(0, 0) if m is None else m.size for m in masks])
         sentences = [row.sentence for row in rows]
-        return self._batch(columns, strings, null, sizes, sentences, numbers)
+
+        def where(row: int) -> str:
+            return self._where(numbers[row])
+
+        index = self.keys.resolve(columns, where)
+        return finish_batch(self.keys, index, strings, null, sizes, sentences, where)
 
     def _row_by_row(self, lines: Sequence[bytes], numbers: range) -> RLEBatch:
         keys: list[list[int]] = []
         strings: list[bytes] = []
         null: list[bool] = []
+        unreadable: list[bool] = []
         sizes: list[tuple[int, int]] = []
         sentences: list[str | None] = []
         places: list[int] = []
@@ -183,7 +191,7 @@ class _Rows:
             where = self._where(number)
             try:
                 row = msgspec.json.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except _NOT_JSON as error:
                 self.problems.add("malformed", where, f"not JSON: {error}")
                 continue
             parsed = self._parse(row, where)
@@ -192,22 +200,36 @@ class _Rows:
             key, size, counts, sentence = parsed
             keys.append(key)
             null.append(counts is None)
+            unreadable.append(size is None)
             strings.append(counts or b"")
-            sizes.append(size)
+            sizes.append(size or (0, 0))
             sentences.append(sentence)
             places.append(number)
-        columns = [np.array([key[k] for key in keys], np.int64) for k in range(len(self.keys.fields))]
-        return self._batch(
-            columns,
+
+        def place(row: int) -> str:
+            return self._where(places[row])
+
+        columns = [
+            np.array([key[k] for key in keys], np.int64) for k in range(len(self.keys.fields))
+        ]
+        index = self.keys.resolve(columns, place)
+        # Resolved before they are left out: their examples were meant, so they are not missing as well.
+        index[unreadable] = -1
+        return finish_batch(
+            self.keys,
+            index,
             rle.column(strings),
             np.array(null, np.bool_),
-            _sizes(sizes),
+            np.array(sizes, np.int64).reshape(-1, 2),
             sentences,
-            places,
+            place,
         )
 
     def _parse(self, row: Any, where: str) -> Any:
-        """(key, size, counts or None, sentence) of one row, or None after recording what is wrong."""
+        """(key, size, counts, sentence) of one row, or None after recording that it has no key.
+
+        Counts are None for an explicit empty; the size is None after recording that the mask cannot be read.
+        """
         if not isinstance(row, dict):
             self.problems.add("malformed", where, f"a prediction is an object, not {row!r:.60}")
             return None
@@ -216,8 +238,12 @@ class _Rows:
         for name in self.keys.fields:
             value = row.get(name)
             if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
-                what = f"{name} is {value!r:.60}" if name in row else f"no {name}; the row has {found}"
-                self.problems.add("bad key", where, f"{what}; a key is {' and '.join(self.keys.fields)}")
+                what = (
+                    f"{name} is {value!r:.60}" if name in row else f"no {name}; the row has {found}"
+                )
+                self.problems.add(
+                    "bad key", where, f"{what}; a key is {' and '.join(self.keys.fields)}"
+                )
                 return None
             key.append(value)
         sentence = row.get("sentence")
@@ -227,9 +253,7 @@ class _Rows:
                 where,
                 f"the row has {found}; write segmentation: null for a mask that is empty on purpose",
             )
-            # The example was meant, so it is not missing as well.
-            self._claim(key, where)
-            return None
+            return key, None, b"", sentence
         segmentation = row["segmentation"]
         if segmentation is None:
             return key, (0, 0), None, sentence
@@ -243,30 +267,12 @@ class _Rows:
                 height, width, counts = rle.check(segmentation)
         except RLEError as error:
             self.problems.add("malformed mask", where, str(error))
-            self._claim(key, where)
-            return None
+            return key, None, b"", sentence
         return key, (height, width), counts, sentence
 
     def _peek(self, key: list[int]) -> int:
         columns = [np.array([value], np.int64) for value in key]
         return int(self.keys.lookup(columns)[0])
 
-    def _claim(self, key: list[int], where: str) -> None:
-        self.keys.resolve([np.array([value], np.int64) for value in key], lambda _: where)
-
     def _where(self, number: int) -> str:
         return f"{self.source}, {self.unit} {number}"
-
-    def _batch(
-        self,
-        columns: list[NDArray[np.int64]],
-        strings: rle.Column,
-        null: NDArray[np.bool_],
-        sizes: NDArray[Any],
-        sentences: Sequence[str | None],
-        numbers: Sequence[int],
-    ) -> RLEBatch:
-        def where(row: int) -> str:
-            return self._where(numbers[row])
-
-        return finish_batch(self.keys, columns, strings, null, sizes, sentences, where)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,18 +22,22 @@ from numpy.typing import NDArray
 
 from refcocom_gpu import rle
 from refcocom_gpu.errors import Problems, UsageError
-from refcocom_gpu.letterbox import logit_mask
-from refcocom_gpu.predictions.arrays import check_array
+from refcocom_gpu.letterbox import NON_FINITE, as_tensor, finite_range, logit_mask
+from refcocom_gpu.predictions.arrays import check_array, is_float
 from refcocom_gpu.predictions.batches import ReadOptions
-from refcocom_gpu.predictions.header import check_header, make_header
+from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.memory import as_lists
+from refcocom_gpu.predictions.memory import as_ints, as_lists
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset import Dataset
 
 ROW_GROUP = 8192
 """Rows per Parquet row group, and the most that `close` holds in memory."""
+
+
+_DAMAGED = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError, OverflowError)
+"""What reading a journal raises where its lines are not the rows that were written."""
 
 
 class PredictionWriter:
@@ -50,7 +55,8 @@ class PredictionWriter:
         overwrite: Replace a file that is there, and forget a journal.
 
     Raises:
-        UsageError: For another ending, a file that is there, or a journal made for another dataset.
+        UsageError: For another ending, a file that is there, or a journal that is damaged or was begun with another
+            header.
 
     >>> import tempfile, refcocom_gpu as rc
     >>> dataset = rc.load_dataset("sample")
@@ -81,6 +87,8 @@ class PredictionWriter:
         self._done = np.zeros(dataset.n_examples, np.bool_)
         if self.path.suffix not in {".parquet", ".jsonl"}:
             raise UsageError(f"predictions are written to .parquet or .jsonl, not {self.path.name}")
+        if self.path.is_dir():
+            raise UsageError(f"{self.path} is a folder")
         if self.path.exists() and not overwrite:
             raise UsageError(f"{self.path} is already there; pass overwrite=True or another path")
         self.journal = self.path.with_name(self.path.name + ".partial")
@@ -112,20 +120,18 @@ class PredictionWriter:
             UsageError: When there are not as many keys as predictions.
         """
         problems = Problems()
-        index, arrays = self._resolve(keys, predictions, problems)
         checker = Keys(self.dataset, problems)
-        checker.given = self._done.copy()
-        places = [f"row {row} of the batch" for row in range(len(index))]
-        claimed = checker.claim(index, places.__getitem__)
+        index, arrays = self._resolve(keys, predictions, checker)
         masks: list[NDArray[Any] | None] = []
-        for example, array, place in zip(claimed.tolist(), arrays, places, strict=True):
+        for row, (example, array) in enumerate(zip(index.tolist(), arrays, strict=True)):
             if array is None or example < 0:
                 masks.append(None)
                 continue
-            checked = check_array(
-                array if hasattr(array, "dtype") else np.asarray(array), example, place, checker, problems
+            place = _place(row)
+            checked = check_array(array, example, place, checker, problems)
+            masks.append(
+                None if checked is None else self._to_mask(checked, example, place, problems)
             )
-            masks.append(None if checked is None else self._to_mask(checked, example, place, problems))
         problems.raise_if_any()
         present = [mask for mask in masks if mask is not None]
         encoded = iter(rle.encode_all(present))
@@ -141,19 +147,25 @@ class PredictionWriter:
 
         Returns:
             The path of the file.
+
+        Raises:
+            UsageError: When it cannot be written; the journal is kept.
         """
-        if not self._file.closed:
-            self._file.close()
-            if self.path.suffix == ".jsonl":
-                self.journal.replace(self.path)
-            else:
-                temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-                try:
-                    _to_parquet(self.journal, temporary, self._header)
+        self._file.close()
+        # Without a journal the file was made before; with one an earlier close may have failed.
+        if self.journal.exists():
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+            try:
+                if self.path.suffix == ".jsonl":
+                    self.journal.replace(self.path)
+                else:
+                    _to_parquet(self.journal, temporary, self.dataset.example_key_fields)
                     temporary.replace(self.path)
-                finally:
-                    temporary.unlink(missing_ok=True)
-                self.journal.unlink()
+                    self.journal.unlink()
+            except OSError as error:
+                raise UsageError(f"cannot write {self.path}: {error.strerror or error}") from None
+            finally:
+                temporary.unlink(missing_ok=True)
         return self.path
 
     def __enter__(self) -> PredictionWriter:
@@ -173,25 +185,35 @@ class PredictionWriter:
     def _resume(self) -> None:
         """Read back what a journal holds; a line cut by a kill is dropped."""
         self._file.seek(0)
-        known = Problems()
-        keys = Keys(self.dataset, known)
+        problems = Problems()
+        keys = Keys(self.dataset, problems)
         length = 0
-        for number, line in enumerate(self._file, 1):
-            if not line.endswith(b"\n"):
-                break
-            length += len(line)
-            if number == 1:
-                header = msgspec.json.decode(line)
-                if header.get("dataset") != self.dataset.fingerprint:
-                    self._file.close()
+        try:
+            for number, line in enumerate(self._file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                length += len(line)
+                row = msgspec.json.decode(line, type=dict[str, Any])
+                if number > 1:
+                    columns = [np.array([row[name]], np.int64) for name in keys.fields]
+                    keys.resolve(columns, partial("line {}".format, number))
+                elif row != self._header:
+                    # Two models' masks in one file would have one name.
                     raise UsageError(
-                        f"{self.journal} was begun for another dataset; delete it or pass overwrite=True"
+                        f"{self.journal} was begun for {_named(row)}, not {_named(self._header)}; "
+                        "delete it or pass overwrite=True"
                     )
-                check_header(line, str(self.journal), self.dataset, known)
-                continue
-            row = msgspec.json.decode(line)
-            columns = [np.array([row[name]], np.int64) for name in keys.fields]
-            self._done[keys.lookup(columns)] = True
+            problems.raise_if_any()
+        except UsageError:
+            self._file.close()
+            raise
+        except _DAMAGED as error:
+            self._file.close()
+            reason = str(error).splitlines()[-1].strip()
+            raise UsageError(
+                f"{self.journal} is not the journal of a writer ({reason}); delete it or pass overwrite=True"
+            ) from None
+        self._done = keys.given
         self._file.truncate(length)
         if length == 0:
             self._append([self._header])
@@ -200,35 +222,43 @@ class PredictionWriter:
         self._file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         self._file.flush()
 
-    def _resolve(self, keys: Any, predictions: Any, problems: Problems) -> tuple[NDArray[np.int64], list[Any]]:
-        if hasattr(keys, "detach"):
-            keys = keys.detach().cpu().numpy()
-        keys = np.asarray(keys, np.int64)
-        if keys.ndim != 2:
+    def _resolve(
+        self, keys: Any, predictions: Any, checker: Keys
+    ) -> tuple[NDArray[np.int64], list[Any]]:
+        """Indices, −1 where a key was recorded as a problem, and as many predictions."""
+        keys = as_ints(keys)
+        if keys.ndim == 2:
+            if keys.shape[1] != len(checker.fields):
+                raise UsageError(
+                    f"a key is ({', '.join(checker.fields)}), not {keys.shape[1]} numbers"
+                )
+            index, arrays = as_lists(checker.resolve(list(keys.T), _place), predictions)
+        else:
             index, arrays = as_lists(keys, predictions)
-            for row in np.flatnonzero((index < 0) | (index >= self.dataset.n_examples)).tolist():
-                problems.add("unknown key", f"row {row} of the batch", f"index {index[row]} is not in the store")
-            problems.raise_if_any()
-            return index, arrays
-        checker = Keys(self.dataset, problems)
-        if keys.shape[1] != len(checker.fields):
-            raise UsageError(f"a key is ({', '.join(checker.fields)}), not {keys.shape[1]} numbers")
-        index = checker.resolve(list(keys.T), lambda row: f"row {row} of the batch")
-        problems.raise_if_any()
-        return as_lists(index, predictions)
+            unknown = (index < 0) | (index >= self.dataset.n_examples)
+            for row in np.flatnonzero(unknown).tolist():
+                checker.problems.add(
+                    "unknown key", _place(row), f"index {index[row]} is not a row of the store"
+                )
+            index = checker.claim(np.where(unknown, -1, index), _place)
+        # −1 would look up the last example.
+        for row in np.flatnonzero((index >= 0) & self._done[index]).tolist():
+            described = checker.describe(int(index[row]))
+            checker.problems.add("duplicate", _place(row), f"{described} was written before")
+        return index, arrays
 
-    def _to_mask(self, array: Any, example: int, place: str, problems: Problems) -> NDArray[Any] | None:
-        if "float" not in str(array.dtype):
-            return array if isinstance(array, np.ndarray) else np.asarray(array.detach().cpu())
-        import torch
-
-        logits = torch.as_tensor(array).detach()
-        if not bool(torch.isfinite(logits).all()):
-            problems.add("non-finite", place, "logits hold NaN or infinity")
+    def _to_mask(
+        self, array: Any, example: int, place: str, problems: Problems
+    ) -> NDArray[Any] | None:
+        if not is_float(array):
+            return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
+        logits = as_tensor(array)
+        if finite_range(logits) is None:
+            problems.add("non-finite", place, NON_FINITE)
             return None
         sample = int(self.dataset.example_sample[example])
         height, width = int(self.dataset.heights[sample]), int(self.dataset.widths[sample])
-        return logit_mask(logits, height, width, self.options).cpu().numpy()  # type: ignore[no-any-return]
+        return logit_mask(logits, height, width, self.options).cpu().numpy()
 
     def _row(self, example: int, segmentation: dict[str, Any] | None) -> dict[str, Any]:
         fields = self.dataset.example_key_fields
@@ -239,33 +269,30 @@ class PredictionWriter:
         }
 
 
-def _to_parquet(journal: Path, path: Path, header: dict[str, Any]) -> None:
+def _place(row: int) -> str:
+    return f"row {row} of the batch"
+
+
+def _named(header: dict[str, Any]) -> str:
+    return f"model {header.get('model')!r} on dataset {header.get('dataset')}"
+
+
+def _to_parquet(journal: Path, path: Path, key_fields: tuple[str, ...]) -> None:
     """Stream a journal into Parquet, a row group at a time."""
+    mask = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
     with journal.open("rb") as lines:
-        first = msgspec.json.decode(next(lines))
+        header = msgspec.json.decode(next(lines))
         schema = pa.schema(
             [
-                *((name, pa.int64()) for name in ("sample_id", "image_id", "position")),
-                ("sentence_idx", pa.int64()),
+                *((name, pa.int64()) for name in key_fields),
                 ("sentence", pa.string()),
-                (
-                    "segmentation",
-                    pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())]),
-                ),
+                ("segmentation", mask),
             ],
-            metadata={key: str(value) for key, value in {**header, **first}.items()},
+            metadata={key: str(value) for key, value in header.items()},
         )
-        writer = None
-        for rows in _groups(lines):
-            if writer is None:
-                absent = [name for name in schema.names if name not in rows[0]]
-                for name in absent:
-                    schema = schema.remove(schema.get_field_index(name))
-                writer = pq.ParquetWriter(path, schema, compression="zstd")
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-        if writer is None:
-            writer = pq.ParquetWriter(path, schema)
-        writer.close()
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for rows in _groups(lines):
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def _groups(lines: Any) -> Iterator[list[dict[str, Any]]]:

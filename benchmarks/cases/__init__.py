@@ -1,0 +1,1 @@
+"""One module per input form; each has `cases(workload)` and yields `Case`s."""

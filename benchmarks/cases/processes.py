@@ -1,0 +1,89 @@
+"""Whole processes: the command's start-up, and time and memory as predictions grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.timing import OURS, Case, Contender
+from benchmarks.workload import N_SAMPLES, Workload
+
+GROWTH = (1_000, 10_000, 100_000)
+
+SCORE = """
+import resource, sys, time
+import refcocom_gpu as rc
+store = rc.MaskStore.build(rc.load_dataset(sys.argv[1]), cache=sys.argv[3])
+start = time.perf_counter()
+result = rc.score(sys.argv[2], store, missing="zero")
+seconds = time.perf_counter() - start
+print(len(store), seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def cases(w: Workload) -> Iterator[Case]:
+    """The command, then growth."""
+    folder = Path(tempfile.mkdtemp(prefix="refcocom-command-"))
+    try:
+        dataset = w.write_dataset(folder / "dataset.jsonl")
+        predictions = folder / "preds.jsonl"
+        predictions.write_text("\n".join(map(json.dumps, w.prediction_rows())))
+        environment = {**os.environ, "REFCOCOM_CACHE": str(folder / "cache")}
+
+        def process(*words: str) -> Callable[[], None]:
+            def run() -> None:
+                subprocess.run([sys.executable, *words], check=True, capture_output=True, env=environment)
+
+            return run
+
+        command = ("-m", "refcocom_gpu")
+        yield Case(
+            "start-up of the command",
+            [
+                Contender(f"{OURS}: refcocom --help", process(*command, "score", "--help"), 1000, "ours"),
+                Contender(
+                    f"{OURS}: refcocom score of 5,598 RLE predictions",
+                    process(*command, "score", str(predictions), f"dataset.path={dataset}", "device=cpu"),
+                    1000,
+                    "ours",
+                ),
+                Contender('python -c "import torch"', process("-c", "import torch"), 1000),
+                Contender('python -c "import torch, numba"', process("-c", "import torch, numba"), 1000),
+            ],
+            unit="ms",
+        )
+        yield growth(folder, environment)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def growth(folder: Path, environment: dict[str, str]) -> Case:
+    """10³ to 10⁵ predictions over the same 2,080 masks: one process each, its time and peak memory in the notes."""
+    notes = {}
+    for n in GROWTH:
+        w = Workload(sentences=n / N_SAMPLES)
+        dataset = w.write_dataset(folder / f"dataset-{n}.jsonl")
+        predictions = folder / f"preds-{n}.jsonl"
+        with predictions.open("w") as file:
+            for row in w.prediction_rows():
+                file.write(json.dumps(row) + "\n")
+        words = [sys.executable, "-c", SCORE, str(dataset), str(predictions), str(folder / "cache")]
+        runs = []
+        for _ in range(4):
+            out = subprocess.run(words, check=True, capture_output=True, text=True, env=environment).stdout
+            runs.append([float(x) for x in out.split()])
+        examples, seconds, peak = np.median(np.array(runs[1:]), axis=0)
+        notes[f"{int(examples):,} predictions"] = {
+            "µs/pair": 1e6 * seconds / examples,
+            "peak MB": peak / 1e6,
+            "peak less 128 B an example, MB": (peak - 128 * examples) / 1e6,
+        }
+    return Case("growth", [], notes=notes)
