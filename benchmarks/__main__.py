@@ -19,8 +19,12 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="case", help=f"any of {', '.join(CASES)}; all by default")
-    parser.add_argument("--rounds", type=int, default=11, help="timings of each contender (default 11)")
+    parser.add_argument(
+        "cases", nargs="*", metavar="case", help=f"any of {', '.join(CASES)}; all by default"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=11, help="timings of each contender (default 11)"
+    )
     parser.add_argument("--name", default="cpu", help="name of the result files (default cpu)")
     arguments = parser.parse_args()
     if unknown := set(arguments.cases) - set(CASES):

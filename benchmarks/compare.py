@@ -22,7 +22,9 @@ def main() -> int:
         moved = verdict(before, after)
         slower += moved == "slower"
         ratio = after["median"] / before["median"]
-        print(f"{moved:>9}  {ratio:6.2f}×  {before['median']:9.2f} → {after['median']:9.2f}  {case}: {name}")
+        print(
+            f"{moved:>9}  {ratio:6.2f}×  {before['median']:9.2f} → {after['median']:9.2f}  {case}: {name}"
+        )
     return int(slower > 0)
 
 

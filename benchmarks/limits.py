@@ -73,7 +73,16 @@ def compiled() -> Any | None:
     folder = Path(tempfile.mkdtemp(prefix="refcocom-limit-"))
     source, library = folder / "limit.c", folder / "limit.so"
     source.write_text(SOURCE)
-    command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", str(source), "-o", str(library)]
+    command = [
+        compiler,
+        "-O3",
+        "-march=native",
+        "-shared",
+        "-fPIC",
+        str(source),
+        "-o",
+        str(library),
+    ]
     if subprocess.run(command, check=False).returncode != 0:
         return None
     loaded = ctypes.CDLL(str(library))
@@ -97,14 +106,18 @@ def rank_tables(
     for m in range(len(pixels)):
         own = ends[run_offsets[m] : run_offsets[m + 1]]
         flat = np.repeat(np.arange(len(own)) % 2 == 1, np.diff(own, prepend=0))
-        bits = np.packbits(np.pad(flat, (0, -len(flat) % 32 + 32)), bitorder="little").view(np.uint32)
+        bits = np.packbits(np.pad(flat, (0, -len(flat) % 32 + 32)), bitorder="little").view(
+            np.uint32
+        )
         bits = bits[: pixels[m] // 32 + 1].astype(np.uint64)
         before = np.concatenate([[0], np.cumsum(np.bitwise_count(bits))[:-1]]).astype(np.uint64)
         table[offsets[m] : offsets[m + 1]] = (before << np.uint64(32)) | bits
     return table, offsets
 
 
-def parse_and_rank(library: Any, arrays: list[NDArray[Any]], n: int) -> Callable[[], NDArray[np.int64]]:
+def parse_and_rank(
+    library: Any, arrays: list[NDArray[Any]], n: int
+) -> Callable[[], NDArray[np.int64]]:
     """The C loop over `data, offsets, sample, table, table_offsets, pixels`."""
     counts = np.zeros((n, 2), np.int64)
     pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]

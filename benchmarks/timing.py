@@ -78,7 +78,14 @@ def run_case(case: Case, rounds: int) -> dict[str, Any]:
             start = time.perf_counter()
             contender.run()
             times[k].append((time.perf_counter() - start) / contender.rows * 1e6)
-    ours = next((float(np.median(t)) for c, t in zip(case.contenders, times, strict=True) if c.kind == "ours"), None)
+    ours = next(
+        (
+            float(np.median(t))
+            for c, t in zip(case.contenders, times, strict=True)
+            if c.kind == "ours"
+        ),
+        None,
+    )
     rows = [
         {
             "contender": c.name,

@@ -51,7 +51,9 @@ class Workload:
 
     def __init__(self, seed: int = 0, sentences: float = N_EXAMPLES / N_SAMPLES) -> None:
         rng = np.random.default_rng(seed)
-        self.image = np.sort(np.concatenate([np.arange(N_IMAGES), rng.integers(0, N_IMAGES, N_SAMPLES - N_IMAGES)]))
+        self.image = np.sort(
+            np.concatenate([np.arange(N_IMAGES), rng.integers(0, N_IMAGES, N_SAMPLES - N_IMAGES)])
+        )
         size_of_image = rng.choice(len(SIZES), N_IMAGES, p=SIZE_SHARES)
         sizes = np.array(SIZES, np.int64)[size_of_image][self.image]
         self.heights, self.widths = sizes[:, 0].copy(), sizes[:, 1].copy()
@@ -143,14 +145,23 @@ def _outline(rng: np.random.Generator, height: int, width: int) -> tuple[Any, ..
     t = np.linspace(-1, 1, span)
     bulge = np.sqrt(1 - (0.98 * t) ** 2) * tall / 2
     waves = sum(
-        rng.normal(0, 0.08 * tall / k) * np.sin(k * np.pi * t + rng.uniform(0, 6)) for k in (1, 2, 3, 5, 8)
+        rng.normal(0, 0.08 * tall / k) * np.sin(k * np.pi * t + rng.uniform(0, 6))
+        for k in (1, 2, 3, 5, 8)
     )
     gap = (rng.uniform(0.3, 0.6), rng.uniform(0.1, 0.5)) if rng.random() < 0.7 else None
     return height, width, left, centre - bulge + waves, centre + bulge + waves, gap
 
 
 def _runs(
-    rng: np.random.Generator, height: int, width: int, left: int, top: Any, bottom: Any, gap: Any, *, offset: int
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    left: int,
+    top: Any,
+    bottom: Any,
+    gap: Any,
+    *,
+    offset: int,
 ) -> NDArray[np.int32]:
     """Run ends of an outline with a pixel of jitter."""
     n = len(top)

@@ -46,7 +46,7 @@ class DamagedError(Exception):
 def cache_dir() -> Path:
     """The folder of everything cached: `$REFCOCOM_CACHE`, else `refcocom_gpu` in the user's cache folder.
 
-    `refcocom_kernels.cpu_jit` keeps compiled kernels in `numba` below the same folder.
+    `refcocom_kernels.cpu.kernels.jit` keeps compiled kernels in `numba` below the same folder.
     """
     if chosen := os.environ.get("REFCOCOM_CACHE"):
         return Path(os.path.expanduser(chosen))  # noqa: PTH111 (Path's raises where there is no such user)

@@ -13,10 +13,17 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.errors import Problems
-from refcocom_gpu.letterbox import NON_FINITE, as_tensor, finite_range, logit_mask
+from refcocom_gpu.letterbox import (
+    NON_FINITE,
+    as_logits,
+    as_tensor,
+    finite_range,
+    logit_mask,
+    valid_cells,
+)
 from refcocom_gpu.predictions.arrays import is_float
-from refcocom_gpu.predictions.batches import ArrayBatch, Batch, ReadOptions, RLEBatch
-from refcocom_gpu.store import MaskStore
+from refcocom_gpu.predictions.batches import VALUES, ArrayBatch, Batch, ReadOptions, RLEBatch
+from refcocom_gpu.store import MaskStore, Packed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +45,8 @@ class Counter:
         self, store: MaskStore, options: ReadOptions, problems: Problems, threads: int
     ) -> None:
         self.store, self.options, self.problems, self.threads = store, options, problems, threads
-        # Probabilities read as logits would all be set: the range of what was seen tells.
-        self.float_range = (np.inf, -np.inf)
+        # Probabilities read as logits would all be set; None until a float array is seen.
+        self.only_unit_range: bool | None = None
 
     def count(self, batch: Batch) -> Counts:
         """Intersection and predicted area, [B, 2] int64; zeros for rows recorded as problems."""
@@ -106,15 +113,61 @@ class Counter:
         return counts
 
     def _logits(self, batch: ArrayBatch) -> Counts:
+        # SAM's two resizes are not one table: they are left to the reference.
+        if self.store.device != "cpu" or self.options.resize == "sam":
+            return self._logits_on_device(batch)
+        counts = np.zeros((len(batch.index), 2), np.int64)
+        groups: dict[Any, list[int]] = {}
+        arrays = [as_logits(array) for array in batch.arrays]
+        for row, array in enumerate(arrays):
+            groups.setdefault((array.shape, array.dtype.name), []).append(row)
+        samples = self.store.example_sample[batch.index]
+        for rows in groups.values():
+            for packed in self.store.packed(samples[rows]):
+                own = np.array(rows)[packed.rows]
+                counts[own] = self._count_logits(
+                    np.stack([arrays[row] for row in own]), own, packed, batch
+                )
+        return counts
+
+    def _count_logits(
+        self, logits: NDArray[Any], rows: NDArray[np.int64], packed: Packed, batch: ArrayBatch
+    ) -> Counts:
+        """One stack of logits against one shard; `rows` are their places in the batch."""
+        store, side = self.store, self.options.letterbox
+        first = store.example_sample[batch.index[rows[:1]]][0] - packed.sample[0]
+        valid = None
+        if side is not None:
+            own = packed.sample + first
+            cells = (logits.shape[1], logits.shape[2])
+            sizes = zip(store.heights[own].tolist(), store.widths[own].tolist(), strict=True)
+            valid = np.array([valid_cells(h, w, side, cells) for h, w in sizes])
+        found = cpu.logit_counts(
+            logits,
+            packed.sample,
+            store.heights[first:],
+            store.widths[first:],
+            packed.words,
+            packed.word_offsets,
+            threshold=VALUES[self.options.values],
+            valid=valid,
+            threads=self.threads,
+        )
+        for k in np.flatnonzero(found.flags == cpu.NON_FINITE).tolist():
+            self.problems.add("non-finite", batch.where(int(rows[k])), NON_FINITE)
+        self._saw_unit_range(bool((found.flags == cpu.UNIT_RANGE).all()))
+        return found.counts
+
+    def _saw_unit_range(self, only: bool) -> None:
+        self.only_unit_range = only and self.only_unit_range is not False
+
+    def _logits_on_device(self, batch: ArrayBatch) -> Counts:
         def count(logits: Tensor, target: Tensor, row: int) -> Tensor | None:
             seen = finite_range(logits)
             if seen is None:
                 self.problems.add("non-finite", batch.where(row), NON_FINITE)
                 return None
-            self.float_range = (
-                min(self.float_range[0], seen[0]),
-                max(self.float_range[1], seen[1]),
-            )
+            self._saw_unit_range(seen[0] >= 0 and seen[1] <= 1)
             mask = logit_mask(logits, target.shape[0], target.shape[1], self.options)
             return _reference().mask_counts(mask, target)  # type: ignore[no-any-return]
 

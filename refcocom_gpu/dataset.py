@@ -34,6 +34,7 @@ PUBLISHED = {"images": 1190, "samples": 2080, "examples": 5598}
 FINGERPRINT_LAYOUT = b"refcocom-dataset-1"
 """Changes with the order or the encoding of what is hashed."""
 
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A referring-segmentation set as three tables; a row number is an identity.

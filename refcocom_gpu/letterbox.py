@@ -6,8 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+from refcocom_kernels import cpu
 
 from refcocom_gpu.predictions.batches import VALUES, ReadOptions
+from refcocom_gpu.rle import run_ends
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +30,31 @@ def as_tensor(array: Any) -> Tensor:
         kind = np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
         array = np.require(array, kind, ["C", "W"])
     return torch.as_tensor(array).detach()
+
+
+def as_logits(array: Any) -> NDArray[Any]:
+    """A float array or tensor as the CPU kernels read it.
+
+    Args:
+        array: [h, w] of any float type, on any device.
+
+    Returns:
+        [h, w] float32 or float16, or the bits of bfloat16 as uint16; C-contiguous. Other types become float32.
+    """
+    if isinstance(array, np.ndarray):
+        native = array.dtype in (np.float16, np.float32)
+        with np.errstate(over="ignore"):
+            # What float32 cannot hold becomes infinite, and is refused as such.
+            return np.ascontiguousarray(
+                array, array.dtype.newbyteorder("=") if native else np.float32
+            )
+    tensor = array.detach().cpu().contiguous()
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind == "bfloat16":
+        import torch
+
+        return tensor.view(torch.uint16).numpy()  # type: ignore[no-any-return]
+    return (tensor if kind in {"float16", "float32"} else tensor.float()).numpy()  # type: ignore[no-any-return]
 
 
 def finite_range(logits: Tensor) -> tuple[float, float] | None:
@@ -60,6 +88,39 @@ def logit_mask(logits: Tensor, height: int, width: int, options: ReadOptions) ->
         valid = valid_cells(height, width, side, (logits.shape[0], logits.shape[1]))
         resized_logits = reference.resize_logits(logits, height, width, valid)
     return resized_logits > VALUES[options.values]
+
+
+def logit_runs(
+    array: Any, height: int, width: int, options: ReadOptions
+) -> NDArray[np.int32] | None:
+    """Resize logits or probabilities to an image, threshold them, and give the runs of the mask.
+
+    Args:
+        array: [h, w] of any float type, array or tensor.
+        height: H of the image.
+        width: W of the image.
+        options: `values`, `letterbox` and `resize` say what the numbers mean.
+
+    Returns:
+        [R] int32 run ends as `rle.run_ends` gives them; None when a number is not finite.
+    """
+    if options.resize == "sam":
+        tensor = as_tensor(array)
+        if finite_range(tensor) is None:
+            return None
+        return run_ends(logit_mask(tensor, height, width, options).cpu().numpy())
+    logits = as_logits(array)
+    # The exponent of bfloat16, whose bits NumPy cannot read, is all ones for NaN and infinity.
+    finite = (logits & 0x7F80) != 0x7F80 if logits.dtype == np.uint16 else np.isfinite(logits)
+    if not finite.all():
+        return None
+    valid = None
+    if options.letterbox is not None:
+        valid = valid_cells(height, width, options.letterbox, (logits.shape[0], logits.shape[1]))
+    threshold = VALUES[options.values]
+    return cpu.logit_runs(logits[None], height, width, threshold=threshold, valid=valid, threads=1)[
+        0
+    ]
 
 
 def resized(height: int, width: int, side: int) -> tuple[int, int]:

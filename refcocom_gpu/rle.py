@@ -231,11 +231,8 @@ def run_ends(mask: NDArray[Any]) -> NDArray[np.int32]:
     >>> run_ends(np.array([[0, 1, 0], [1, 0, 0]]))
     array([1, 3, 6], dtype=int32)
     """
-    flat = (np.asarray(mask) != 0).T.reshape(-1)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    # The first run is of zeros and may be empty.
-    first = [0] if flat[0] else []
-    return np.concatenate([first, changes, [flat.size]]).astype(np.int32)
+    set_pixels = np.ascontiguousarray(np.asarray(mask) != 0)
+    return cpu.mask_runs(set_pixels.view(np.uint8)[None], threads=1)[0]
 
 
 def encode(mask: NDArray[Any]) -> dict[str, Any]:
@@ -263,7 +260,19 @@ def encode_all(masks: Sequence[NDArray[Any]], *, threads: int = 0) -> list[dict[
         if np.ndim(mask) != 2:
             raise RLEError(f"a mask is [H, W], not of shape {list(np.shape(mask))}")
         sizes.append(list(check_size(np.shape(mask))))
-    ends = [run_ends(mask) for mask in masks]
+    return encode_ends([run_ends(mask) for mask in masks], sizes, threads=threads)
+
+
+def encode_ends(
+    ends: Sequence[NDArray[np.int32]], sizes: Sequence[Sequence[int]], *, threads: int = 0
+) -> list[dict[str, Any]]:
+    """Run ends of many masks to COCO RLE objects.
+
+    Args:
+        ends: One [R] vector per mask, as `run_ends` gives it.
+        sizes: [H, W] of each.
+        threads: 0 for all cores.
+    """
     offsets = cpu.offsets_from(np.array([len(e) for e in ends], np.int64))
     strings = Column(
         *cpu.rle_write(
@@ -271,7 +280,8 @@ def encode_all(masks: Sequence[NDArray[Any]], *, threads: int = 0) -> list[dict[
         )
     )
     return [
-        {"size": size, "counts": strings.row(row).decode("ascii")} for row, size in enumerate(sizes)
+        {"size": list(size), "counts": strings.row(row).decode("ascii")}
+        for row, size in enumerate(sizes)
     ]
 
 

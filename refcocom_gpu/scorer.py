@@ -103,7 +103,12 @@ def score(
                 f"no prediction for {keys.describe(index)}; missing=zero scores such examples as empty",
             )
     problems.raise_if_any()
-    _warn_of_probabilities(counter.float_range, values)
+    if counter.only_unit_range and values == "logits":
+        warnings.warn(
+            "refcocom: all logits lie in 0…1; if they are probabilities, pass values=probabilities",
+            UserWarning,
+            stacklevel=2,
+        )
     info = {
         "dataset": _about_dataset(store),
         "predictions": about,
@@ -184,17 +189,6 @@ def _per_example(
     }
     # A plain cast gives each column its declared type; contiguous columns make the result cheap to read.
     return pa.table(columns).cast(SCHEMA).combine_chunks().replace_schema_metadata(SCHEMA.metadata)
-
-
-def _warn_of_probabilities(seen: tuple[float, float], values: str) -> None:
-    low, high = seen
-    if values == "logits" and 0 <= low <= high <= 1 and high > 0:
-        warnings.warn(
-            f"refcocom: all logits lie in {low:.3g}…{high:.3g}, so almost every pixel is set; "
-            "if they are probabilities, pass values=probabilities",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def _hash_files(paths: Iterable[Path]) -> str:

@@ -5,6 +5,7 @@ One small kernel stands for all where a cache is broken on purpose: compiling th
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,15 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from refcocom_kernels import cpu
+from refcocom_kernels.cpu import pool
 
 import refcocom_gpu as rc
 from refcocom_gpu.cache import cache_dir
 
 KERNEL = """
 import numpy as np
-from refcocom_kernels import cpu_jit
+from refcocom_kernels.cpu.kernels import jit
 
-@cpu_jit.jit("in i8, out i8 -> void")
+@jit.jit("in i8, out i8 -> void")
 def double(values, out):
     for k in range(len(values)):
         out[k] = 2 * values[k]
@@ -118,7 +120,7 @@ def test_cache_follows_the_package(run, tmp_path):
 
 
 def test_same_root_as_the_package(monkeypatch, tmp_path):
-    from refcocom_kernels import cpu_jit
+    from refcocom_kernels.cpu.kernels import jit
 
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     for name, value in [
@@ -128,22 +130,23 @@ def test_same_root_as_the_package(monkeypatch, tmp_path):
         ("HOME", str(tmp_path)),
     ]:
         monkeypatch.setenv(name, value)
-        assert cpu_jit._cache_root() == cache_dir() / "numba"
+        assert jit._cache_root() == cache_dir() / "numba"
 
 
-def test_cache_is_named_by_every_source(monkeypatch, tmp_path):
+def test_cache_is_named_by_every_source(tmp_path):
     """Numba bakes in constants and helpers of other files; a change to any of them must not be missed."""
-    from refcocom_kernels import cpu_jit
+    from refcocom_kernels.cpu.kernels import jit
 
-    folder = Path(cpu_jit.__file__).parent
-    for source in folder.glob("*.py"):
-        (tmp_path / source.name).write_bytes(source.read_bytes())
-    monkeypatch.setattr(cpu_jit, "__file__", str(tmp_path / "cpu_jit.py"))
-    names = {cpu_jit._cache_dir()}
-    for source in sorted(tmp_path.glob("*.py")):
+    sources = Path(jit.__file__).parents[2]
+    copy = tmp_path / "refcocom_kernels"
+    shutil.copytree(sources, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    digests = {jit._code_digest(copy)}
+    files = sorted(copy.rglob("*.py"))
+    for source in files:
         source.write_text(source.read_text("utf-8") + "\n", "utf-8")
-        names.add(cpu_jit._cache_dir())
-    assert len(names) == 1 + len(list(tmp_path.glob("*.py")))
+        jit._code_digest.cache_clear()
+        digests.add(jit._code_digest(copy))
+    assert len(digests) == 1 + len(files) > 10
 
 
 def test_processes_compile_once(tmp_path):
@@ -195,7 +198,7 @@ def counted(store, threads=2):
         store.pixels,
         threads=threads,
     )
-    assert len(rows) > 2 * cpu.MIN_ROWS
+    assert len(rows) > 2 * pool.MIN_ROWS
     return counts.tolist(), status.any()
 
 
@@ -220,7 +223,7 @@ def test_an_error_in_a_thread_is_raised():
             raise ZeroDivisionError("in a thread")
 
     with pytest.raises(ZeroDivisionError, match="in a thread"):
-        cpu.over_rows(kernel, 1000, 2)
+        pool.over_rows(kernel, 1000, 2)
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 15, 16, 31, 32, 33, 1000])
@@ -231,7 +234,7 @@ def test_ranges_cover_every_row_once(n_rows, threads):
     def kernel(first, last):
         seen[first:last] += 1
 
-    cpu.over_rows(kernel, n_rows, threads)
+    pool.over_rows(kernel, n_rows, threads)
     assert (seen == 1).all()
 
 
@@ -299,5 +302,5 @@ def test_data_loader_workers(store, method):
 def test_pools_are_made_once():
     before = threading.active_count()
     for _ in range(50):
-        cpu.over_rows(lambda first, last: None, 1000, 2)
+        pool.over_rows(lambda first, last: None, 1000, 2)
     assert threading.active_count() <= before + 2

@@ -1,4 +1,4 @@
-"""Every CPU kernel equals the naive torch definition, to the last pixel: odd sizes, tails, empty, full and noisy masks."""
+"""Every CPU kernel equals the naive torch definition, to the last pixel: odd sizes, tails, empty, full, noisy."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 from refcocom_kernels import cpu, reference, tables
 
-SIZES = [(1, 1), (1, 7), (7, 1), (1, 64), (64, 1), (63, 65), (64, 64), (100, 3), (37, 129), (128, 200)]
+SIZES = [
+    (1, 1),
+    (1, 7),
+    (7, 1),
+    (1, 64),
+    (64, 1),
+    (63, 65),
+    (64, 64),
+    (100, 3),
+    (37, 129),
+    (128, 200),
+]
 KINDS = ["empty", "full", "noise", "sparse", "blob", "frame"]
 
 
@@ -81,10 +92,14 @@ def test_dense_packed_and_pairs(size, poison):
         torch.from_numpy(np.stack(predicted)), torch.from_numpy(np.stack(masks))
     ).numpy()
     # Whatever is not 0 is set.
-    bytes_ = np.stack(predicted).astype(np.uint8) * rng.integers(1, 256, (len(masks), *size)).astype(np.uint8)
+    bytes_ = np.stack(predicted).astype(np.uint8) * rng.integers(
+        1, 256, (len(masks), *size)
+    ).astype(np.uint8)
     flat = bytes_.reshape(len(masks), -1)
     for threads in (1, 3):
-        np.testing.assert_array_equal(cpu.mask_counts(flat, own, words, offsets, threads=threads), expected)
+        np.testing.assert_array_equal(
+            cpu.mask_counts(flat, own, words, offsets, threads=threads), expected
+        )
     mine, my_offsets = packed(predicted)
     pixels = np.full(len(masks), size[0] * size[1])
     np.testing.assert_array_equal(
@@ -123,7 +138,10 @@ def test_rle_counts(size, kind, poison):
 def test_boundaries(size, kind, distance, poison, monkeypatch):
     if distance is not None:
         monkeypatch.setattr(cpu, "boundary_distance", lambda h, w: np.full(len(h), distance))
-        monkeypatch.setattr("refcocom_kernels.cpu.boundary.boundary_distance", lambda h, w: np.full(len(h), distance))
+        monkeypatch.setattr(
+            "refcocom_kernels.cpu.boundary.boundary_distance",
+            lambda h, w: np.full(len(h), distance),
+        )
     mask, target = draw(kind, *size, 1), draw("blob", *size, 2) | draw("sparse", *size, 3)
     words, offsets = packed([target])
     truth = cpu.boundaries(words, offsets, *sizes_of([target]))
@@ -164,7 +182,9 @@ def as_kind(values: np.ndarray, dtype: str) -> tuple[np.ndarray, torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("kind", ["smooth", "tiny", "subnormal", "huge", "noise", "ties", "spots", "zero"])
+@pytest.mark.parametrize(
+    "kind", ["smooth", "tiny", "subnormal", "huge", "noise", "ties", "spots", "zero"]
+)
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
 def test_logits(dtype, kind, threshold, poison):
     rng = np.random.default_rng(3)
@@ -189,7 +209,13 @@ def test_logits(dtype, kind, threshold, poison):
             np.testing.assert_array_equal(ends, reference.run_ends(resized).numpy())
 
 
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**31))
+@given(
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(0, 2**31),
+)
 def test_logits_of_any_size(h, w, height, width, seed):
     rng = np.random.default_rng(seed)
     values = (rng.normal(size=(h, w)) + rng.choice([-2, 0, 2])).astype(np.float32)
@@ -212,7 +238,12 @@ def test_non_finite_logits_are_flagged_wherever_they_are(dtype, bad, place):
     words, offsets = packed([np.ones((9, 200), bool)])
     for height, width in [(9, 200), (1, 1800)]:
         found = cpu.logit_counts(
-            array[None], np.zeros(1, np.int64), np.array([height]), np.array([width]), words, offsets
+            array[None],
+            np.zeros(1, np.int64),
+            np.array([height]),
+            np.array([width]),
+            words,
+            offsets,
         )
         assert found.flags[0] == cpu.NON_FINITE
         assert found.counts[0].tolist() == [0, 0]

@@ -1,5 +1,6 @@
 """`PredictionWriter`: whole or not at all, resumable after a kill, strict about what it is given."""
 
+import contextlib
 import json
 import os
 import signal
@@ -38,6 +39,17 @@ def write_all(path: Path, **options) -> Path:
         for k in writer.pending():
             writer.write(k, CASE.masks[k])
     return path
+
+
+def interrupted(path: Path, **options) -> rc.PredictionWriter:
+    """A writer whose block ended with Ctrl-C after one row."""
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        rc.PredictionWriter(path, DATASET, **options) as writer,
+    ):
+        writer.write(0, CASE.masks[0])
+        raise KeyboardInterrupt
+    return writer
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -89,10 +101,7 @@ def test_what_a_file_holds(tmp_path):
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_a_block_that_fails_makes_no_file(tmp_path, suffix):
     path = tmp_path / f"p{suffix}"
-    writer = rc.PredictionWriter(path, DATASET)
-    with pytest.raises(KeyboardInterrupt), writer:
-        writer.write(0, CASE.masks[0])
-        raise KeyboardInterrupt
+    interrupted(path)
     assert not path.exists()
     with pytest.raises(rc.UsageError, match="begun for model None"):
         rc.PredictionWriter(path, DATASET, model="another")
@@ -181,9 +190,7 @@ JOURNALS = {
 @pytest.mark.parametrize("content", JOURNALS)
 def test_a_journal_that_is_none_is_refused(tmp_path, content):
     path = tmp_path / "p.jsonl"
-    with pytest.raises(KeyboardInterrupt), rc.PredictionWriter(path, DATASET) as writer:
-        writer.write(0, CASE.masks[0])
-        raise KeyboardInterrupt
+    writer = interrupted(path)
     head, row = writer.journal.read_bytes().splitlines(keepends=True)
     damaged = JOURNALS[content].replace(b"HEADER", head).replace(b"ROW", row)
     writer.journal.write_bytes(damaged)
@@ -204,8 +211,7 @@ def test_places_that_cannot_be_written(tmp_path):
     before = path.read_bytes()
     with pytest.raises(rc.UsageError, match="already there"):
         rc.PredictionWriter(path, DATASET)
-    with pytest.raises(KeyboardInterrupt), rc.PredictionWriter(path, DATASET, overwrite=True):
-        raise KeyboardInterrupt
+    interrupted(path, overwrite=True)
     assert path.read_bytes() == before
 
 
@@ -262,7 +268,7 @@ def test_logits_equal_interpolate_but_near_the_threshold(tmp_path, options, dtyp
     generator = torch.Generator().manual_seed(0)
     path = tmp_path / "p.jsonl"
     given, compared = [], []
-    for k, mask in enumerate(CASE.masks):
+    for mask in CASE.masks:
         # A cell a pixel where the letterbox is cut off, so that the image never ends inside a cell.
         cells = (64, 64) if "letterbox" in chosen else (24, 17)
         logits = torch.randn(cells, generator=generator).to(dtype)

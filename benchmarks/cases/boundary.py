@@ -24,7 +24,10 @@ def cases(w: Workload) -> Iterator[Case]:
     words = cpu.rle_pack(w.targets.ends, w.targets.run_offsets, w.heights, w.widths)
     truth = cpu.boundaries(words, word_offsets, w.heights, w.widths)
     found = cpu.mask_boundary_counts(masks, sample, truth, word_offsets)
-    picked = [w.predictions.ends[w.predictions.run_offsets[r] : w.predictions.run_offsets[r + 1]] for r in rows]
+    picked = [
+        w.predictions.ends[w.predictions.run_offsets[r] : w.predictions.run_offsets[r + 1]]
+        for r in rows
+    ]
     run_offsets = cpu.offsets_from(np.array([len(p) for p in picked]))
     ends = np.concatenate(picked)
 
@@ -45,14 +48,18 @@ def cases(w: Workload) -> Iterator[Case]:
         import cv2
 
         cv2.setNumThreads(1)
-        contenders += _opencv(cv2, masks, np.stack(w.dense_targets(sample)).view(np.uint8), truth.distances[sample])
+        contenders += _opencv(
+            cv2, masks, np.stack(w.dense_targets(sample)).view(np.uint8), truth.distances[sample]
+        )
     except ImportError as error:
         absent["OpenCV"] = str(error)
     notes = {"mean share of the image inside the crop": float(found.cropped.mean())}
     yield Case("boundary counts 480×640, 1 thread", contenders, absent, notes)
 
 
-def _opencv(cv2: Any, masks: NDArray[np.uint8], truth: NDArray[np.uint8], distances: NDArray[np.int64]) -> list[Contender]:
+def _opencv(
+    cv2: Any, masks: NDArray[np.uint8], truth: NDArray[np.uint8], distances: NDArray[np.int64]
+) -> list[Contender]:
     square = np.ones((3, 3), np.uint8)
 
     def boundary(mask: Any, distance: int) -> Any:
@@ -74,7 +81,9 @@ def _opencv(cv2: Any, masks: NDArray[np.uint8], truth: NDArray[np.uint8], distan
         for mask, theirs, distance in zip(masks, cached, distances, strict=True):
             x, y, width, height = cv2.boundingRect(mask)
             mine = boundary(np.ascontiguousarray(mask[y : y + height, x : x + width]), distance)
-            both = cv2.bitwise_and(mine, np.ascontiguousarray(theirs[y : y + height, x : x + width]))
+            both = cv2.bitwise_and(
+                mine, np.ascontiguousarray(theirs[y : y + height, x : x + width])
+            )
             rows.append((cv2.countNonZero(both), cv2.countNonZero(mine)))
         return np.array(rows, np.int64)
 

@@ -31,7 +31,9 @@ def cases(w: Workload) -> Iterator[Case]:
 
     def ours(threads: int) -> Any:
         def run() -> NDArray[np.int64]:
-            counts = cpu.mask_counts(masks.view(np.uint8), own, words, word_offsets, threads=threads)
+            counts = cpu.mask_counts(
+                masks.view(np.uint8), own, words, word_offsets, threads=threads
+            )
             return np.column_stack([counts, areas])
 
         return run
@@ -43,7 +45,9 @@ def cases(w: Workload) -> Iterator[Case]:
     if library is None:
         absent["C read"] = "no C compiler"
     else:
-        contenders.append(Contender("read the bytes once, C", limits.reader(library, masks), len(rows), "limit"))
+        contenders.append(
+            Contender("read the bytes once, C", limits.reader(library, masks), len(rows), "limit")
+        )
     yield Case("dense bool 480×640, 1 thread", contenders, absent)
     threads = cpu.available_threads()
     yield Case(
@@ -56,13 +60,18 @@ def cases(w: Workload) -> Iterator[Case]:
 
 
 def _peers(
-    masks: NDArray[np.bool_], truth: NDArray[np.bool_], packed: NDArray[np.uint8], areas: NDArray[np.int64]
+    masks: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
+    packed: NDArray[np.uint8],
+    areas: NDArray[np.int64],
 ) -> tuple[list[Contender], dict[str, str]]:
     n = len(masks)
 
     def per_mask(count: Any) -> Any:
         def run() -> NDArray[np.int64]:
-            return np.array([(*count(m, t), a) for m, t, a in zip(masks, truth, areas, strict=True)], np.int64)
+            return np.array(
+                [(*count(m, t), a) for m, t, a in zip(masks, truth, areas, strict=True)], np.int64
+            )
 
         return run
 
@@ -75,8 +84,16 @@ def _peers(
         return np.array(rows, np.int64)
 
     contenders = [
-        Contender("numpy logical_and().sum()", per_mask(lambda m, t: (np.logical_and(m, t).sum(), m.sum())), n),
-        Contender("numpy count_nonzero(m & t)", per_mask(lambda m, t: (np.count_nonzero(m & t), np.count_nonzero(m))), n),
+        Contender(
+            "numpy logical_and().sum()",
+            per_mask(lambda m, t: (np.logical_and(m, t).sum(), m.sum())),
+            n,
+        ),
+        Contender(
+            "numpy count_nonzero(m & t)",
+            per_mask(lambda m, t: (np.count_nonzero(m & t), np.count_nonzero(m))),
+            n,
+        ),
         Contender("numpy packbits + bitwise_count, truth packed", packbits, n),
     ]
     absent = {}
@@ -99,7 +116,8 @@ def _peers(
 
     def eager() -> NDArray[np.int64]:
         rows = [
-            (int((m & t).sum()), int(m.sum()), a) for m, t, a in zip(tensors, targets, areas, strict=True)
+            (int((m & t).sum()), int(m.sum()), a)
+            for m, t, a in zip(tensors, targets, areas, strict=True)
         ]
         return np.array(rows, np.int64)
 

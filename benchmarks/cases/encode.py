@@ -32,6 +32,9 @@ def cases(w: Workload) -> Iterator[Case]:
         raise AssertionError("our strings differ from pycocotools'")
     yield Case(
         "encode dense 480×640 → COCO strings, 1 thread",
-        [Contender(OURS, ours, len(rows), "ours"), Contender("pycocotools encode loop", loop, len(rows))],
+        [
+            Contender(OURS, ours, len(rows), "ours"),
+            Contender("pycocotools encode loop", loop, len(rows)),
+        ],
         unit="µs/mask",
     )

@@ -25,16 +25,32 @@ def cases(w: Workload) -> Iterator[Case]:
 
     folder = Path(tempfile.mkdtemp(prefix="refcocom-files-"))
     try:
-        store = rc.MaskStore.build(rc.load_dataset(w.write_dataset(folder / "dataset.jsonl")), cache=folder / "cache")
+        store = rc.MaskStore.build(
+            rc.load_dataset(w.write_dataset(folder / "dataset.jsonl")), cache=folder / "cache"
+        )
         rows = w.prediction_rows()
-        parquet, jsonl, results = folder / "preds.parquet", folder / "preds.jsonl", folder / "preds.json"
+        parquet, jsonl, results = (
+            folder / "preds.parquet",
+            folder / "preds.jsonl",
+            folder / "preds.json",
+        )
         pq.write_table(pa.Table.from_pylist(rows), parquet, compression="zstd")
         jsonl.write_text("\n".join(map(json.dumps, rows)))
         results.write_text(json.dumps(rows))
         n = len(rows)
         contenders = [
-            Contender(f"{OURS}: Parquet → summary, all threads", lambda: rc.score(parquet, store).summary(), n, "ours"),
-            Contender(f"{OURS}: JSONL → summary, all threads", lambda: rc.score(jsonl, store).summary(), n, "ours"),
+            Contender(
+                f"{OURS}: Parquet → summary, all threads",
+                lambda: rc.score(parquet, store).summary(),
+                n,
+                "ours",
+            ),
+            Contender(
+                f"{OURS}: JSONL → summary, all threads",
+                lambda: rc.score(jsonl, store).summary(),
+                n,
+                "ours",
+            ),
         ]
         few = folder / "few.json"
         few.write_text(json.dumps(rows[:NAIVE_ROWS]))
@@ -43,7 +59,9 @@ def cases(w: Workload) -> Iterator[Case]:
         for peer in peers:
             if peer.rows == n and abs(peer.run() - expected) > 1e-12:
                 raise AssertionError(f"{peer.name} gives another mIoU")
-        yield Case("prediction file → summary, store warm", [*contenders, *peers], absent, compare=False)
+        yield Case(
+            "prediction file → summary, store warm", [*contenders, *peers], absent, compare=False
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -71,7 +89,11 @@ def _peers(w: Workload, path: Path, few: Path) -> tuple[list[Contender], dict[st
             for row in json.loads(path.read_text()):
                 groups.setdefault(row["sample_id"] - 10_000, []).append(row["segmentation"])
             return float(
-                np.mean(np.concatenate([hotcoco.iou(p, [targets[s]], [0])[:, 0] for s, p in groups.items()]))
+                np.mean(
+                    np.concatenate(
+                        [hotcoco.iou(p, [targets[s]], [0])[:, 0] for s, p in groups.items()]
+                    )
+                )
             )
 
         contenders.append(Contender("json + hotcoco iou, grouped", with_hotcoco, len(w.sample)))

@@ -46,7 +46,9 @@ def _both(name: str, logits: NDArray[np.float16], truth: NDArray[np.bool_]) -> I
 
     def ours(threads: int) -> Any:
         def run() -> NDArray[np.int64]:
-            return cpu.logit_counts(logits, own, heights, widths, words, word_offsets, threads=threads).counts
+            return cpu.logit_counts(
+                logits, own, heights, widths, words, word_offsets, threads=threads
+            ).counts
 
         return run
 
@@ -57,14 +59,18 @@ def _both(name: str, logits: NDArray[np.float16], truth: NDArray[np.bool_]) -> I
     if library is None:
         absent["C read"] = "no C compiler"
     else:
-        contenders.append(Contender("read the logits once, C", limits.reader(library, logits), n, "limit"))
+        contenders.append(
+            Contender("read the logits once, C", limits.reader(library, logits), n, "limit")
+        )
     notes = {
         "share of cells interpolated": float(found.mixed_cells.mean()) / CELLS**2,
         "pixels that differ from F.interpolate": flips,
         "pixels": n * HEIGHT * WIDTH,
     }
     # The peers round differently: how many pixels they flip is in the notes.
-    yield Case(f"logits {name} 256² float16 → 480×640, 1 thread", contenders, absent, notes, compare=False)
+    yield Case(
+        f"logits {name} 256² float16 → 480×640, 1 thread", contenders, absent, notes, compare=False
+    )
     threads = cpu.available_threads()
     yield Case(
         f"logits {name} 256² float16 → 480×640, {threads} threads",
@@ -86,7 +92,9 @@ def _peers(
     few = 48
 
     def interpolate(k: int) -> Any:
-        full = F.interpolate(tensors[k][None, None].float(), (HEIGHT, WIDTH), mode="bilinear", align_corners=False)
+        full = F.interpolate(
+            tensors[k][None, None].float(), (HEIGHT, WIDTH), mode="bilinear", align_corners=False
+        )
         return full[0, 0] > 0
 
     def idiom() -> NDArray[np.int64]:
@@ -115,9 +123,13 @@ def _peers(
         def opencv() -> NDArray[np.int64]:
             rows = []
             for k in range(len(logits)):
-                full = cv2.resize(logits[k].astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+                full = cv2.resize(
+                    logits[k].astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR
+                )
                 mask = cv2.compare(full, 0, cv2.CMP_GT)
-                rows.append((cv2.countNonZero(cv2.bitwise_and(mask, true_bytes[k])), cv2.countNonZero(mask)))
+                rows.append(
+                    (cv2.countNonZero(cv2.bitwise_and(mask, true_bytes[k])), cv2.countNonZero(mask))
+                )
             return np.array(rows, np.int64)
 
         contenders.append(Contender("cv2.resize, compare, countNonZero", opencv, len(logits)))

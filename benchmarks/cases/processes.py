@@ -40,7 +40,9 @@ def cases(w: Workload) -> Iterator[Case]:
 
         def process(*words: str) -> Callable[[], None]:
             def run() -> None:
-                subprocess.run([sys.executable, *words], check=True, capture_output=True, env=environment)
+                subprocess.run(
+                    [sys.executable, *words], check=True, capture_output=True, env=environment
+                )
 
             return run
 
@@ -48,15 +50,21 @@ def cases(w: Workload) -> Iterator[Case]:
         yield Case(
             "start-up of the command",
             [
-                Contender(f"{OURS}: refcocom --help", process(*command, "score", "--help"), 1000, "ours"),
+                Contender(
+                    f"{OURS}: refcocom --help", process(*command, "score", "--help"), 1000, "ours"
+                ),
                 Contender(
                     f"{OURS}: refcocom score of 5,598 RLE predictions",
-                    process(*command, "score", str(predictions), f"dataset.path={dataset}", "device=cpu"),
+                    process(
+                        *command, "score", str(predictions), f"dataset.path={dataset}", "device=cpu"
+                    ),
                     1000,
                     "ours",
                 ),
                 Contender('python -c "import torch"', process("-c", "import torch"), 1000),
-                Contender('python -c "import torch, numba"', process("-c", "import torch, numba"), 1000),
+                Contender(
+                    'python -c "import torch, numba"', process("-c", "import torch, numba"), 1000
+                ),
             ],
             unit="ms",
         )
@@ -78,7 +86,9 @@ def growth(folder: Path, environment: dict[str, str]) -> Case:
         words = [sys.executable, "-c", SCORE, str(dataset), str(predictions), str(folder / "cache")]
         runs = []
         for _ in range(4):
-            out = subprocess.run(words, check=True, capture_output=True, text=True, env=environment).stdout
+            out = subprocess.run(
+                words, check=True, capture_output=True, text=True, env=environment
+            ).stdout
             runs.append([float(x) for x in out.split()])
         examples, seconds, peak = np.median(np.array(runs[1:]), axis=0)
         notes[f"{int(examples):,} predictions"] = {

@@ -31,9 +31,23 @@ def cases(w: Workload) -> Iterator[Case]:
         absent["C parse + rank"] = "no C compiler"
     else:
         table, table_offsets = limits.rank_tables(w.targets.ends, w.targets.run_offsets, w.pixels)
-        arrays = [w.predictions.data, w.predictions.offsets, w.sample, table, table_offsets, w.pixels]
+        arrays = [
+            w.predictions.data,
+            w.predictions.offsets,
+            w.sample,
+            table,
+            table_offsets,
+            w.pixels,
+        ]
         loop = limits.parse_and_rank(library, arrays, n)
-        bounds.append(Contender("C parse + rank, table made beforehand", lambda: _with_area(loop(), areas, w), n, "limit"))
+        bounds.append(
+            Contender(
+                "C parse + rank, table made beforehand",
+                lambda: _with_area(loop(), areas, w),
+                n,
+                "limit",
+            )
+        )
     notes = {
         "runs a target": len(w.targets.ends) / N_SAMPLES,
         "characters a prediction": len(w.predictions.data) / n,
@@ -49,7 +63,9 @@ def cases(w: Workload) -> Iterator[Case]:
     )
 
 
-def _with_area(counts: NDArray[np.int64], areas: NDArray[np.int64], w: Workload) -> NDArray[np.int64]:
+def _with_area(
+    counts: NDArray[np.int64], areas: NDArray[np.int64], w: Workload
+) -> NDArray[np.int64]:
     return np.column_stack([counts, areas[w.sample]])
 
 
@@ -113,7 +129,10 @@ def _peers(w: Workload) -> tuple[list[Contender], dict[str, str]]:
 
         def rlemasklib() -> NDArray[np.float64]:
             return np.array(
-                [RLEMask.from_dict(p).iou(cached[s]) for p, s in zip(predictions, w.sample.tolist(), strict=True)]
+                [
+                    RLEMask.from_dict(p).iou(cached[s])
+                    for p, s in zip(predictions, w.sample.tolist(), strict=True)
+                ]
             )
 
         contenders.append(Contender("rlemasklib, truth cached", rlemasklib, n))

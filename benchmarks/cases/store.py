@@ -56,9 +56,18 @@ def cases(w: Workload) -> Iterator[Case]:
             [
                 Contender(f"{OURS}: cold build, runs and bits", build, 1000, "ours"),
                 Contender(f"{OURS}: warm open, runs, from the JSONL", open_runs, 1000, "ours"),
-                Contender(f"{OURS}: warm open, runs and bits, from the JSONL", open_bits, 1000, "ours"),
-                Contender(f"{OURS}: warm open, runs, dataset loaded", open_runs_known, 1000, "ours"),
-                Contender(f"{OURS}: warm open, runs and bits, dataset loaded", open_bits_known, 1000, "ours"),
+                Contender(
+                    f"{OURS}: warm open, runs and bits, from the JSONL", open_bits, 1000, "ours"
+                ),
+                Contender(
+                    f"{OURS}: warm open, runs, dataset loaded", open_runs_known, 1000, "ours"
+                ),
+                Contender(
+                    f"{OURS}: warm open, runs and bits, dataset loaded",
+                    open_bits_known,
+                    1000,
+                    "ours",
+                ),
                 Contender("pycocotools decode loop", decode, 1000),
             ],
             unit="ms",

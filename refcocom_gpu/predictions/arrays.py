@@ -200,7 +200,7 @@ def check_array(array: Any, index: int, where: str, keys: Keys, problems: Proble
 def is_float(array: Any) -> bool:
     """Whether an array or tensor holds logits or probabilities."""
     if isinstance(array, np.ndarray):
-        return array.dtype.kind == "f"
+        return bool(array.dtype.kind == "f")
     return bool(array.dtype.is_floating_point)
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu import rle
 from refcocom_gpu.errors import Problems, UsageError
-from refcocom_gpu.letterbox import NON_FINITE, as_tensor, finite_range, logit_mask
+from refcocom_gpu.letterbox import NON_FINITE, logit_runs
 from refcocom_gpu.predictions.arrays import check_array, is_float
 from refcocom_gpu.predictions.batches import ReadOptions
 from refcocom_gpu.predictions.header import make_header
@@ -122,22 +122,28 @@ class PredictionWriter:
         problems = Problems()
         checker = Keys(self.dataset, problems)
         index, arrays = self._resolve(keys, predictions, checker)
-        masks: list[NDArray[Any] | None] = []
+        runs: list[NDArray[np.int32] | None] = []
         for row, (example, array) in enumerate(zip(index.tolist(), arrays, strict=True)):
             if array is None or example < 0:
-                masks.append(None)
+                runs.append(None)
                 continue
             place = _place(row)
             checked = check_array(array, example, place, checker, problems)
-            masks.append(
-                None if checked is None else self._to_mask(checked, example, place, problems)
+            runs.append(
+                None if checked is None else self._to_runs(checked, example, place, problems)
             )
         problems.raise_if_any()
-        present = [mask for mask in masks if mask is not None]
-        encoded = iter(rle.encode_all(present))
+        present = [
+            (ends, self._size(e))
+            for e, ends in zip(index.tolist(), runs, strict=True)
+            if ends is not None
+        ]
+        encoded = iter(
+            rle.encode_ends([ends for ends, _ in present], [size for _, size in present])
+        )
         lines = [
-            self._row(example, None if mask is None else next(encoded))
-            for example, mask in zip(index.tolist(), masks, strict=True)
+            self._row(example, None if ends is None else next(encoded))
+            for example, ends in zip(index.tolist(), runs, strict=True)
         ]
         self._append(lines)
         self._done[index] = True
@@ -247,18 +253,21 @@ class PredictionWriter:
             checker.problems.add("duplicate", _place(row), f"{described} was written before")
         return index, arrays
 
-    def _to_mask(
+    def _to_runs(
         self, array: Any, example: int, place: str, problems: Problems
-    ) -> NDArray[Any] | None:
+    ) -> NDArray[np.int32] | None:
         if not is_float(array):
-            return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
-        logits = as_tensor(array)
-        if finite_range(logits) is None:
+            mask = array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
+            return rle.run_ends(mask)
+        height, width = self._size(example)
+        ends = logit_runs(array, height, width, self.options)
+        if ends is None:
             problems.add("non-finite", place, NON_FINITE)
-            return None
+        return ends
+
+    def _size(self, example: int) -> tuple[int, int]:
         sample = int(self.dataset.example_sample[example])
-        height, width = int(self.dataset.heights[sample]), int(self.dataset.widths[sample])
-        return logit_mask(logits, height, width, self.options).cpu().numpy()
+        return int(self.dataset.heights[sample]), int(self.dataset.widths[sample])
 
     def _row(self, example: int, segmentation: dict[str, Any] | None) -> dict[str, Any]:
         fields = self.dataset.example_key_fields

@@ -1,4 +1,4 @@
-"""Numba kernels that count dense masks and packed bits against packed bits. Launched by `cpu.py`.
+"""Numba kernels that count dense masks and packed bits against packed bits. Launched by `cpu/masks.py`.
 
 Packed bits are row-major and unpadded inside a mask: pixel (y, x) is bit y·W + x, low bit first, of the mask's
 uint64 words; each mask begins on a word and the bits after its last pixel are 0.
@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_kernels.cpu_jit import jit, nonzero64, popcount
+from refcocom_kernels.cpu.kernels.jit import jit
+from refcocom_kernels.cpu.kernels.vectors import (
+    nonzero64,
+    popcount,
+)
 
 
 @jit("in u1, i8, in i8, in u8, in i8, i8, i8, out i8 -> void")
@@ -63,18 +67,23 @@ def count_packed(
         counts[2 * row + 1] = area
 
 
-@jit("in u8, in i8, i8, in u8, in i8, i8, i8, i8, i8, out i8 -> void")
+@jit("in u8, in i8, in u8, in i8, i8, i8, i8, out i8 -> void")
 def count_pairs(
-    a: Any, a_offsets: Any, first_a: int, b: Any, b_offsets: Any, first_b: int, n_b: int, first: int,
-    last: int, intersections: Any,
-) -> None:  # fmt: skip
-    """Intersections [A, B] flat of packed masks of one image: rows `first` to `last` - 1 of the first set with all
-    of the second."""
+    a: Any,
+    a_offsets: Any,
+    b: Any,
+    b_offsets: Any,
+    n_b: int,
+    first: int,
+    last: int,
+    intersections: Any,
+) -> None:
+    """Intersections [A, B] flat of packed masks of one size: rows `first` to `last` - 1 of one, all of the other."""
     for i in range(first, last):
-        at = a_offsets[first_a + i]
-        n_words = a_offsets[first_a + i + 1] - at
+        at = a_offsets[i]
+        n_words = a_offsets[i + 1] - at
         for j in range(n_b):
-            other = b_offsets[first_b + j]
+            other = b_offsets[j]
             n = np.uint64(0)
             for k in range(n_words):
                 n += popcount(a[np.uint64(at + k)] & b[np.uint64(other + k)])

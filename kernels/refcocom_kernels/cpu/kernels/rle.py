@@ -1,4 +1,4 @@
-"""Numba kernels over COCO RLE strings: parse, validate, intersect, write. Launched by `cpu.py`.
+"""Numba kernels over COCO RLE strings: parse, validate, intersect, write. Launched by `cpu/rle.py`.
 
 Shapes: `B` rows in a column, `D` bytes of all their strings, `R` runs. A mask is read down its columns
 (pixel p is row p % H of column p // H) and alternates runs of 0 and 1, beginning with 0; a run is kept as its *end*,
@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_kernels.cpu_jit import inline, jit, popcount
+from refcocom_kernels.cpu.kernels.jit import inline, jit
+from refcocom_kernels.cpu.kernels.vectors import (
+    popcount,
+)
 from refcocom_kernels.rle_status import (
     FOREIGN,
     HUGE,
@@ -196,7 +199,9 @@ def _rank(words: Any, before: Any, low: int, high: int, position: int) -> int:
     return np.int64(before[word]) + np.int64(popcount(words[word] & below))  # type: ignore[return-value]
 
 
-@jit("in u1, in i8, in i8, in i8, in i4, in i8, in i8, i8, i8, i8, i8, out i8, out i1, out i8 -> void")
+@jit(
+    "in u1, in i8, in i8, in i8, in i4, in i8, in i8, i8, i8, i8, i8, out i8, out i1, out i8 -> void"
+)
 def intersect_rows(
     data: Any,
     offsets: Any,
@@ -245,9 +250,7 @@ def intersect_rows(
                 area += run & odd
                 rank_before = rank
         if bad or signs < 0 or total != pixels[mask]:
-            status[row], detail[row] = _diagnose(
-                data, offsets[row], offsets[row + 1], pixels[mask]
-            )
+            status[row], detail[row] = _diagnose(data, offsets[row], offsets[row + 1], pixels[mask])
             intersection, area = 0, 0
         counts[2 * row] = intersection
         counts[2 * row + 1] = area

@@ -6,12 +6,13 @@ The boundary of a mask is what an erosion by `distance` pixels takes away: bound
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_kernels.cpu import Bytes, Int32, Int64, Words, _most, over_rows
+from refcocom_kernels.cpu.masks import row_words
+from refcocom_kernels.cpu.pool import Bytes, Int32, Int64, Words, over_rows
 
 DILATION_RATIO = 0.02
 """Width of the boundary as a share of the image's diagonal."""
@@ -70,14 +71,14 @@ def boundaries(
         widths: [M] W.
         threads: 0 for all cores.
     """
-    from refcocom_kernels import cpu_bits
+    from refcocom_kernels.cpu.kernels import bits
 
     distances = boundary_distance(heights, widths)
     result = np.zeros(len(words), np.uint64)
     areas = np.zeros(len(heights), np.int64)
     scratch = row_words(heights, widths)
     over_rows(
-        lambda a, b: cpu_bits.boundaries_of_packed(
+        lambda a, b: bits.boundaries_of_packed(
             words, word_offsets, heights, widths, distances, scratch, a, b, result, areas
         ),
         len(heights),
@@ -98,14 +99,24 @@ def mask_boundary_counts(
         word_offsets: [M + 1] where a stored mask's words begin.
         threads: 0 for all cores.
     """
-    from refcocom_kernels import cpu_bits
+    from refcocom_kernels.cpu.kernels import bits
 
     n_rows, height, width = masks.shape
     counts, cropped = np.zeros((n_rows, 2), np.int64), np.zeros(n_rows)
     flat, flat_counts = masks.reshape(-1), counts.reshape(-1)
     over_rows(
-        lambda a, b: cpu_bits.count_mask_boundaries(
-            flat, height, width, sample, truth.distances, truth.words, word_offsets, a, b, flat_counts, cropped
+        lambda a, b: bits.count_mask_boundaries(
+            flat,
+            height,
+            width,
+            sample,
+            truth.distances,
+            truth.words,
+            word_offsets,
+            a,
+            b,
+            flat_counts,
+            cropped,
         ),
         n_rows,
         threads,
@@ -136,74 +147,29 @@ def run_boundary_counts(
         word_offsets: [M + 1] where a stored mask's words begin.
         threads: 0 for all cores.
     """
-    from refcocom_kernels import cpu_bits
+    from refcocom_kernels.cpu.kernels import bits
 
     n_rows = len(sample)
     counts, cropped = np.zeros((n_rows, 2), np.int64), np.zeros(n_rows)
     flat_counts = counts.reshape(-1)
     scratch = row_words(heights, widths)
     over_rows(
-        lambda a, b: cpu_bits.count_run_boundaries(
-            ends, run_offsets, sample, heights, widths, truth.distances, truth.words, word_offsets, scratch,
-            a, b, flat_counts, cropped,
-        ),  # fmt: skip
+        lambda a, b: bits.count_run_boundaries(
+            ends,
+            run_offsets,
+            sample,
+            heights,
+            widths,
+            truth.distances,
+            truth.words,
+            word_offsets,
+            scratch,
+            a,
+            b,
+            flat_counts,
+            cropped,
+        ),
         n_rows,
         threads,
     )
     return BoundaryCounts(counts, cropped)
-
-
-def row_words(heights: Int64, widths: Int64) -> int:
-    """Words of scratch that row-aligned bits of the largest mask take, with one row to spare."""
-    return _most((heights + 1) * ((widths + 63) // 64))
-
-
-def encode_runs(count: Any, n_rows: int, pixels: int, threads: int) -> tuple[Int32, Int64]:
-    """Run ends of masks that a kernel reads: a first pass with room for usual masks, a second for the others.
-
-    Args:
-        count: `count(room, first, last, ends, n_runs)` fills [B, room] and [B].
-        n_rows: B.
-        pixels: H·W.
-        threads: 0 for all cores.
-
-    Returns:
-        [R] run ends and [B + 1] offsets.
-    """
-    # Real masks have a few runs per column; noise has up to one per pixel.
-    room = min(pixels + 1, max(64, pixels // 64))
-    while True:
-        ends = np.empty((n_rows, room), np.int32)
-        n_runs = np.zeros(n_rows, np.int64)
-        flat = ends.reshape(-1)
-        over_rows(lambda a, b, r=room, e=flat, n=n_runs: count(r, a, b, e, n), n_rows, threads, min_rows=2)  # type: ignore[misc]
-        longest = _most(n_runs)
-        if longest <= room:
-            break
-        room = longest
-    offsets = np.zeros(n_rows + 1, np.int64)
-    np.cumsum(n_runs, out=offsets[1:])
-    used = np.arange(room) < n_runs[:, None]
-    return ends[used], offsets
-
-
-def mask_runs(masks: Bytes, *, threads: int = 0) -> tuple[Int32, Int64]:
-    """Run ends of dense masks of one size.
-
-    Args:
-        masks: [B, H, W] bytes, C-contiguous; any nonzero byte is a set pixel.
-        threads: 0 for all cores.
-
-    Returns:
-        [R] run ends and [B + 1] offsets, as `rle_write` takes them.
-    """
-    from refcocom_kernels import cpu_bits
-
-    n_rows, height, width = masks.shape
-    flat = masks.reshape(-1)
-    return encode_runs(
-        lambda room, a, b, ends, n: cpu_bits.runs_from_masks(flat, height, width, room, a, b, ends, n),
-        n_rows,
-        height * width,
-        threads,
-    )

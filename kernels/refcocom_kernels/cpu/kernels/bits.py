@@ -1,7 +1,7 @@
 """Numba kernels over row-aligned bits: from masks, logits and runs to bits, from bits to runs and boundaries.
 
 Row-aligned bits are [H, S] uint64, S = ceil(W / 64) words a row, pixel x of a row is bit x, the bits after it are 0.
-They are scratch: what the store keeps is packed without padding (`cpu_masks.py`). Launched by `cpu.py`.
+They are scratch: what the store keeps is packed without padding (`masks.py`). Launched by `cpu/`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_kernels.cpu_jit import (
-    inline,
-    jit,
+from refcocom_kernels.cpu.kernels.jit import inline, jit
+from refcocom_kernels.cpu.kernels.logits import _bits_at, _decode_row, _resize_row
+from refcocom_kernels.cpu.kernels.vectors import (
     nonzero64,
     popcount,
     trailing_zeros,
     weighted_above64,
 )
-from refcocom_kernels.cpu_logits import _bits_at, _decode_row, _resize_row
 
 _U0, _U1, _U63 = np.uint64(0), np.uint64(1), np.uint64(63)
 
@@ -112,7 +111,9 @@ def _toggles(rows: Any, height: int, stride: int, y: int, k: int) -> Any:
 
 
 @inline
-def _runs_from_rows(rows: Any, height: int, width: int, column_at: Any, ends: Any, room: int) -> int:
+def _runs_from_rows(
+    rows: Any, height: int, width: int, column_at: Any, ends: Any, room: int
+) -> int:
     """Bits to run ends; returns how many, and writes them only where they fit into `room`.
 
     Where runs begin is collected by row and belongs by column: a counting sort, whose order within a column is
@@ -191,12 +192,16 @@ def runs_from_logits(
                 if held[slot] != needed:
                     _decode_row(raw16, raw32, kind, (b * h + needed) * w, cells, cell_bits)
                     at = slot * room_wide
-                    _resize_row(cell_values, x_low, x_weight_low, x_weight_high, resized[at : at + width])
+                    _resize_row(
+                        cell_values, x_low, x_weight_low, x_weight_high, resized[at : at + width]
+                    )
                     held[slot] = needed
             upper = resized[(y_low[y] & 1) * room_wide : (y_low[y] & 1) * room_wide + room_wide]
             lower = resized[(y_high[y] & 1) * room_wide : (y_high[y] & 1) * room_wide + room_wide]
             for k in range(stride):
-                bits = weighted_above64(upper, lower, 64 * k, y_weight_low[y], y_weight_high[y], threshold)
+                bits = weighted_above64(
+                    upper, lower, 64 * k, y_weight_low[y], y_weight_high[y], threshold
+                )
                 if 64 * k + 64 > width:
                     bits &= (_U1 << np.uint64(width & 63)) - _U1
                 rows[np.uint64(y * stride + k)] = bits
@@ -228,6 +233,25 @@ def _box(rows: Any, height: int, stride: int, box: Any) -> None:
 
 
 @inline
+def _narrow_along_rows(source: Any, target: Any, size: int, step: int) -> None:
+    """Each pixel and the one `step` after it, for all rows at once."""
+    bits, back = np.uint64(step), np.uint64(64 - step)
+    after = source[1 : size + 1]
+    here = source[:size]
+    narrowed = target[:size]
+    for k in range(len(narrowed)):
+        narrowed[k] = here[k] & ((here[k] >> bits) | (after[k] << back))
+    target[size] = _U0
+
+
+@inline
+def _narrow_down_columns(here: Any, below: Any, narrowed: Any) -> None:
+    """Each pixel and the one some rows below it."""
+    for k in range(len(narrowed)):
+        narrowed[k] = here[k] & below[k]
+
+
+@inline
 def _boundary_rows(
     rows: Any, height: int, width: int, distance: int, here: Any, there: Any, box: Any
 ) -> None:
@@ -254,22 +278,16 @@ def _boundary_rows(
     here[size] = _U0
     reach = 1
     while reach < window:
-        step = min(reach, window - reach)
         # Steps along a row stay below a word; a wider window takes more of them.
-        step = min(step, 32)
-        bits, back = np.uint64(step), np.uint64(64 - step)
-        for at in range(size):
-            there[at] = here[at] & ((here[at] >> bits) | (here[at + 1] << back))
-        there[size] = _U0
+        step = min(reach, window - reach, 32)
+        _narrow_along_rows(here, there, size, step)
         here, there = there, here
         reach += step
     reach = 1
     while reach < window:
         step = min(reach, window - reach)
         kept = max(0, tall - step) * n
-        shift = step * n
-        for at in range(kept):
-            there[at] = here[at] & here[at + shift]
+        _narrow_down_columns(here[:kept], here[step * n : step * n + kept], there[:kept])
         there[kept:size] = _U0
         here, there = there, here
         reach += step
@@ -306,7 +324,14 @@ def boundaries_of_packed(
 
 @inline
 def _count_boundary(
-    rows: Any, height: int, width: int, distance: int, here: Any, there: Any, box: Any, truth: Any,
+    rows: Any,
+    height: int,
+    width: int,
+    distance: int,
+    here: Any,
+    there: Any,
+    box: Any,
+    truth: Any,
     truth_at: int,
 ) -> Any:
     """(intersection, area) of the boundary of a mask given as rows, against packed boundaries."""
@@ -323,9 +348,7 @@ def _count_boundary(
     return intersection, area
 
 
-@jit(
-    "in u1, i8, i8, in i8, in i8, in u8, in i8, i8, i8, out i8, out f8 -> void"
-)
+@jit("in u1, i8, i8, in i8, in i8, in u8, in i8, i8, i8, out i8, out f8 -> void")
 def count_mask_boundaries(
     pixels: Any, height: int, width: int, sample: Any, distances: Any, truth: Any, word_offsets: Any,
     first: int, last: int, counts: Any, cropped: Any,
@@ -341,12 +364,12 @@ def count_mask_boundaries(
         counts[2 * b], counts[2 * b + 1] = _count_boundary(
             rows, height, width, distances[mask], here, there, box, truth, 64 * word_offsets[mask]
         )
-        cropped[b] = max(0, box[1] - box[0]) * max(0, box[3] - box[2]) / (height * ((width + 63) >> 6))
+        cropped[b] = (
+            max(0, box[1] - box[0]) * max(0, box[3] - box[2]) / (height * ((width + 63) >> 6))
+        )
 
 
-@jit(
-    "in i4, in i8, in i8, in i8, in i8, in i8, in u8, in i8, i8, i8, i8, out i8, out f8 -> void"
-)
+@jit("in i4, in i8, in i8, in i8, in i8, in i8, in u8, in i8, i8, i8, i8, out i8, out f8 -> void")
 def count_run_boundaries(
     ends: Any, run_offsets: Any, sample: Any, heights: Any, widths: Any, distances: Any, truth: Any,
     word_offsets: Any, scratch: int, first: int, last: int, counts: Any, cropped: Any,
@@ -362,4 +385,6 @@ def count_run_boundaries(
         counts[2 * b], counts[2 * b + 1] = _count_boundary(
             rows, height, width, distances[mask], here, there, box, truth, 64 * word_offsets[mask]
         )
-        cropped[b] = max(0, box[1] - box[0]) * max(0, box[3] - box[2]) / (height * ((width + 63) >> 6))
+        cropped[b] = (
+            max(0, box[1] - box[0]) * max(0, box[3] - box[2]) / (height * ((width + 63) >> 6))
+        )

@@ -1,4 +1,4 @@
-"""Numba kernel over logits: resize, threshold and count in one pass, no mask at the image's size. Launched by `cpu.py`.
+"""Numba kernel over logits: resize, threshold and count in one pass, no full-size mask. Launched by `cpu/logits.py`.
 
 A target pixel is interpolated between the four corners of a source *cell*. Where all four lie on one side of the
 threshold, by more than rounding can move a value, so do all pixels of the cell: a run of such cells is a range of
@@ -16,28 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_kernels.cpu_jit import (
+from refcocom_kernels.cpu.kernels.jit import inline, jit
+from refcocom_kernels.cpu.kernels.vectors import (
     above64,
     as_bits,
     as_float,
     below64,
     halves_to_floats16,
-    inline,
-    jit,
     magnitude64,
     popcount,
     resize4,
     trailing_zeros,
     weighted_above64,
 )
-
-FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
-"""How the bits of the logits are read."""
-
-NON_FINITE = 1
-"""Flag of an example that holds NaN or infinity."""
-UNIT_RANGE = 2
-"""Flag of an example whose values all lie in 0…1, as probabilities do."""
+from refcocom_kernels.cpu.logits import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    NON_FINITE,
+    UNIT_RANGE,
+)
 
 MARGIN = np.float32(2.0**-20)
 """Share of the largest magnitude by which corners must clear the threshold.
@@ -224,11 +222,11 @@ def _resize_row(values: Any, low: Any, weight_low: Any, weight_high: Any, resize
 
 
 @jit(
-    "in i2, in i4, i8, i8, i8, in i8, in i8, in i8, in u8, in i8, f4, "
+    "in i2, in i4, i8, i8, i8, in i8, in i8, in u8, in i8, f4, "
     "in i4, in i4, in f4, in f4, in i8, in i8, i8, i8, i8, out i8, out i1, out i8 -> void"
 )
 def count_logits(
-    raw16: Any, raw32: Any, kind: int, h: int, w: int, sample: Any, heights: Any, widths: Any,
+    raw16: Any, raw32: Any, kind: int, h: int, w: int, sample: Any, widths: Any,
     words: Any, word_offsets: Any, threshold: Any,
     low: Any, high: Any, weight_low: Any, weight_high: Any, first_pixel: Any, layout: Any,
     widest: int, first: int, last: int, counts: Any, flags: Any, mixed_cells: Any,
@@ -252,7 +250,7 @@ def count_logits(
     resized = np.zeros(2 * stride, np.float32)
     for b in range(first, last):
         mask = sample[b]
-        height, width = heights[mask], widths[mask]
+        width = widths[mask]
         truth = 64 * word_offsets[mask]
         yt, yf, rows = layout[6 * b], layout[6 * b + 1], layout[6 * b + 2]
         xt, xf, cells = layout[6 * b + 3], layout[6 * b + 4], layout[6 * b + 5]
@@ -266,7 +264,7 @@ def count_logits(
             y0, y1 = first_pixel[yf + row], first_pixel[yf + row + 1]
             if y0 == y1:
                 # No pixel falls between these rows, but what they hold is checked all the same.
-                largest = max(largest, _largest(raw16, raw32, kind, base + row * w, cells))
+                largest = max(largest, _largest(raw16, raw32, kind, base + row * w, w))
                 continue
             below = min(row + 1, rows - 1)
             for k in range(2):
@@ -274,7 +272,7 @@ def count_logits(
                 slot = needed & 1
                 if held[slot] != needed:
                     start = base + needed * w
-                    seen = _largest(raw16, raw32, kind, start, cells)
+                    seen = _largest(raw16, raw32, kind, start, w)
                     largest = max(largest, seen)
                     any_not |= _classify(
                         raw16, raw32, kind, start, cells, threshold, seen, edge16, edge32,
@@ -372,15 +370,24 @@ def count_logits(
                         left_weight, right_weight = weight_low[t], weight_high[t]
                         above_left, above_right = v00 * left_weight, v01 * right_weight
                         below_left, below_right = v10 * left_weight, v11 * right_weight
-                        value_above, value_below = above_left + above_right, below_left + below_right
+                        value_above, value_below = (
+                            above_left + above_right,
+                            below_left + below_right,
+                        )
                         for y in range(y0, y1):
                             u = np.uint64(yt + y)
-                            from_above, from_below = value_above * weight_low[u], value_below * weight_high[u]
+                            from_above, from_below = (
+                                value_above * weight_low[u],
+                                value_below * weight_high[u],
+                            )
                             is_set = np.int64(from_above + from_below > threshold)
                             bit = truth + y * width + x
                             true = np.int64(words[np.uint64(bit >> 6)] >> np.uint64(bit & 63)) & 1
                             area += is_set
                             intersection += is_set & true
+        # Rows of padding are looked at too: NaN anywhere says that something is wrong.
+        for row in range(rows, h):
+            largest = max(largest, _largest(raw16, raw32, kind, base + row * w, w))
         flag = 0
         if largest >= (0x7F800000 if kind == FLOAT32 else 0x7C00 if kind == FLOAT16 else 0x7F80):
             flag = NON_FINITE

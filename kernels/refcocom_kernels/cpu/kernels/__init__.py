@@ -1,0 +1,1 @@
+"""The Numba kernels; importing one of these modules imports Numba."""

@@ -1,0 +1,193 @@
+"""Logits on the CPU: resized, thresholded and counted in one pass, or written as runs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refcocom_kernels.cpu.encode import fit_runs
+from refcocom_kernels.cpu.pool import Int32, Int64, Status, Words, most, over_rows
+from refcocom_kernels.tables import Table, axis_table
+
+FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
+"""How the kernels read the bits of logits."""
+
+NON_FINITE = 1
+"""Flag of an example that holds NaN or infinity."""
+
+UNIT_RANGE = 2
+"""Flag of an example whose values all lie in 0…1, as probabilities do."""
+
+
+class LogitCounts(NamedTuple):
+    """What `logit_counts` finds.
+
+    Attributes:
+        counts: [B, 2] intersection and predicted area; 0 where a logit is not finite.
+        flags: [B] `NON_FINITE`, `UNIT_RANGE` or 0.
+        mixed_cells: [B] cells whose corners disagree, which had to be interpolated.
+    """
+
+    counts: Int64
+    flags: Status
+    mixed_cells: Int64
+
+
+def logit_counts(
+    logits: NDArray[Any],
+    sample: Int64,
+    heights: Int64,
+    widths: Int64,
+    words: Words,
+    word_offsets: Int64,
+    *,
+    threshold: float = 0.0,
+    valid: NDArray[np.float64] | None = None,
+    threads: int = 0,
+) -> LogitCounts:
+    """Resize logits to the stored masks' sizes, threshold and count, in one pass.
+
+    Equal to `reference.logit_counts` to the last pixel.
+
+    Args:
+        logits: [B, h, w] float32 or float16, or bfloat16 as its bits in uint16; C-contiguous.
+        sample: [B] the stored mask each is scored against.
+        heights: [M] H.
+        widths: [M] W.
+        words: [P] packed bits of the stored masks.
+        word_offsets: [M + 1] where a stored mask's words begin.
+        threshold: Values strictly above it are set.
+        valid: [B, 2] rows and columns of cells that hold content, from the top left; all by default.
+        threads: 0 for all cores.
+    """
+    from refcocom_kernels.cpu.kernels import logits as kernels
+
+    n_rows, h, w = logits.shape
+    raw16, raw32, kind = _raw(logits)
+    pool = _TablePool()
+    layout = np.empty((n_rows, 6), np.int64)
+    for b, mask in enumerate(sample.tolist()):
+        valid_h, valid_w = (float(h), float(w)) if valid is None else valid[b].tolist()
+        layout[b, :3] = pool.place(valid_h, int(heights[mask]))
+        layout[b, 3:] = pool.place(valid_w, int(widths[mask]))
+    tables = pool.concatenated()
+    counts = np.zeros((n_rows, 2), np.int64)
+    flags = np.zeros(n_rows, np.int8)
+    mixed_cells = np.zeros(n_rows, np.int64)
+    flat_layout, flat_counts = layout.reshape(-1), counts.reshape(-1)
+    widest = most(widths[sample])
+    over_rows(
+        lambda a, b: kernels.count_logits(
+            raw16,
+            raw32,
+            kind,
+            h,
+            w,
+            sample,
+            widths,
+            words,
+            word_offsets,
+            np.float32(threshold),
+            *tables,
+            flat_layout,
+            widest,
+            a,
+            b,
+            flat_counts,
+            flags,
+            mixed_cells,
+        ),
+        n_rows,
+        threads,
+        min_rows=1,
+    )
+    return LogitCounts(counts, flags, mixed_cells)
+
+
+def logit_runs(
+    logits: NDArray[Any],
+    height: int,
+    width: int,
+    *,
+    threshold: float = 0.0,
+    valid: tuple[float, float] | None = None,
+    threads: int = 0,
+) -> tuple[Int32, Int64]:
+    """Resize logits to one size, threshold, and give the runs.
+
+    Args:
+        logits: [B, h, w] as for `logit_counts`; finite.
+        height: H.
+        width: W.
+        threshold: Values strictly above it are set.
+        valid: Rows and columns of cells that hold content; all by default.
+        threads: 0 for all cores.
+
+    Returns:
+        [R] run ends and [B + 1] offsets, as `rle_write` takes them.
+    """
+    from refcocom_kernels.cpu.kernels import bits
+
+    n_rows, h, w = logits.shape
+    raw16, raw32, kind = _raw(logits)
+    valid_h, valid_w = valid or (float(h), float(w))
+    y_table, x_table = axis_table(float(valid_h), height), axis_table(float(valid_w), width)
+    return fit_runs(
+        lambda room, a, b, ends, n: bits.runs_from_logits(
+            raw16,
+            raw32,
+            kind,
+            h,
+            w,
+            height,
+            width,
+            np.float32(threshold),
+            *y_table,
+            *x_table,
+            room,
+            a,
+            b,
+            ends,
+            n,
+        ),
+        n_rows,
+        height * width,
+        threads,
+    )
+
+
+def _raw(logits: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.int32], int]:
+    """The bits of logits as 16- or 32-bit integers, the other empty, and which they are."""
+    kind = {"float32": FLOAT32, "float16": FLOAT16, "uint16": BFLOAT16}[logits.dtype.name]
+    flat = logits.reshape(-1)
+    if kind == FLOAT32:
+        return np.zeros(0, np.int16), flat.view(np.int32), kind
+    return flat.view(np.int16), np.zeros(0, np.int32), kind
+
+
+class _TablePool:
+    """The resize tables of a batch, each once, concatenated for a kernel."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[float, int], tuple[int, int, int]] = {}
+        self._tables: list[Table] = []
+        self._used = [0, 0]
+
+    def place(self, valid: float, target: int) -> tuple[int, int, int]:
+        """Where a table begins, where its first pixels begin, and how many cells it has."""
+        key = (valid, target)
+        if key not in self._places:
+            table = axis_table(valid, target)
+            self._places[key] = (self._used[0], self._used[1], len(table.first_pixel) - 1)
+            self._tables.append(table)
+            self._used[0] += target
+            self._used[1] += len(table.first_pixel)
+        return self._places[key]
+
+    def concatenated(self) -> Table:
+        """All tables as one."""
+        if len(self._tables) == 1:
+            return self._tables[0]
+        return Table(*(np.concatenate(columns) for columns in zip(*self._tables, strict=True)))

@@ -1,0 +1,398 @@
+"""Every mistake of a prediction file in one run: all listed, all counted, each with its line."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from helpers import (
+    coco_encode,
+    problems_of,
+    sample_case,
+    table,
+    write_jsonl,
+)
+from PIL import Image
+
+import refcocom_gpu as rc
+from refcocom_gpu.predictions import rows as rows_module
+
+CASE = sample_case()
+STORE, DATASET = CASE.store, CASE.dataset
+HUGE = 2**63
+
+
+def mask_of(k: int, **changes) -> dict:
+    return {**coco_encode(CASE.masks[k]), **changes}
+
+
+def sides(k: int) -> tuple[int, int]:
+    return CASE.masks[k].shape
+
+
+def mistakes(in_json: bool) -> list[tuple[str, int | None, dict, str, str]]:
+    """(what, the example it is about, changes to its row, kind, what the message says)."""
+    h, w = sides(0)
+    found = [
+        ("unknown sample", 0, {"sample_id": 10**9}, "unknown key", "is not in the dataset"),
+        ("no such sentence", 1, {"sentence_idx": 99}, "unknown key", "that sample has sentences 0 to"),
+        ("negative sentence", 2, {"sentence_idx": -1}, "unknown key", "sentence_idx -1"),
+        ("negative sample", 3, {"sample_id": -1}, "unknown key", "sample_id -1"),
+        ("wrong size", 4, {"segmentation": mask_of(4, size=[h + 1, w])}, "wrong size", "the image is"),
+        ("swapped", 5, {"segmentation": mask_of(5, size=list(sides(5)[::-1]))}, "wrong size", "are swapped"),
+        ("foreign", 6, {"segmentation": mask_of(6, counts="0~")}, "malformed mask", "of counts is outside"),
+        ("truncated", 7, {"segmentation": mask_of(7, counts="0o")}, "malformed mask", "in the middle of a number"),
+        ("negative run", 8, {"segmentation": mask_of(8, counts="O")}, "malformed mask", "run 0 is negative"),
+        ("huge run", 9, {"segmentation": mask_of(9, counts="o" * 8 + "0")}, "malformed mask", "longer than"),
+        ("short", 10, {"segmentation": mask_of(10, counts="11")}, "malformed mask", "runs total 2 pixels"),
+        ("empty string", 11, {"segmentation": mask_of(11, counts="")}, "malformed mask", "runs total 0 pixels"),
+        ("long", 12, {"segmentation": mask_of(12, counts="ooo01")}, "malformed mask", "size needs"),
+        ("wrong sentence", 13, {"sentence": "another"}, "wrong sentence", "'another' here"),
+        ("zero size", 14, {"segmentation": mask_of(14, size=[0, w])}, "malformed mask", "positive whole numbers"),
+        ("null counts", 15, {"segmentation": mask_of(15, counts=None)}, "malformed mask", "counts"),
+        ("null size", 16, {"segmentation": mask_of(16, size=None)}, "malformed mask", "size"),
+        ("null key", None, {"sample_id": None}, "bad key", "sample_id"),
+        ("not ASCII", 17, {"segmentation": mask_of(17, counts="0é")}, "malformed mask", "of counts is outside"),
+    ]  # fmt: skip
+    if not in_json:
+        return found
+    for value in (1.0, True, "1", HUGE, -HUGE * 4, [1], {}):
+        found.append((f"id {value!r}", None, {"sample_id": value}, "bad key", "sample_id is"))
+    for value in ("0", 1.5, False):
+        found.append(
+            (f"idx {value!r}", None, {"sentence_idx": value}, "bad key", "sentence_idx is")
+        )
+    for k, (value, says) in enumerate([
+        ("a string", "mask is a string"),
+        (7, "not an object with size and counts"),
+        ([[1, 2, 3, 4, 5, 6]], "polygons=pixels"),
+        ({}, "lacks size and counts; it has nothing"),
+        ({"counts": "0"}, "lacks size; it has counts"),
+        (mask_of(22, size=[1, 2, 3]), "height, width"),
+        (mask_of(23, size=[1.5, 2]), "positive whole numbers"),
+        (mask_of(24, size=[2**31, 2**31]), "exceeds the cap"),
+        (mask_of(25, size=[True, 3]), "positive whole numbers"),
+        (mask_of(26, counts=[5, -1]), "run 1 is negative"),
+        (mask_of(27, counts=[1.5]), "run 0 is 1.5"),
+        (mask_of(28, counts=[2**70]), "more than any mask"),
+        (mask_of(29, counts=7), "counts must be"),
+        (mask_of(30, counts=[]), "runs total 0"),
+    ], 18):  # fmt: skip
+        found.append((f"mask {k}", k, {"segmentation": value}, "malformed mask", says))
+    found.append(
+        (
+            "absent",
+            32,
+            {"segmentation": ...},
+            "no segmentation",
+            "the row has sample_id, sentence_idx;",
+        )
+    )
+    found.append(
+        (
+            "misspelt",
+            33,
+            {"segmentation": ..., "segmentations": mask_of(33)},
+            "no segmentation",
+            "segmentations",
+        )
+    )
+    found.append(("sentence is a number", 34, {"sentence": 5}, "wrong sentence", "5 here"))
+    return found
+
+
+def broken_rows(in_json: bool) -> tuple[list[dict], list[tuple[str, str, str, int]], int]:
+    """All rows with one of each mistake; (what, kind, says, row number) of each; how many examples are missing."""
+    rows = CASE.rows()
+    expected = []
+    missing = 0
+    extra = []
+    for what, k, changes, kind, says in mistakes(in_json):
+        target = rows[k] if k is not None else dict(rows[-1])
+        if k is None:
+            extra.append(target)
+        target.update(changes)
+        for name in [name for name, value in target.items() if value is ...]:
+            del target[name]
+        row = len(rows) + len(extra) - 1 if k is None else k
+        expected.append((what, kind, says, row))
+        # A row whose key is wrong leaves its example without a prediction; one whose mask is wrong does not.
+        missing += kind == "unknown key"
+    rows += extra
+    rows.append(dict(rows[40]))
+    expected.append(("duplicate", "duplicate", "was already predicted at", len(rows) - 1))
+    del rows[41]
+    missing += 1
+    expected = [(w, kind, says, row - (row > 41)) for w, kind, says, row in expected]
+    return rows, expected, missing
+
+
+def assert_all_found(error, expected, missing, place) -> None:
+    counts = Counter(kind for _, kind, _, _ in expected)
+    counts["missing"] += missing
+    assert error.counts == counts
+    for what, kind, says, row in expected:
+        there = [p for p in error.problems if p.where == place(row)]
+        assert [p.kind for p in there] == [kind], (what, there)
+        assert says in there[0].message, (what, there)
+    lines = str(error).splitlines()
+    assert lines[0].startswith(f"{counts.total()} problems (")
+    assert len(lines) == 22
+    assert lines[-1] == f"  … and {counts.total() - 20} more"
+
+
+@pytest.mark.parametrize("block", [1, 500, 2**22])
+@pytest.mark.parametrize("with_header", [False, True])
+def test_every_mistake_of_a_jsonl_file(tmp_path, monkeypatch, block, with_header):
+    assert len(STORE) > 50
+    monkeypatch.setattr(rows_module, "BLOCK_BYTES", block)
+    rows, expected, missing = broken_rows(in_json=True)
+    path = write_jsonl(tmp_path / "p.jsonl", rows)
+    lines = path.read_bytes().splitlines()
+    bad = [
+        b"{",
+        b"nonsense",
+        b"[1]",
+        b"null",
+        b'"\xff"',
+        b"[" * 100_000,
+        b"1" * 5000,
+        b'{"sample_id": ' + b"9" * 5000 + b"}",
+    ]
+    expected += [("not JSON", "malformed", "", len(lines) + k) for k in range(len(bad))]
+    lines += bad
+    if with_header:
+        lines.insert(0, json.dumps({"schema": "refcocom-predictions", "version": 1}).encode())
+    path.write_bytes(b"\n".join(lines))
+    error = problems_of(path, STORE)
+    first = 2 if with_header else 1
+    assert_all_found(error, expected, missing, lambda row: f"{path}, line {row + first}")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_mistake_of_coco_results(tmp_path):
+    rows, expected, missing = broken_rows(in_json=True)
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(rows))
+    assert_all_found(
+        problems_of(path, STORE), expected, missing, lambda k: f"{path}, entry {k + 1}"
+    )
+
+
+@pytest.mark.parametrize("group", [7, 1000])
+def test_every_mistake_of_a_parquet_file(tmp_path, group):
+    rows, expected, missing = broken_rows(in_json=False)
+    rows = [{"sentence": None, **row} for row in rows]
+    path = tmp_path / "p.parquet"
+    pq.write_table(table(rows), path, row_group_size=group)
+    assert_all_found(problems_of(path, STORE), expected, missing, lambda k: f"{path}, row {k}")
+
+
+def test_two_mistakes_of_one_row_are_two_problems(tmp_path):
+    rows = CASE.rows()
+    rows[3].update(sentence="another", segmentation=mask_of(3, size=[1, 1]))
+    error = problems_of(write_jsonl(tmp_path / "p.jsonl", rows), STORE)
+    assert error.counts == {"wrong sentence": 1, "wrong size": 1}
+
+
+def test_what_is_only_unusual_is_accepted(tmp_path):
+    rows = CASE.rows()
+    for k, row in enumerate(rows):
+        if row["segmentation"]:
+            row["segmentation"]["size"] = [float(x) for x in sides(k)]
+        row["sentence"] = None
+        row["id"] = "x"
+    CASE.check(write_jsonl(tmp_path / "p.jsonl", rows))
+
+
+@pytest.mark.parametrize("version", [2, "2", None, 0])
+def test_a_header_of_another_version_is_an_error(tmp_path, version):
+    head = {"schema": "refcocom-predictions", "version": version}
+    error = problems_of(write_jsonl(tmp_path / "p.jsonl", [head, *CASE.rows()]), STORE)
+    assert error.counts == {"header": 1}
+    metadata = {key: str(value) for key, value in head.items()}
+    pq.write_table(table(CASE.rows()).replace_schema_metadata(metadata), tmp_path / "p.parquet")
+    assert problems_of(tmp_path / "p.parquet", STORE).counts == {"header": 1}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_header_for_another_dataset_is_a_warning(tmp_path, suffix):
+    head = {"schema": "refcocom-predictions", "version": "1", "dataset": "f" * 32}
+    path = tmp_path / f"p.{suffix}"
+    if suffix == "jsonl":
+        write_jsonl(path, [head, *CASE.rows()])
+    else:
+        pq.write_table(table(CASE.rows()).replace_schema_metadata(head), path)
+    with pytest.warns(UserWarning, match="was made for dataset ffff"):
+        CASE.check(path)
+
+
+def typed(**columns) -> pa.Table:
+    good = table(CASE.rows())
+    for name, column in columns.items():
+        place = good.schema.get_field_index(name)
+        good = good.remove_column(place) if column is None else good.set_column(place, name, column)
+    return good
+
+
+N = len(CASE.masks)
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "says"),
+    [
+        ({"segmentation": None}, "no column", "the file has sample_id, sentence_idx"),
+        ({"sentence_idx": None}, "no column", "sentence_idx not found"),
+        ({"sample_id": pa.array([1.0] * N)}, "bad key", "sample_id is double"),
+        ({"sample_id": pa.array([True] * N)}, "bad key", "sample_id is bool"),
+        ({"sample_id": pa.array(["1"] * N)}, "bad key", "sample_id is string"),
+        ({"segmentation": pa.array(["{}"] * N)}, "no column", "segmentation is string"),
+        ({"segmentation": pa.array([[1, 2]] * N)}, "no column", "segmentation is list"),
+        ({"segmentation": pa.nulls(N)}, "no column", "segmentation is null"),
+        ({"segmentation": pa.array([{"size": [1, 1]}] * N)}, "no column", "not a struct with size"),
+        ({"segmentation": pa.array([{"size": "1x1", "counts": "1"}] * N)}, "no column", "segmentation.size is string"),
+        ({"segmentation": pa.array([{"size": [True, True], "counts": "1"}] * N)}, "no column", "segmentation.size"),
+        ({"segmentation": pa.array([{"size": [1, 1], "counts": 1}] * N)}, "no column", "segmentation.counts is int64"),
+    ],
+)  # fmt: skip
+def test_a_wrong_column_is_one_error(tmp_path, columns, kind, says):
+    pq.write_table(typed(**columns), tmp_path / "p.parquet")
+    error = problems_of(tmp_path / "p.parquet", STORE)
+    assert error.counts == {kind: 1, "missing": N}
+    assert says in error.problems[0].message
+
+
+def test_unsigned_ids_beyond_int64_are_no_ids(tmp_path):
+    ids = [row["sample_id"] for row in CASE.rows()]
+    ids[4] = HUGE + 5
+    pq.write_table(typed(sample_id=pa.array(ids, pa.uint64())), tmp_path / "p.parquet")
+    error = problems_of(tmp_path / "p.parquet", STORE)
+    assert error.counts == {"bad key": 1, "missing": 1}
+    assert str(HUGE + 5) in error.problems[0].message
+    assert error.problems[0].where.endswith("row 4")
+
+
+def test_a_column_that_stands_there_twice_is_refused(tmp_path):
+    twice = table(CASE.rows())
+    pq.write_table(twice.append_column("sample_id", twice["sample_id"]), tmp_path / "p.parquet")
+    assert problems_of(tmp_path / "p.parquet", STORE).counts["no column"] == 1
+
+
+# Arrays -------------------------------------------------------------------------------------------
+
+
+def arrays() -> dict[str, np.ndarray]:
+    return dict(zip(CASE.names(), CASE.masks, strict=True))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_every_mistake_of_an_archive(tmp_path, kind):
+    names = CASE.names()
+    found = arrays()
+    h, w = sides(2)
+    for k, bad in enumerate([np.nan, np.inf, -np.inf]):
+        found[names[k]] = np.zeros((4, 4), kind)
+        found[names[k]][1, 2] = bad
+    found[names[3]] = np.full((2, 2), 1e300)
+    found[names[4]] = np.zeros((h + 1, w), bool)
+    found[names[5]] = np.zeros((2, h, w), bool)
+    found[names[6]] = np.zeros(5, bool)
+    found[names[7]] = np.zeros((0, 3), bool)
+    found[names[8]] = np.zeros((h, w), complex)
+    found[names[9]] = np.zeros((h, w), "U1")
+    found[names[10]] = np.zeros((h, w), [("int_float", "i4")])
+    found[names[11]] = np.array([{"an": "object"}])
+    found["0" + names[12]] = found[names[12]]
+    found["mask_1"] = found.pop(names[13])
+    found["999999_0"] = found.pop(names[14])
+    np.savez(tmp_path / "p.npz", **found)
+    error = problems_of(tmp_path / "p.npz", STORE)
+    assert error.counts == {
+        "non-finite": 4, "wrong size": 1, "malformed mask": 7, "duplicate": 1,
+        "bad key": 1, "unknown key": 1, "missing": 2,
+    }  # fmt: skip
+    at = {p.where.rpartition(" ")[2]: p for p in error.problems}
+    assert all(at[names[k]].kind == "non-finite" for k in range(4))
+    assert "pickles" in at[names[11]].message
+    assert at[f"0{names[12]}"].kind == "duplicate"
+
+
+def test_damaged_members_and_files_are_named(tmp_path):
+    np.savez_compressed(tmp_path / "p.npz", **arrays())
+    whole = (tmp_path / "p.npz").read_bytes()
+    refused = 0
+    for cut in range(40, 2000, 97):
+        damaged = bytearray(whole)
+        damaged[cut : cut + 8] = b"\x99" * 8
+        (tmp_path / "p.npz").write_bytes(damaged)
+        # Some bytes of an archive mean nothing; what is read in spite of them must be right.
+        try:
+            CASE.check(tmp_path / "p.npz")
+        except rc.PredictionError as error:
+            refused += error.counts.total()
+    assert refused > 0
+
+
+@pytest.mark.parametrize(
+    "suffix", [".npz", ".pt", ".pth", ".safetensors", ".json", ".jsonl", ".parquet"]
+)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 64, b"PK\x03\x04 no archive", b"\x80\x04N.", b"\x93NUMPY", b"[]", b"{}"],
+)
+def test_files_that_are_something_else(tmp_path, suffix, content):
+    path = tmp_path / f"p{suffix}"
+    path.write_bytes(content)
+    error = problems_of(path, STORE)
+    assert error.counts["missing"] == N
+    # An empty file and an empty list say nothing wrong but that all is missing.
+    other = error.counts.total() - N
+    assert other == (0 if (suffix, content) in {(".jsonl", b""), (".json", b"[]")} else 1)
+
+
+def test_pickles_are_refused_with_a_way_out(tmp_path):
+    for name in ("p.pkl", "p.pickle", "p.joblib"):
+        (tmp_path / name).write_bytes(b"\x80\x04N.")
+        with pytest.raises(rc.UsageError, match="PredictionWriter"):
+            rc.score(tmp_path / name, STORE)
+    for content in (
+        {"1_0": object()},
+        [torch.zeros(1)],
+        {"a": {"1_0": torch.zeros(1)}},
+        torch.nn.Linear(1, 1),
+    ):
+        torch.save(content, tmp_path / "p.pt")
+        assert problems_of(tmp_path / "p.pt", STORE).counts == {"malformed": 1, "missing": N}
+    torch.save({"1_0": object()}, tmp_path / "p.pt")
+    assert "PredictionWriter" in problems_of(tmp_path / "p.pt", STORE).problems[0].message
+    np.save(tmp_path / "one.npy", np.zeros((3, 3)))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    assert ".npy" in problems_of(tmp_path / "one.npz", STORE).problems[0].message
+
+
+def test_every_mistake_of_a_folder(tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name, mask in arrays().items():
+        Image.fromarray(mask).save(folder / f"{name}.png")
+    names = CASE.names()
+    Image.new("RGB", (4, 4)).save(folder / f"{names[0]}.png")
+    (folder / f"{names[1]}.png").write_bytes(b"no picture")
+    whole = (folder / f"{names[2]}.png").read_bytes()
+    (folder / f"{names[2]}.png").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(CASE.masks[3]).save(folder / f"{names[3]}.PNG")
+    Image.fromarray(CASE.masks[4].T.copy()).resize((5, 9)).save(folder / f"{names[4]}.png")
+    (folder / "notes.txt").write_text("")
+    (folder / "more").mkdir()
+    (folder / "broken.png").symlink_to(folder / "nothing")
+    (folder / f"{names[5]}.png").rename(folder / "cat.png")
+    error = problems_of(folder, STORE)
+    assert error.counts == {
+        "malformed mask": 3, "unknown file": 3, "duplicate": 1, "wrong size": 1, "bad key": 1, "missing": 1,
+    }  # fmt: skip
+    assert {p.where for p in error.problems} >= {str(folder / "notes.txt"), str(folder / "more")}
+    assert any("image is RGB" in p.message for p in error.problems)
+    assert any(p.where == str(folder / f"{names[1]}.png") for p in error.problems)
