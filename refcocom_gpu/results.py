@@ -169,9 +169,13 @@ class Result:
         summary = folder / f".{SUMMARY}.{os.getpid()}.tmp"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(self.per_example, parquet, compression="zstd")
+            # An open file, not a path: pyarrow reads `a:b` as an address.
+            with parquet.open("wb") as file:
+                pq.write_table(self.per_example, file, compression="zstd")
             content = {**self.summary(), "per_example_xxh3_128": _hash(parquet)}
-            summary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            # A file name that is not UTF-8 is written with its bytes escaped.
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            summary.write_text(text, "utf-8", errors="backslashreplace")
             parquet.replace(folder / PER_EXAMPLE)
             summary.replace(folder / SUMMARY)
         except OSError as error:
@@ -237,7 +241,7 @@ def load_results(folder: str | Path) -> Result:
             f"{folder / PER_EXAMPLE} is not the table that {SUMMARY} was written with; score again"
         )
     result = Result(
-        pq.read_table(folder / PER_EXAMPLE),
+        pq.read_table(pa.BufferReader((folder / PER_EXAMPLE).read_bytes())),
         convention=content["convention"],
         precision_strict=content["precision"] == ">",
     )

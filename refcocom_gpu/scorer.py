@@ -146,8 +146,8 @@ def _open(
 
 def _is_paths(predictions: Any) -> bool:
     return (
+        # An empty list is no prediction file, not predictions that are all missing.
         isinstance(predictions, list | tuple)
-        and bool(predictions)
         and all(isinstance(p, str | Path) for p in predictions)
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -90,6 +91,16 @@ def real_case() -> Case:
     """179 examples with masks of COCO, and predictions made from them."""
     path = real_file("refcoco/refcoco_m_like.jsonl")
     return make_case(rc.MaskStore.build(rc.load_dataset(path), cache=False))
+
+
+@cache
+def few_real_case() -> Case:
+    """The first images of the same: enough for every format, small enough to write as 64-bit arrays."""
+    lines = real_file("refcoco/refcoco_m_like.jsonl").read_text("utf-8").splitlines()[:5]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "few.jsonl"
+        path.write_text("\n".join(lines), "utf-8")
+        return make_case(rc.MaskStore.build(rc.load_dataset(path), cache=False))
 
 
 @cache

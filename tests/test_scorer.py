@@ -237,3 +237,16 @@ def test_runs_of_nothing_are_legal(runs, seed):
     )  # fmt: skip
     assert status.tolist() == [0]
     assert counts.tolist() == [[int((value & target).sum()), int(value.sum())]]
+
+
+def test_names_that_libraries_misread(tmp_path, monkeypatch):
+    """A relative name with a colon is a path, and a list without files is a mistake, not a set of missing examples."""
+    monkeypatch.chdir(tmp_path)
+    store = sample_case().store
+    result = rc.score("sample", store)
+    result.save("a:b")
+    assert rc.load_results("a:b").miou == result.miou
+    with pytest.raises(rc.UsageError, match="no prediction file"):
+        rc.score([], store)
+    with pytest.raises(rc.UsageError, match="no prediction file"):
+        rc.score("x" * 5000, store)

@@ -9,6 +9,7 @@ from refcocom_kernels import cpu
 
 from benchmarks.timing import OURS, Case, Contender
 from benchmarks.workload import Workload
+import itertools
 
 ROWS = 256
 
@@ -23,7 +24,7 @@ def cases(w: Workload) -> Iterator[Case]:
     def ours() -> list[bytes]:
         data, offsets = cpu.rle_write(*cpu.mask_runs(masks, threads=1), threads=1)
         raw = data.tobytes()
-        return [raw[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        return [raw[a:b] for a, b in itertools.pairwise(offsets)]
 
     def loop() -> list[bytes]:
         return [coco.encode(np.asfortranarray(mask))["counts"] for mask in masks]

@@ -57,7 +57,11 @@ def expand_paths(predictions: str | Path | Iterable[str | Path]) -> list[Path]:
             path = Path(entry).expanduser()
         except RuntimeError as error:  # `~name` of nobody
             raise UsageError(f"no prediction file at {entry}: {error}") from None
-        if path.exists():
+        try:
+            exists = path.exists()
+        except OSError as error:  # a name longer than the system allows
+            raise UsageError(f"no prediction file at {entry!s:.80}: {error.strerror}") from None
+        if exists:
             found.append(path)
             continue
         matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []  # noqa: PTH207
