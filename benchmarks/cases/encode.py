@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,6 @@ from refcocom_kernels import cpu
 
 from benchmarks.timing import OURS, Case, Contender
 from benchmarks.workload import Workload
-import itertools
 
 ROWS = 256
 
