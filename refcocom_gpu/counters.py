@@ -101,15 +101,13 @@ class Counter:
             )
         counts = np.zeros((len(batch.index), 2), np.int64)
         for packed in self.store.packed(self.store.example_sample[batch.index]):
-            for k, row in enumerate(packed.rows.tolist()):
-                mask = _as_bytes(batch.arrays[row])
-                counts[row] = cpu.mask_counts(
-                    mask.reshape(1, -1),
-                    packed.sample[k : k + 1],
-                    packed.words,
-                    packed.word_offsets,
-                    threads=1,
-                )
+            counts[packed.rows] = cpu.mask_list_counts(
+                [_as_bytes(batch.arrays[row]) for row in packed.rows],
+                packed.sample,
+                packed.words,
+                packed.word_offsets,
+                threads=self.threads,
+            )
         return counts
 
     def _logits(self, batch: ArrayBatch) -> Counts:

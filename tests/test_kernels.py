@@ -100,6 +100,8 @@ def test_dense_packed_and_pairs(size, poison):
         np.testing.assert_array_equal(
             cpu.mask_counts(flat, own, words, offsets, threads=threads), expected
         )
+    listed = cpu.mask_list_counts(list(bytes_), own, words, offsets)
+    np.testing.assert_array_equal(listed, expected)
     mine, my_offsets = packed(predicted)
     pixels = np.full(len(masks), size[0] * size[1])
     np.testing.assert_array_equal(

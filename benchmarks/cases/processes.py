@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.timing import OURS, Case, Contender
 from benchmarks.workload import N_SAMPLES, Workload
 
-GROWTH = (1_000, 10_000, 100_000)
+GROWTH = (100, 1_000, 10_000, 100_000)
 
 SCORE = """
 import resource, sys, time
@@ -74,7 +74,7 @@ def cases(w: Workload) -> Iterator[Case]:
 
 
 def growth(folder: Path, environment: dict[str, str]) -> Case:
-    """10³ to 10⁵ predictions over the same 2,080 masks: one process each, its time and peak memory in the notes."""
+    """10² to 10⁵ predictions over the same 2,080 masks: one process each, its time and peak memory in the notes."""
     notes = {}
     for n in GROWTH:
         w = Workload(sentences=n / N_SAMPLES)

@@ -18,6 +18,7 @@ from refcocom_kernels.cpu.logits import LogitCounts as LogitCounts
 from refcocom_kernels.cpu.logits import logit_counts as logit_counts
 from refcocom_kernels.cpu.logits import logit_runs as logit_runs
 from refcocom_kernels.cpu.masks import mask_counts as mask_counts
+from refcocom_kernels.cpu.masks import mask_list_counts as mask_list_counts
 from refcocom_kernels.cpu.masks import packed_counts as packed_counts
 from refcocom_kernels.cpu.masks import pairwise_intersections as pairwise_intersections
 from refcocom_kernels.cpu.masks import rle_pack as rle_pack

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from refcocom_kernels.cpu.pool import Bytes, Int32, Int64, Words, most, offsets_from, over_rows
@@ -39,6 +41,36 @@ def mask_counts(
         n_rows,
         threads,
     )
+    return counts
+
+
+def mask_list_counts(
+    masks: Sequence[Bytes], sample: Int64, words: Words, word_offsets: Int64, *, threads: int = 0
+) -> Int64:
+    """Count dense masks of any sizes, each in its own memory, against packed stored masks.
+
+    Args:
+        masks: B times [H, W] bytes, C-contiguous; any nonzero byte is a set pixel.
+        sample: [B] the stored mask each is scored against, of the same size.
+        words: [P] packed bits of the stored masks.
+        word_offsets: [M + 1] where a stored mask's words begin.
+        threads: 0 for all cores.
+
+    Returns:
+        [B, 2] intersection and predicted area.
+    """
+    from refcocom_kernels.cpu.kernels import masks as kernels
+
+    counts = np.zeros((len(masks), 2), np.int64)
+
+    def count(first: int, last: int) -> None:
+        for row in range(first, last):
+            flat = masks[row].reshape(-1)
+            kernels.count_masks(
+                flat, flat.size, sample[row : row + 1], words, word_offsets, 0, 1, counts[row]
+            )
+
+    over_rows(count, len(masks), threads, min_rows=4)
     return counts
 
 
