@@ -19,7 +19,8 @@ def score_table(result: Result) -> str:
     empty = f", {result.n_empty:,} predicted empty" if result.n_empty else ""
     lines = [
         f"{result.info['predictions']['source']}",
-        f"{dataset['source']}: {result.n_examples:,} examples{empty}; convention {result.convention}",
+        f"{dataset['source']}: {result.n_examples:,} examples{empty}; "
+        f"convention {result.convention}; counted on {result.info['device']}",
         "",
     ]
     lines += [f"  {name:<20}{100 * value:6.2f} %{caveat}" for name, value in rows]
