@@ -78,14 +78,7 @@ def run_case(case: Case, rounds: int) -> dict[str, Any]:
             start = time.perf_counter()
             contender.run()
             times[k].append((time.perf_counter() - start) / contender.rows * 1e6)
-    ours = next(
-        (
-            float(np.median(t))
-            for c, t in zip(case.contenders, times, strict=True)
-            if c.kind == "ours"
-        ),
-        None,
-    )
+    ours = next((t for c, t in zip(case.contenders, times, strict=True) if c.kind == "ours"), None)
     rows = [
         {
             "contender": c.name,
@@ -94,7 +87,7 @@ def run_case(case: Case, rounds: int) -> dict[str, Any]:
             "median": float(np.median(t)),
             "q10": float(np.quantile(t, 0.1)),
             "q90": float(np.quantile(t, 0.9)),
-            "times_ours": None if ours is None else float(np.median(t)) / ours,
+            "times_ours": None if ours is None else float(np.median(np.array(t) / np.array(ours))),
         }
         for c, t in zip(case.contenders, times, strict=True)
     ]

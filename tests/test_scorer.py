@@ -121,7 +121,7 @@ def test_missing_examples(tmp_path, source):
     predictions = (
         write_jsonl(tmp_path / "p.jsonl", rows)
         if source == "jsonl"
-        else [(k, CASE.masks[k]) for k in some]
+        else iter([(k, CASE.masks[k]) for k in some])
     )
     error = problems_of(predictions, STORE)
     assert error.counts == {"missing": N - len(some)}

@@ -28,12 +28,11 @@ def cases(w: Workload) -> Iterator[Case]:
     word_offsets = np.arange(len(rows) + 1) * (words.size // len(rows))
     areas = truth.reshape(len(rows), -1).sum(axis=1)
     own = np.arange(len(rows))
+    flat = masks.view(np.uint8).reshape(len(rows), -1)
 
     def ours(threads: int) -> Any:
         def run() -> NDArray[np.int64]:
-            counts = cpu.mask_counts(
-                masks.view(np.uint8), own, words, word_offsets, threads=threads
-            )
+            counts = cpu.mask_counts(flat, own, words, word_offsets, threads=threads)
             return np.column_stack([counts, areas])
 
         return run
