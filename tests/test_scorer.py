@@ -118,14 +118,15 @@ def test_mistakes_in_memory_are_named_once(tmp_path):
 def test_missing_examples(tmp_path, source):
     some = range(0, N, 3) if source != "nothing" else range(0)
     rows = [CASE.rows()[k] for k in some]
-    predictions = (
-        write_jsonl(tmp_path / "p.jsonl", rows)
-        if source == "jsonl"
-        else iter([(k, CASE.masks[k]) for k in some])
-    )
-    error = problems_of(predictions, STORE)
+
+    def predictions():
+        if source == "jsonl":
+            return write_jsonl(tmp_path / "p.jsonl", rows)
+        return ((k, CASE.masks[k]) for k in some)
+
+    error = problems_of(predictions(), STORE)
     assert error.counts == {"missing": N - len(some)}
-    result = rc.score(predictions, STORE, missing="zero")
+    result = rc.score(predictions(), STORE, missing="zero")
     assert result.n_examples == N
     assert result.n_missing == N - len(some)
     expected = np.zeros_like(CASE.expected)
