@@ -44,7 +44,7 @@ def main() -> None:
     head = (
         f"# Benchmarks: {arguments.name}\n\n`python -m benchmarks`, {content['date']}, {about['cpu']}, "
         f"{about['cores']} cores, Python {about['python']}; {versions}.\n\n"
-        f"Medians of {arguments.rounds} alternating rounds; ×ours is the median ratio to the first row, round by round.\n\n"
+        f"Medians of {arguments.rounds} alternating rounds; ×ours is the median ratio to the first row.\n\n"
     )
     (RESULTS / f"{arguments.name}.md").write_text(head + "\n".join(map(table, results)), "utf-8")
     print(f"wrote {target} and {target.with_suffix('.md').name}")
