@@ -71,7 +71,11 @@ def check_size(size: Any) -> tuple[int, int]:
     >>> check_size([480.0, 640])
     (480, 640)
     """
-    if not isinstance(size, Sequence | np.ndarray) or isinstance(size, str) or len(size) != 2:
+    if (
+        not isinstance(size, Sequence | np.ndarray)
+        or isinstance(size, str | bytes)
+        or len(size) != 2
+    ):
         raise RLEError(f"size must be [height, width], not {_brief(size)}")
     numbers = []
     for value in size:
@@ -103,7 +107,7 @@ def check_counts(counts: Any) -> bytes:
         return counts
     if isinstance(counts, str):
         if not counts.isascii():
-            at = next(i for i, c in enumerate(counts, 1) if not c.isascii())
+            at = next(i for i, c in enumerate(counts) if not c.isascii())
             raise RLEError(rle_status.explain(rle_status.FOREIGN, at, 0))
         return counts.encode("ascii")
     if isinstance(counts, np.ndarray):

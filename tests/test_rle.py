@@ -190,3 +190,21 @@ def test_counts_equal_numpy(pairs):
     assert not status.any()
     expected = [[(p & t).sum(), p.sum()] for p, t in zip(predicted, targets, strict=True)]
     assert counts.tolist() == expected
+
+
+def test_a_total_that_wraps_around_is_refused():
+    """Runs grow by the largest delta until an int64 total would wrap: refused at the first run beyond the mask."""
+    largest = b"o" * 6 + b"?"
+    for n in (4, 1000, 70_000):
+        with pytest.raises(RLEError, match=r"runs total|longer than"):
+            rle.decode({"size": [10, 10], "counts": largest * n})
+    strings = rle.column([largest * 70_000])
+    counts, status, _ = cpu.rle_counts(
+        *strings,
+        np.zeros(1, np.int64),
+        np.array([100], np.int32),
+        np.array([0, 1]),
+        np.array([100]),
+    )
+    assert status[0] != 0
+    assert counts.tolist() == [[0, 0]]

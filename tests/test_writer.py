@@ -17,6 +17,9 @@ from torch.nn import functional
 
 import refcocom_gpu as rc
 
+# The masks are small; a pool of threads that waits for cores costs far more than it saves.
+torch.set_num_threads(1)
+
 CASE = sample_case()
 DATASET = CASE.dataset
 N = len(CASE.masks)

@@ -104,6 +104,8 @@ def _diagnose(data: Any, start: int, stop: int, pixels: int) -> Any:
         before, last = last, value
         total += value
         n += 1
+        if value > pixels:
+            return LONG, total
     if total != pixels:
         return (SHORT if total < pixels else LONG), total
     return OK, 0
@@ -142,7 +144,8 @@ def parse_rows(
         if not bad and n == run_offsets[row + 1] - base:
             for k in range(n):
                 run = runs[np.uint64(k + _PAD)]
-                signs |= run
+                # Negative for a run below 0 or beyond the mask: then no total can wrap around to H·W.
+                signs |= run | (pixels[row] - run)
                 total += run
                 ends[np.uint64(base + k)] = total
         if bad or signs < 0 or total != pixels[row]:
@@ -238,11 +241,12 @@ def intersect_rows(
             )
             current = mask
         n, bad = _parse(data, offsets[row], offsets[row + 1], runs)
+        limit = pixels[mask]
         intersection, area, total, signs, rank_before = 0, 0, 0, 0, 0
         if not bad:
             for r in range(n):
                 run = runs[np.uint64(r + _PAD)]
-                signs |= run
+                signs |= run | (limit - run)
                 total += run
                 rank = _rank(words, before, low, high, total)
                 odd = -(r & 1)
