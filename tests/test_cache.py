@@ -80,7 +80,7 @@ def test_built_once_then_mapped(tmp_path):
     assert len(build) == 1
 
 
-def rebuilt(path: Path) -> None:
+def check_rebuilt(path: Path) -> None:
     """Whatever lies at `path` is refused, built again once, and then opened."""
     with pytest.raises(DamagedError):
         open_arrays(path, IDENTITY)
@@ -100,7 +100,7 @@ def test_every_byte_counts(path):
         with pytest.raises(DamagedError):
             open_arrays(path, IDENTITY)
     path.write_bytes(changed)
-    rebuilt(path)
+    check_rebuilt(path)
 
 
 @given(st.data())
@@ -116,7 +116,7 @@ def test_any_edit_is_found(tmp_path_factory, data):
     if edited == whole:
         assert_equal(open_arrays(path, IDENTITY), arrays())
     else:
-        rebuilt(path)
+        check_rebuilt(path)
 
 
 @given(st.binary(max_size=200))
@@ -128,7 +128,7 @@ def test_any_edit_is_found(tmp_path_factory, data):
 def test_foreign_files(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("foreign") / "runs.safetensors"
     path.write_bytes(content)
-    rebuilt(path)
+    check_rebuilt(path)
 
 
 @pytest.mark.parametrize("key", IDENTITY)
@@ -145,7 +145,7 @@ def test_a_safetensors_file_of_another_program(path):
     from safetensors.numpy import save_file
 
     save_file(arrays(), path, metadata={**IDENTITY, "xxh3_128": "0" * 32})
-    rebuilt(path)
+    check_rebuilt(path)
 
 
 def test_a_folder_in_its_place(tmp_path):
