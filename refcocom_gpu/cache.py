@@ -28,6 +28,7 @@ Arrays = dict[str, NDArray[Any]]
 _DTYPES: dict[str, np.dtype[Any]] = {
     "I32": np.dtype(np.int32),
     "I64": np.dtype(np.int64),
+    "U8": np.dtype(np.uint8),
     "U64": np.dtype(np.uint64),
 }
 
@@ -35,8 +36,13 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _BEFORE_HASH = b'{"__metadata__":{"xxh3_128":"'
 _HASH = slice(8 + len(_BEFORE_HASH), 8 + len(_BEFORE_HASH) + 32)
 
-# What this package makes below its cache folder: stores by fingerprint and layout, kernels by a hash of their source.
-_OURS = {"stores": re.compile(r"[0-9a-f]{32}-v\w+"), "numba": re.compile(r"[0-9a-f]{16}")}
+# What this package makes below its cache folder: stores by fingerprint and layout, records by a hash of the file they
+# were read from, kernels by a hash of their source.
+_OURS = {
+    "stores": re.compile(r"[0-9a-f]{32}-v\w+"),
+    "records": re.compile(r"[0-9a-f]{32}-v\w+"),
+    "numba": re.compile(r"[0-9a-f]{16}"),
+}
 
 
 class DamagedError(Exception):
@@ -53,6 +59,13 @@ def cache_dir() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     # A user without a home folder has no cache folder: what cannot be a folder is reported like one not writable.
     return Path(os.devnull if base.startswith("~") else base) / "refcocom_gpu"
+
+
+def cache_root(cache: bool | str | Path) -> Path | None:
+    """What a `cache` argument means: True the user's cache folder, a path another, False (None) nothing on disk."""
+    if cache is False:
+        return None
+    return cache_dir() if cache is True else Path(cache)
 
 
 def entries() -> list[Path]:
@@ -87,7 +100,7 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Arrays]) ->
         build: Makes the arrays.
 
     Returns:
-        Read-only arrays mapped from the file; the built ones, with a warning, where nothing can be written.
+        Read-only arrays, mapped from the file or as they were built; with a warning where nothing can be written.
     """
     with contextlib.suppress(DamagedError):
         return open_arrays(path, identity)
@@ -100,11 +113,11 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Arrays]) ->
                 return open_arrays(path, identity)
             for left_by_a_killed_writer in path.parent.glob(f"{path.stem}.*.tmp"):
                 left_by_a_killed_writer.unlink(missing_ok=True)
-            arrays = build()
+            arrays = read_only(build())
             write_arrays(path, arrays, identity)
-        return open_arrays(path, identity)
+        return arrays
     # filelock says NotImplementedError where the file system has no locks.
-    except (OSError, NotImplementedError, DamagedError) as error:
+    except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(
             f"refcocom: cannot keep {path} ({reason}); it is built anew each time. "

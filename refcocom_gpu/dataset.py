@@ -20,6 +20,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from refcocom_gpu import records
+from refcocom_gpu.columns import from_numpy, to_numpy
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.rle import Column
 from refcocom_gpu.sources import read_source
@@ -98,47 +99,65 @@ class Dataset:
     @cached_property
     def image_ids(self) -> Ints:
         """`images.image_id`, int64 [images]."""
-        return _ints(self.images["image_id"])
+        return to_numpy(self.images["image_id"])
 
     @cached_property
     def sample_ids(self) -> Ints:
         """`samples.sample_id`, int64 [M]."""
-        return _ints(self.samples["sample_id"])
+        return to_numpy(self.samples["sample_id"])
 
     @cached_property
     def sample_image(self) -> Ints:
         """`samples.image`, int64 [M]."""
-        return _ints(self.samples["image"])
+        return to_numpy(self.samples["image"])
 
     @cached_property
     def positions(self) -> Ints:
         """`samples.position`, int64 [M]."""
-        return _ints(self.samples["position"])
+        return to_numpy(self.samples["position"])
 
     @cached_property
     def heights(self) -> Ints:
         """`samples.height`, int64 [M], pixels."""
-        return _ints(self.samples["height"])
+        return to_numpy(self.samples["height"])
 
     @cached_property
     def widths(self) -> Ints:
         """`samples.width`, int64 [M], pixels."""
-        return _ints(self.samples["width"])
+        return to_numpy(self.samples["width"])
 
     @cached_property
     def example_sample(self) -> Ints:
         """`examples.sample`, int64 [N]."""
-        return _ints(self.examples["sample"])
+        return to_numpy(self.examples["sample"])
 
     @cached_property
     def example_sentence_idx(self) -> Ints:
         """`examples.sentence_idx`, int64 [N]."""
-        return _ints(self.examples["sentence_idx"])
+        return to_numpy(self.examples["sentence_idx"])
 
     @cached_property
     def first_example(self) -> Ints:
         """Where the examples of each sample begin, int64 [M + 1]; the last entry is N."""
         return np.searchsorted(self.example_sample, np.arange(self.n_samples + 1)).astype(np.int64)
+
+    @cached_property
+    def described(self) -> pa.Table:
+        """What a result says of each example: index, sample_id, …, height, width; N rows."""
+        # The masks' own column is not among them: repeated for each expression it would be a hundred megabytes.
+        names = ("sample_id", "image", "category", "supercategory", "height", "width")
+        samples = self.samples.select(names).take(from_numpy(self.example_sample))
+        return pa.table(
+            {
+                "index": from_numpy(np.arange(self.n_examples)),
+                "sample_id": samples["sample_id"],
+                "sentence_idx": self.examples["sentence_idx"],
+                "image_id": self.images["image_id"].take(samples["image"]),
+                "sentence": self.examples["sentence"],
+                **{name: samples[name] for name in ("category", "supercategory")},
+                **{name: samples[name].cast(pa.int32()) for name in ("height", "width")},
+            }
+        ).combine_chunks()
 
     @cached_property
     def counts(self) -> Column:
@@ -228,6 +247,7 @@ def load_dataset(
     revision: str | None = None,
     split: str = "validation",
     key: KeyKind = "sample_id",
+    cache: bool | str | Path = True,
 ) -> Dataset:
     """Load a referring-segmentation set; no image byte is read.
 
@@ -240,6 +260,8 @@ def load_dataset(
         split: Which split to take where the source has several.
         key: How predictions name an example: by sample id, which must then be unique, or by image
             id and position, for sets whose sample ids repeat.
+        cache: Where the columns of JSON lines are kept, so that they are parsed once: True for the
+            user's cache folder, a path for another, False to keep nothing on disk.
 
     Returns:
         The dataset, checked.
@@ -260,7 +282,7 @@ def load_dataset(
     """
     if key not in KEY_KINDS:
         raise UsageError(f"key={key!r} is none of {', '.join(KEY_KINDS)}")
-    columns, commit, compare = read_source(source, revision, split)
+    columns, commit, compare = read_source(source, revision, split, cache)
     dataset = _check(columns, key, str(source), commit, split)
     difference = dataset.published_difference()
     if compare and difference:
@@ -277,14 +299,14 @@ def _check(
             f"{source}: {images.num_rows:,} images, {samples.num_rows:,} samples, no sentence to score"
         )
     image_ids, sample_ids, image = (
-        _ints(c) for c in (images["image_id"], samples["sample_id"], samples["image"])
+        to_numpy(c) for c in (images["image_id"], samples["sample_id"], samples["image"])
     )
     if key == "sample_id":
         hint = "; if ids are per image, pass dataset.key=image_position"
         _refuse_duplicates(sample_ids, f"{source}: sample id", hint)
     else:
         _refuse_duplicates(image_ids, f"{source}: image_id", "")
-    heights, widths = _ints(samples["height"]), _ints(samples["width"])
+    heights, widths = to_numpy(samples["height"]), to_numpy(samples["width"])
     empty = (heights < 1) | (widths < 1)
     if empty.any():
         row = int(empty.argmax())
@@ -292,7 +314,7 @@ def _check(
         raise DatasetError(
             f"{source}: sample {sample_ids[row]}: mask.size {size} is not two positive integers"
         )
-    meta = [_ints(images[name].fill_null(0))[image] for name in ("meta_height", "meta_width")]
+    meta = [to_numpy(images[name])[image] for name in ("meta_height", "meta_width")]
     differ = ((meta[0] != 0) & (meta[0] != heights)) | ((meta[1] != 0) & (meta[1] != widths))
     if differ.any():
         row = int(differ.argmax())
@@ -305,7 +327,7 @@ def _check(
             stacklevel=3,
         )
     first = np.searchsorted(image, np.arange(images.num_rows))
-    position = pa.array(np.arange(samples.num_rows) - first[image], pa.int64())
+    position = from_numpy(np.arange(samples.num_rows) - first[image])
     samples = samples.add_column(2, "position", position)
     images = images.select(["image_id", "file_name"])
     fingerprint = _fingerprint(images, samples, examples)
@@ -341,7 +363,7 @@ def _canonical(column: pa.ChunkedArray) -> Iterator[Any]:
     """The row count and the values; of strings, the offsets from 0 and the bytes."""
     yield len(column).to_bytes(8, "little")
     if pa.types.is_int64(column.type):
-        yield _ints(column).astype("<i8", copy=False)
+        yield to_numpy(column).astype("<i8", copy=False)
         return
     array = column.cast(pa.large_binary()).combine_chunks()
     _, offsets, data = array.buffers()
@@ -349,12 +371,6 @@ def _canonical(column: pa.ChunkedArray) -> Iterator[Any]:
     yield (bounds - bounds[0]).astype("<i8", copy=False)
     if data is not None:
         yield memoryview(data)[bounds[0] : bounds[-1]]
-
-
-def _ints(column: pa.ChunkedArray) -> Ints:
-    # combine_chunks copies nothing where there is one chunk, as in all that `records` hands over.
-    found: Ints = column.combine_chunks().to_numpy(zero_copy_only=False)
-    return found
 
 
 def _rows(order: Ints, ordered: Ints, wanted: Ints) -> Ints:

@@ -107,8 +107,9 @@ def mean_by(values: Floats, groups: Sequence[Any] | NDArray[Any]) -> dict[Any, f
     labels, member = np.unique(np.asarray(groups), return_inverse=True)
     order = np.argsort(member, kind="stable")
     bounds = np.searchsorted(member[order], np.arange(len(labels) + 1))
-    ordered = values[order]
+    # Python's own floats: groups are often of two or three, where an array costs more than its sum.
+    ordered, bounds = values[order].tolist(), bounds.tolist()
     return {
-        label: mean(ordered[a:b])
+        label: math.fsum(ordered[a:b]) / (b - a)
         for label, a, b in zip(labels.tolist(), bounds[:-1], bounds[1:], strict=True)
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from refcocom_gpu.columns import from_numpy, to_numpy
 from refcocom_gpu.errors import SHOWN, DatasetError, RLEError
 from refcocom_gpu.rle import check_counts
 
@@ -31,7 +31,7 @@ class Columns(NamedTuple):
 
     Attributes:
         images: `image_id` int64, `file_name` string, `meta_height` int64 and `meta_width` int64
-            (null: not stated).
+            (0: not stated).
         samples: `sample_id` int64, `image` int64 (row of `images`), `category` string,
             `supercategory` string, `height` int64, `width` int64, `counts` large_binary.
         examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string.
@@ -180,22 +180,24 @@ def _from_batch(batch: pa.RecordBatch, where: str, first: int) -> Columns:
             image_id,
             _text(records.get("file_name"), batch.num_rows),
             *(
-                meta[k].cast(pa.int64()) if k in meta else pa.nulls(batch.num_rows, pa.int64())
+                meta[k].cast(pa.int64()).fill_null(0)
+                if k in meta
+                else from_numpy(np.zeros(batch.num_rows, np.int64))
                 for k in _META_SIZE
             ),
         ),
         _samples(
             sample_id,
-            pa.array(image, pa.int64()),
+            from_numpy(image),
             _text(samples.get("category"), n),
             _text(samples.get("supercategory"), n),
-            size.take(pa.array(np.arange(0, 2 * n, 2))),
-            size.take(pa.array(np.arange(1, 2 * n, 2))),
+            size.take(from_numpy(np.arange(0, 2 * n, 2))),
+            size.take(from_numpy(np.arange(1, 2 * n, 2))),
             counts.cast(pa.large_binary()),
         ),
         _examples(
-            pa.array(owner, pa.int64()),
-            pa.array(np.arange(len(owner)) - starts[owner], pa.int64()),
+            from_numpy(owner),
+            from_numpy(np.arange(len(owner)) - starts[owner]),
             sentences,
         ),
     )
@@ -262,7 +264,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _lengths(lists: pa.Array) -> Any:
-    return pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return to_numpy(pc.list_value_length(lists).fill_null(0)).astype(np.int64)
 
 
 def _text(column: pa.Array | None, length: int) -> pa.Array:
@@ -317,12 +319,13 @@ class _Record(msgspec.Struct):
     image_meta: _Meta | None = None
 
 
-def from_jsonl(path: Path) -> Columns:
-    """Flatten image records held by a file of JSON lines.
+def from_jsonl(text: bytes, where: str) -> Columns:
+    """Flatten image records held by JSON lines.
 
     Args:
-        path: One image record per line, in either shape; empty lines are skipped, unknown fields
+        text: One image record per line, in either shape; empty lines are skipped, unknown fields
             ignored.
+        where: What to call the file in an error message.
 
     Returns:
         The flat columns.
@@ -332,12 +335,12 @@ def from_jsonl(path: Path) -> Columns:
             shown, all counted.
     """
     decode = msgspec.json.Decoder(_Record, strict=False).decode
-    lines = enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines(), start=1)
+    lines = enumerate(text.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1)
     return _from_structs(
-        ((f"{path}:{number}", line) for number, line in lines if line.strip()),
+        ((f"{where}:{number}", line) for number, line in lines if line.strip()),
         decode,
         lambda line: msgspec.json.decode(line),
-        str(path),
+        where,
     )
 
 
@@ -396,7 +399,7 @@ def _from_structs(items: Iterable[tuple[str, Any]], decode: Any, raw: Any, where
                 *sample.mask.size,
                 runs.encode() if isinstance(runs, str) else _compress(runs),
             ))  # fmt: skip
-        images.append((image_id, record.file_name or "", meta.height, meta.width))
+        images.append((image_id, record.file_name or "", meta.height or 0, meta.width or 0))
     if problems:
         more = f"\n  … and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
         shown = "\n  ".join(problems[:SHOWN])

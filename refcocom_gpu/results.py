@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
 from refcocom_gpu import metrics
+from refcocom_gpu.columns import to_numpy
 from refcocom_gpu.conventions import CONVENTIONS, get_convention
 from refcocom_gpu.errors import ResultsError, UsageError
 
@@ -65,7 +67,7 @@ class Result:
     precision_strict: bool = False
 
     def _ints(self, name: str) -> NDArray[np.int64]:
-        return self.per_example.column(name).to_numpy()  # type: ignore[no-any-return]
+        return to_numpy(self.per_example.column(name))
 
     @cached_property
     def iou(self) -> NDArray[np.float64]:
@@ -100,7 +102,10 @@ class Result:
     @cached_property
     def miou_by_category(self) -> dict[str, float]:
         """Mean IoU over the examples of each category."""
-        return metrics.mean_by(self.iou, self.per_example.column("category").to_pylist())
+        coded = self.per_example.column("category").combine_chunks().dictionary_encode()
+        labels = coded.dictionary.to_pylist()
+        by_code = metrics.mean_by(self.iou, to_numpy(coded.indices))
+        return dict(sorted((labels[code], score) for code, score in by_code.items()))
 
     @cached_property
     def miou_per_instance(self) -> float:
@@ -128,7 +133,8 @@ class Result:
         return self._n(EMPTY)
 
     def _n(self, status: str) -> int:
-        return sum(value == status for value in self.per_example.column("status").to_pylist())
+        counted = pc.value_counts(self.per_example.column("status")).to_pylist()
+        return sum(entry["counts"] for entry in counted if entry["values"] == status)
 
     def summary(self) -> dict[str, Any]:
         """Every score and what it is a score of, ready for JSON."""
@@ -256,4 +262,4 @@ def _hash(path: Path) -> str:
 
 def _sample_rows(table: pa.Table) -> NDArray[np.int64]:
     """[N] a number per sample: examples of a sample are consecutive and `sentence_idx` counts up within it."""
-    return np.cumsum(table.column("sentence_idx").to_numpy() == 0)
+    return np.cumsum(to_numpy(table.column("sentence_idx")) == 0)

@@ -6,11 +6,11 @@ read once; if there is any, nothing is scored.
 
 from __future__ import annotations
 
+import functools
 import platform
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from refcocom_gpu import sample
+from refcocom_gpu.columns import from_numpy
 from refcocom_gpu.conventions import get_convention
 from refcocom_gpu.counters import Counter
 from refcocom_gpu.errors import Problems, UsageError
@@ -114,7 +114,7 @@ def score(
         "predictions": about,
         "options": {"missing": missing, "values": values, "letterbox": letterbox, "resize": resize},
         "device": store.device,
-        "versions": _versions(),
+        "versions": dict(_versions()),
         "wall_seconds": round(time.perf_counter() - start, 6),
     }
     table = _per_example(store, counts, absent)
@@ -127,6 +127,8 @@ def _open(
     """The batches, the keys, and what the summary says of the predictions."""
     named = isinstance(predictions, str) and predictions in SAMPLE_PREDICTIONS
     if named and not Path(predictions).exists():
+        from refcocom_gpu import sample
+
         keys = Keys(store.dataset, problems)
         rows = sample.make_predictions(sample.make_records(), SAMPLE_PREDICTIONS[predictions])  # type: ignore[arg-type]
         return _built_in(rows, keys, options, problems), keys, {"source": predictions}
@@ -164,31 +166,27 @@ def _built_in(
     yield from read_lines([lines], "sample", keys, options, problems)
 
 
+_STATUS = pa.StringArray.from_buffers(
+    3,
+    pa.py_buffer(np.cumsum([0, *map(len, (SCORED, EMPTY, MISSING))]).astype(np.int32)),
+    pa.py_buffer("".join((SCORED, EMPTY, MISSING)).encode()),
+)
+
+
 def _per_example(
     store: MaskStore, counts: NDArray[np.int64], absent: NDArray[np.int64]
 ) -> pa.Table:
-    dataset = store.dataset
-    sample_row = store.example_sample
-    samples = dataset.samples.take(pa.array(sample_row))
     status = np.where(counts[:, 1] > 0, 0, 1)
     status[absent] = 2
-    columns = {
-        "index": np.arange(len(store)),
-        "sample_id": samples.column("sample_id"),
-        "sentence_idx": dataset.example_sentence_idx,
-        "image_id": dataset.image_ids[dataset.sample_image[sample_row]],
-        "sentence": dataset.examples.column("sentence"),
-        "category": samples.column("category"),
-        "supercategory": samples.column("supercategory"),
-        "height": store.heights[sample_row].astype(np.int32),
-        "width": store.widths[sample_row].astype(np.int32),
-        "intersection": counts[:, 0],
-        "pred_area": counts[:, 1],
-        "target_area": store.areas[sample_row],
-        "status": pa.array([SCORED, EMPTY, MISSING]).take(pa.array(status)),
-    }
-    # A plain cast gives each column its declared type; contiguous columns make the result cheap to read.
-    return pa.table(columns).cast(SCHEMA).combine_chunks().replace_schema_metadata(SCHEMA.metadata)
+    table = store.dataset.described
+    for name, column in (
+        ("intersection", from_numpy(counts[:, 0])),
+        ("pred_area", from_numpy(counts[:, 1])),
+        ("target_area", from_numpy(store.areas[store.example_sample])),
+        ("status", _STATUS.take(from_numpy(status))),
+    ):
+        table = table.append_column(name, column)
+    return table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
 
 
 def _hash_files(paths: Iterable[Path]) -> str:
@@ -219,7 +217,10 @@ def _about_dataset(store: MaskStore) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"python": platform.python_version()}
     for name in ("refcocom-gpu", "numpy", "numba", "torch", "pyarrow"):
         try:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu import rle
-from refcocom_gpu.cache import Arrays, cache_dir, cached, read_only
+from refcocom_gpu.cache import Arrays, cache_root, cached, read_only
 from refcocom_gpu.errors import SHOWN, DatasetError
 
 if TYPE_CHECKING:
@@ -100,10 +100,8 @@ class MaskStore:
         >>> len(store) == store.dataset.n_examples
         True
         """
-        folder = None
-        if cache is not False:
-            root = cache_dir() if cache is True else Path(cache)
-            folder = root / "stores" / f"{dataset.fingerprint}-v{LAYOUT_VERSION}"
+        root = cache_root(cache)
+        folder = root and root / "stores" / f"{dataset.fingerprint}-v{LAYOUT_VERSION}"
         arrays = _cached(folder, "runs", dataset, lambda: _parse(dataset, threads))
         return cls(dataset, arrays, folder, threads, "cpu")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from refcocom_gpu import rle
+from refcocom_gpu.columns import filled, from_numpy, to_numpy
 from refcocom_gpu.errors import Problems, RLEError
 from refcocom_gpu.predictions.batches import Batches, ReadOptions
 from refcocom_gpu.predictions.header import SCHEMA, check_fields
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.rle_batches import finish_batch
 
-BATCH_ROWS = 8192
-"""Rows read at a time: a few megabytes of strings."""
+BATCH_ROWS = 2048
+"""Rows read at a time: a few megabytes of strings, few enough that reading and counting overlap."""
 
 
 def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -31,6 +34,15 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
         return
     with file:
         yield from _read(file, str(path), keys, problems)
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches, the next one decompressed while the last is counted."""
+    with ThreadPoolExecutor(1, thread_name_prefix="refcocom-read") as reader:
+        pending = reader.submit(next, batches, None)
+        while (batch := pending.result()) is not None:
+            pending = reader.submit(next, batches, None)
+            yield batch
 
 
 def _read(file: pq.ParquetFile, path: str, keys: Keys, problems: Problems) -> Batches:
@@ -69,7 +81,10 @@ def _read(file: pq.ParquetFile, path: str, keys: Keys, problems: Problems) -> Ba
     try:
         for group in groups:
             only = None if group is None else [group]
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=only, columns=wanted):
+            batches = file.iter_batches(
+                BATCH_ROWS, row_groups=only, columns=wanted, use_threads=False
+            )
+            for batch in _ahead(batches):
                 yield _batch(batch, first_row, path, keys, problems)
                 first_row += len(batch)
     except (pa.ArrowException, OSError) as error:
@@ -114,7 +129,7 @@ def _batch(batch: pa.RecordBatch, first_row: int, path: str, keys: Keys, problem
     # flatten() hands the nulls of the struct down to its fields, field() does not.
     names = [masks.type.field(k).name for k in range(masks.type.num_fields)]
     fields = dict(zip(names, masks.flatten(), strict=True))
-    null = _numpy(masks.is_null())
+    null = to_numpy(masks.is_null())
     no_key, columns = _keys([batch.column(name) for name in keys.fields], keys.fields)
     sizes, no_size = _sizes(fields["size"])
     strings, no_mask = _strings(fields["counts"])
@@ -147,28 +162,24 @@ def _keys(
     found = []
     key = " and ".join(names)
     for name, column in zip(names, columns, strict=True):
-        for row in np.flatnonzero(_numpy(column.is_null())).tolist():
+        for row in np.flatnonzero(to_numpy(column.is_null())).tolist():
             bad.setdefault(row, f"{name} is null; a key is {key}")
-        column = pc.fill_null(column, pa.scalar(0, column.type))
+        column = filled(column, 0)
         if column.type == pa.uint64():
             beyond = pc.greater(column, pa.scalar(2**63 - 1, pa.uint64()))
-            for row in np.flatnonzero(_numpy(beyond)).tolist():
+            for row in np.flatnonzero(to_numpy(beyond)).tolist():
                 bad.setdefault(row, f"{name} is {column[row]}; ids are below 2**63")
             column = pc.if_else(beyond, pa.scalar(0, pa.uint64()), column)
-        found.append(_numpy(column.cast(pa.int64())))
+        found.append(to_numpy(column.cast(pa.int64())))
     return bad, found
-
-
-def _numpy(array: pa.Array) -> NDArray[Any]:
-    return array.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
 def _sizes(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """[B, 2] sizes, and which rows have none."""
     n = len(column)
-    lengths = _numpy(pc.fill_null(pc.list_value_length(column), 0))
+    lengths = to_numpy(filled(pc.list_value_length(column), 0))
     values = column.flatten()
-    flat = _numpy(pc.fill_null(values.cast(pa.float64(), safe=False), float("nan")))
+    flat = to_numpy(filled(values.cast(pa.float64(), safe=False), float("nan")))
     sizes = np.full((n, 2), -1, np.int64)
     two = np.flatnonzero(lengths == 2)
     starts = np.cumsum(lengths) - lengths
@@ -189,7 +200,7 @@ def _strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
         kind = column.type
     if _is_list(kind):
         return _list_strings(column)
-    bad = dict.fromkeys(np.flatnonzero(_numpy(column.is_null())).tolist(), "counts is null")
+    bad = dict.fromkeys(np.flatnonzero(to_numpy(column.is_null())).tolist(), "counts is null")
     column = column.cast(pa.large_binary())
     _, offset_buffer, data_buffer = column.buffers()
     offsets = np.frombuffer(offset_buffer, np.int64)[
@@ -198,7 +209,7 @@ def _strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
     data = np.frombuffer(data_buffer or b"", np.uint8)
     if bad:
         # A null slot may hold any bytes; filling gives it none.
-        return _strings(pc.fill_null(column, b""))[0], bad
+        return _strings(filled(column, b""))[0], bad
     # Rebased, so that a slice does not drag its parent's buffer along.
     return rle.Column(data[offsets[0] : offsets[-1]], offsets - offsets[0]), bad
 
@@ -220,13 +231,13 @@ def _differing_sentences(column: pa.Array, index: NDArray[np.int64], keys: Keys)
     known = np.flatnonzero(index >= 0)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    given = column.cast(pa.large_string()).take(pa.array(known))
+    given = column.cast(pa.large_string()).take(from_numpy(known))
     truth = (
         keys.dataset.examples.column("sentence")
-        .take(pa.array(index[known]))
+        .take(from_numpy(index[known]))
         .cast(pa.large_string())
     )
-    equal = _numpy(pc.fill_null(pc.equal(pa.chunked_array([given]), truth), True))
+    equal = to_numpy(filled(pc.equal(pa.chunked_array([given]), truth), True))
     result: list[Any] = [None] * len(index)
     for k in np.flatnonzero(~equal).tolist():
         result[int(known[k])] = given[k].as_py()

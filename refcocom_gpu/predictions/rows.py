@@ -26,8 +26,8 @@ from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.polygons import rasterise
 from refcocom_gpu.predictions.rle_batches import finish_batch
 
-BLOCK_BYTES = 2**22
-"""Bytes of JSONL decoded at a time: enough to hide the call, small beside the interpreter."""
+BLOCK_BYTES = 2**20
+"""Bytes of JSONL decoded at a time: enough to hide the call; some six times as much is held meanwhile."""
 
 
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
