@@ -293,13 +293,17 @@ def _boundary_rows(
         reach += step
     # The windows begin at their pixel; the square is centred on it, so the result moves by `distance` both ways.
     words, bits = distance >> 6, np.uint64(distance & 63)
+    back = _U63 - bits
     for y in range(distance, tall):
         source = (y - distance) * n
-        for k in range(words, n - 1):
-            moved = here[np.uint64(source + k - words)] << bits
-            if bits and k > words:
-                moved |= here[np.uint64(source + k - words - 1)] >> (np.uint64(64) - bits)
-            rows[np.uint64((y0 + y) * stride + word0 + k)] &= ~moved
+        at = (y0 + y) * stride + word0
+        moved = here[source : source + n - 1 - words]
+        eroded = rows[at + words : at + n - 1]
+        if words < n - 1:
+            eroded[0] &= ~(moved[0] << bits)
+        for k in range(1, len(eroded)):
+            # Shifted twice, because a shift by 64 is none.
+            eroded[k] &= ~((moved[k] << bits) | ((moved[k - 1] >> back) >> _U1))
 
 
 @jit("in u8, in i8, in i8, in i8, in i8, i8, i8, i8, out u8, out i8 -> void")
@@ -341,10 +345,13 @@ def _count_boundary(
     for y in range(box[0], box[1]):
         for k in range(box[2], box[3]):
             bits = rows[np.uint64(y * stride + k)]
-            if bits:
-                n = min(64, width - 64 * k)
-                area += popcount(bits)
-                intersection += popcount(bits & _bits_at(truth, truth_at + y * width + 64 * k, n))
+            at = truth_at + y * width + 64 * k
+            shift = np.uint64(at & 63)
+            # Without a branch: what is read beyond the row, or twice at the very end, meets bits that are 0.
+            low = truth[np.uint64(at >> 6)] >> shift
+            high = truth[np.uint64(min((at >> 6) + 1, len(truth) - 1))] << (_U63 - shift)
+            area += popcount(bits)
+            intersection += popcount(bits & (low | (high << _U1)))
     return intersection, area
 
 
