@@ -10,7 +10,9 @@ from refcocom_gpu.cache import cache_dir
 
 # The first call of a kernel compiles it, which says nothing about the property under test.
 settings.register_profile("default", deadline=None)
-settings.load_profile("default")
+# `make fuzz`: minutes of examples instead of seconds.
+settings.register_profile("fuzz", deadline=None, max_examples=3_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(scope="session", autouse=True)

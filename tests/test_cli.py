@@ -365,6 +365,13 @@ def test_what_is_imported(folder):
     assert modules_after(code, *heavy) == "[]"
     code = "from refcocom_gpu.cli import main\nassert main(['score', 'dataset=sample', 'p.jsonl', 'device=cpu']) == 0"
     assert modules_after(code, "torch", "datasets", "PIL", "huggingface_hub") == "[]"
+    # Once its columns are kept, a local file needs no pandas either, which pyarrow imports when it may.
+    records = folder / "set.jsonl"
+    records.write_text("\n".join(map(json.dumps, make_records())))
+    words = ["score", f"dataset.path={records}", "p.jsonl", "device=cpu"]
+    code = f"from refcocom_gpu.cli import main\nassert main({words!r}) == 0"
+    assert "pandas" in modules_after(code, "pandas")
+    assert modules_after(code, "torch", "datasets", "pandas") == "[]"
 
 
 def test_every_public_name_is_there():
