@@ -230,6 +230,20 @@ def test_logits_of_any_size(h, w, height, width, seed):
     assert found.counts[0].tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("units", [1, 3, 2**10, 2**24])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_logits_whose_products_round_to_nothing(units, sign):
+    """Below the smallest normal number a share of the magnitude bounds no rounding: half of 2⁻¹⁴⁹ is 0."""
+    values = np.full((8, 80), sign * units * 2.0**-149, np.float32)
+    target = np.ones((4, 40), bool)
+    words, offsets = packed([target])
+    found = cpu.logit_counts(
+        values[None], np.zeros(1, np.int64), np.array([4]), np.array([40]), words, offsets
+    )
+    expected = reference.logit_counts(torch.from_numpy(values), torch.from_numpy(target))
+    assert found.counts[0].tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("place", [(0, 0), (40, 69), (20, 64), (13, 3)])

@@ -43,6 +43,9 @@ MARGIN = np.float32(2.0**-20)
 Two products, a sum, two products and a sum round by less than 4 · 2⁻²⁴ of the largest term, and two weights sum to 1
 within 2⁻²⁴; 2⁻²⁰ leaves a factor of three."""
 
+SUBNORMAL_MARGIN = np.float32(2.0**-126)
+"""A product below the smallest normal number is rounded by an amount, not by a share: by up to 2⁻¹⁵⁰."""
+
 DENSE_SHARE = 6
 """A band is interpolated whole when more than one cell in this many is mixed (measured on noise of rising share)."""
 
@@ -116,7 +119,7 @@ def _classify(
     else:
         # Too large by up to 2⁻¹⁴ for a subnormal: the margin only grows.
         top = as_float(np.int32((largest << 13) + (112 << 23)))
-    margin = max(top, abs(threshold)) * MARGIN
+    margin = max(top, abs(threshold)) * MARGIN + SUBNORMAL_MARGIN
     high = _key(threshold + margin, kind)
     low = _key(threshold - margin, kind)
     base = slot * n_words
