@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,6 +141,28 @@ def resized(height: int, width: int, side: int) -> tuple[int, int]:
     scale = side / max(height, width)
     # At least one pixel, so that a sliver of an image still has logits.
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def valid_regions(
+    heights: NDArray[np.int64],
+    widths: NDArray[np.int64],
+    options: ReadOptions,
+    cells: Sequence[int],
+) -> NDArray[np.float64] | None:
+    """`valid_cells` of a batch, [B, 2] float64; None where logits are not letterboxed.
+
+    Args:
+        heights: [B] H of the images.
+        widths: [B] W.
+        options: `letterbox` is the side of the padded square.
+        cells: h, w of the logits.
+    """
+    side = options.letterbox
+    if side is None:
+        return None
+    h, w = cells
+    sizes = zip(heights.tolist(), widths.tolist(), strict=True)
+    return np.array([valid_cells(height, width, side, (h, w)) for height, width in sizes])
 
 
 def valid_cells(height: int, width: int, side: int, cells: tuple[int, int]) -> tuple[float, float]:

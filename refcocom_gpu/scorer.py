@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.columns import from_numpy
 from refcocom_gpu.conventions import get_convention
-from refcocom_gpu.counters import Counter
+from refcocom_gpu.counters import counter_for
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions import Keys, ReadOptions, expand_paths, read_predictions
 from refcocom_gpu.predictions.batches import Batches
@@ -88,12 +88,12 @@ def score(
     options = ReadOptions(values, letterbox, resize, polygons, batch_size)
     problems = Problems()
     batches, keys, about = _open(predictions, store, options, problems)
-    counter = Counter(store, options, problems, threads)
-    counts = np.zeros((len(store), 2), np.int64)
+    counter = counter_for(store, options, problems, threads)
     for batch in batches:
-        counts[batch.index] = counter.count(batch)
+        counter.add(batch)
         if progress is not None:
             progress(len(batch.index))
+    counts = counter.finish()
     absent = keys.missing()
     if missing == "error":
         for index in absent.tolist():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from refcocom_gpu.errors import SHOWN, DatasetError
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset import Dataset
+    from refcocom_gpu.device_store import DeviceStore
 
 LAYOUT_VERSION = "1"
 """Changes whenever the arrays below mean something else; an old cache is then built anew beside the new one."""
@@ -34,12 +35,16 @@ class Packed(NamedTuple):
     """Packed bits of the masks that some rows need.
 
     Attributes:
+        shard: Its number.
+        first: The store's first mask in it.
         rows: [K] positions in the samples asked for.
         sample: [K] the mask of each row, counted from the start of this shard.
         words: [P] uint64 packed bits.
         word_offsets: [m + 1] where each mask of the shard begins.
     """
 
+    shard: int
+    first: int
     rows: NDArray[np.int64]
     sample: NDArray[np.int64]
     words: NDArray[np.uint64]
@@ -79,7 +84,7 @@ class MaskStore:
         self.folder = folder
         self._threads = threads
         self._bits: dict[int, NDArray[np.uint64]] = {}
-        self._on_device: dict[tuple[str, int], Any] = {}
+        self._tensors: dict[str, DeviceStore] = {}
 
     @classmethod
     def build(
@@ -145,17 +150,14 @@ class MaskStore:
         ends = self.ends[self.run_offsets[sample] : self.run_offsets[sample + 1]]
         return rle.decode_ends(ends, int(self.heights[sample]), int(self.widths[sample]))
 
-    def on_device(self, words: NDArray[np.uint64], device: Any) -> Any:
-        """Packed words as an int64 tensor on a device, moved there once per store and shard."""
+    def tensors(self) -> DeviceStore:
+        """The arrays as tensors on the store's device, one set for all stores that `to` made of this one."""
         import torch
 
-        key = (str(device), words.__array_interface__["data"][0])
-        if key not in self._on_device:
-            # torch has no operations on uint64; the bits are the same. The copy is because a mapped file is read-only.
-            tensor = torch.from_numpy(words.view(np.int64).copy()).to(device)
-            # The words are kept too: another array at the address of freed ones would be taken for them.
-            self._on_device[key] = words, tensor
-        return self._on_device[key][1]
+        from refcocom_gpu.device_store import DeviceStore
+
+        device = torch.device(self.device)
+        return self._tensors.setdefault(str(device), DeviceStore(self, device))
 
     def packed(self, samples: NDArray[np.int64]) -> Iterator[Packed]:
         """Packed bits for some samples, a shard at a time.
@@ -171,6 +173,8 @@ class MaskStore:
             rows = np.flatnonzero(shard_of == shard)
             first, last = self._shard_bounds[shard : shard + 2]
             yield Packed(
+                int(shard),
+                int(first),
                 rows,
                 samples[rows] - first,
                 self._words(int(shard)),

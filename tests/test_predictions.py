@@ -47,16 +47,16 @@ def with_sentences(case: Case) -> list[dict]:
 
 
 def on_torch(found: Case) -> Case:
-    """The same predictions, counted by the naive torch definitions."""
+    """The same predictions, counted as on a device: staged, by the torch operators, read back at the end."""
     store = copy.copy(found.store)
     # Any name but `cpu` takes the way of a device; torch reads this one as the CPU.
     store.device = "cpu:0"
     return Case(store, found.masks, found.expected)
 
 
-@pytest.fixture(params=["real", "sample on torch"])
+@pytest.fixture(params=["real", "sample as on a device"])
 def case(request) -> Case:
-    """Every format by Numba on real masks, and by torch on small ones."""
+    """Every format on the host with real masks, and as on a device with small ones."""
     return few_real_case() if request.param == "real" else on_torch(sample_case())
 
 

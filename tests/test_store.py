@@ -288,12 +288,18 @@ def test_cuda_says_why_it_is_not_there(monkeypatch):
         resolve_device("cuda:2")
 
 
-def test_words_on_a_device_are_shared(sample):
+def test_tensors_of_a_device_are_shared(sample):
     store = rc.MaskStore.build(sample, cache=False)
     (packed,) = store.packed(np.array([0, 5]))
-    first = store.on_device(packed.words, "cpu")
-    assert first.numpy().tobytes() == packed.words.tobytes()
-    assert store.to("cpu").on_device(packed.words, "cpu") is first
+    words, offsets = store.tensors().shard(packed)
+    assert words.numpy().tobytes() == packed.words.tobytes()
+    assert offsets.tolist() == packed.word_offsets.tolist()
+    again = store.to("cpu").tensors()
+    assert again.shard(packed)[0] is words
+    assert again.ends is store.tensors().ends
+    for sample_row, area in enumerate(store.areas):
+        last = store.run_offsets[sample_row + 1] - 1
+        assert again.ranks[last] == area
 
 
 def test_repr_and_length(sample):

@@ -30,6 +30,11 @@ class RLEBatch:
     strings: Column
     where: Where
 
+    def take(self, rows: NDArray[np.int64]) -> RLEBatch:
+        """Some of the rows."""
+        where = self.where
+        return RLEBatch(self.index[rows], self.strings.take(rows), lambda k: where(int(rows[k])))
+
 
 @dataclass(frozen=True, slots=True)
 class ArrayBatch:
@@ -44,6 +49,12 @@ class ArrayBatch:
     index: NDArray[np.int64]
     arrays: list[Any]
     where: Where
+
+    def take(self, rows: NDArray[np.int64]) -> ArrayBatch:
+        """Some of the rows."""
+        where = self.where
+        arrays = [self.arrays[row] for row in rows]
+        return ArrayBatch(self.index[rows], arrays, lambda k: where(int(rows[k])))
 
 
 Batch = RLEBatch | ArrayBatch

@@ -49,7 +49,7 @@ def finish_batch(
     kept = np.flatnonzero(good)
     if len(kept) == len(index):
         return RLEBatch(index, strings, where)
-    return RLEBatch(index[kept], strings.take(kept), lambda row: where(int(kept[row])))
+    return RLEBatch(index, strings, where).take(kept)
 
 
 def _fill_empty(

@@ -1,0 +1,436 @@
+"""The ops as torch custom operators, `torch.ops.refcocom.*`: tensors in, integer counts out, on the tensors' device.
+
+The only place that chooses a device: tensors in host memory go to Numba (`cpu/`), CUDA tensors to Triton (`cuda/`),
+both imported at the first call. Registered operators work under `torch.compile(fullgraph=True)`, autocast and
+inference mode, which see them as opaque; none waits for the device but those whose result has as many rows as there
+are runs.
+
+Letters: `B` predictions, `H` × `W` pixels, `h` × `w` logit cells, `M` stored masks, `P` words of 64 bits held in int64
+(torch has no operations on uint64), `R` runs, `D` characters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from refcocom_kernels import cpu, rle_status
+
+
+def _words(words: Tensor) -> NDArray[Any]:
+    """Packed words as NumPy knows them."""
+    return words.contiguous().numpy().view("uint64")
+
+
+def _bytes(masks: Tensor) -> NDArray[Any]:
+    """[B, H, W] bool or uint8 as contiguous bytes."""
+    if masks.dtype not in (torch.bool, torch.uint8):
+        raise TypeError(f"masks are bool or uint8, not {masks.dtype}")
+    return masks.contiguous().view(torch.uint8).numpy()
+
+
+def _floats(logits: Tensor) -> NDArray[Any]:
+    """[B, h, w] of a float type as the CPU kernels read it: bfloat16 by its bits."""
+    logits = logits.detach().contiguous()
+    if logits.dtype == torch.bfloat16:
+        return logits.view(torch.uint16).numpy()
+    if logits.dtype not in (torch.float32, torch.float16):
+        raise TypeError(f"logits are float32, float16 or bfloat16, not {logits.dtype}")
+    return logits.numpy()
+
+
+def _counts_like(rows: Tensor) -> Tensor:
+    return rows.new_empty((len(rows), 2), dtype=torch.int64)
+
+
+# Dense masks --------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("refcocom::mask_counts", mutates_args=(), device_types="cpu")
+def mask_counts(masks: Tensor, sample: Tensor, words: Tensor, word_offsets: Tensor) -> Tensor:
+    """Count dense masks of one size against packed stored masks.
+
+    Args:
+        masks: [B, H, W] bool or uint8; what is not 0 is set.
+        sample: [B] int64 the stored mask each is scored against, of the same size.
+        words: [P] int64 packed bits of the stored masks, row-major, low bit first.
+        word_offsets: [M + 1] int64 where a stored mask's words begin.
+
+    Returns:
+        [B, 2] int64 intersection and predicted area.
+
+    >>> words, word_offsets = torch.tensor([0b0110]), torch.tensor([0, 1])
+    >>> mask_counts(torch.tensor([[[1, 7], [0, 0]]], dtype=torch.uint8), torch.tensor([0]), words, word_offsets)
+    tensor([[1, 2]])
+    """
+    pixels = _bytes(masks).reshape(len(masks), -1)
+    counts = cpu.mask_counts(pixels, sample.numpy(), _words(words), word_offsets.numpy())
+    return torch.from_numpy(counts)
+
+
+@mask_counts.register_kernel("cuda")
+def _(masks: Tensor, sample: Tensor, words: Tensor, word_offsets: Tensor) -> Tensor:
+    from refcocom_kernels.cuda import masks as cuda
+
+    return cuda.mask_counts(masks, sample, words, word_offsets)
+
+
+@mask_counts.register_fake
+def _(masks: Tensor, sample: Tensor, words: Tensor, word_offsets: Tensor) -> Tensor:
+    return _counts_like(masks)
+
+
+@torch.library.custom_op("refcocom::mask_boundary_counts", mutates_args=(), device_types="cpu")
+def mask_boundary_counts(
+    masks: Tensor, sample: Tensor, boundaries: Tensor, word_offsets: Tensor, distances: Tensor
+) -> Tensor:
+    """Count the boundaries of dense masks of one size against stored boundaries.
+
+    Args:
+        masks: [B, H, W] bool or uint8; what is not 0 is set.
+        sample: [B] int64 the stored mask each is scored against, of the same size.
+        boundaries: [P] int64 packed boundaries of the stored masks, from `cpu.boundaries`.
+        word_offsets: [M + 1] int64 where a stored mask's words begin.
+        distances: [M] int64 width of the boundary in pixels.
+
+    Returns:
+        [B, 2] int64 intersection and predicted area of the boundaries.
+    """
+    # Areas of the stored boundaries are not read.
+    truth = cpu.Boundaries(_words(boundaries), distances.numpy(), distances.numpy())
+    found = cpu.mask_boundary_counts(_bytes(masks), sample.numpy(), truth, word_offsets.numpy())
+    return torch.from_numpy(found.counts)
+
+
+@mask_boundary_counts.register_kernel("cuda")
+def _(
+    masks: Tensor, sample: Tensor, boundaries: Tensor, word_offsets: Tensor, distances: Tensor
+) -> Tensor:
+    from refcocom_kernels.cuda import boundary as cuda
+
+    return cuda.mask_boundary_counts(masks, sample, boundaries, word_offsets, distances)
+
+
+@mask_boundary_counts.register_fake
+def _(
+    masks: Tensor, sample: Tensor, boundaries: Tensor, word_offsets: Tensor, distances: Tensor
+) -> Tensor:
+    return _counts_like(masks)
+
+
+@torch.library.custom_op("refcocom::pairwise_intersections", mutates_args=(), device_types="cpu")
+def pairwise_intersections(
+    first: Tensor, first_offsets: Tensor, second: Tensor, second_offsets: Tensor, n_words: int
+) -> Tensor:
+    """Intersections of all pairs of packed masks of one image.
+
+    Args:
+        first: [P] int64 packed bits of A masks.
+        first_offsets: [A + 1] int64 where each begins.
+        second: [P] int64 packed bits of B masks of the same size.
+        second_offsets: [B + 1] int64 where each begins.
+        n_words: Words of each mask, ⌈H·W / 64⌉.
+
+    Returns:
+        [A, B] int64.
+
+    >>> one, two = torch.tensor([0b11]), torch.tensor([0b01, 0b11])
+    >>> pairwise_intersections(one, torch.tensor([0, 1]), two, torch.tensor([0, 1, 2]), 1)
+    tensor([[1, 2]])
+    """
+    counts = cpu.pairwise_intersections(
+        _words(first), first_offsets.numpy(), _words(second), second_offsets.numpy()
+    )
+    return torch.from_numpy(counts)
+
+
+@pairwise_intersections.register_kernel("cuda")
+def _(
+    first: Tensor, first_offsets: Tensor, second: Tensor, second_offsets: Tensor, n_words: int
+) -> Tensor:
+    from refcocom_kernels.cuda import pairwise as cuda
+
+    return cuda.pairwise_intersections(first, first_offsets, second, second_offsets, n_words)
+
+
+@pairwise_intersections.register_fake
+def _(
+    first: Tensor, first_offsets: Tensor, second: Tensor, second_offsets: Tensor, n_words: int
+) -> Tensor:
+    return first.new_empty((len(first_offsets) - 1, len(second_offsets) - 1), dtype=torch.int64)
+
+
+# Logits -------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("refcocom::logit_counts", mutates_args=(), device_types="cpu")
+def logit_counts(
+    logits: Tensor,
+    sample: Tensor,
+    heights: Tensor,
+    widths: Tensor,
+    words: Tensor,
+    word_offsets: Tensor,
+    max_height: int,
+    max_width: int,
+    threshold: float = 0.0,
+    valid: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Resize logits to the stored masks' sizes, threshold and count; equal to `reference.logit_counts`.
+
+    Args:
+        logits: [B, h, w] float32, float16 or bfloat16.
+        sample: [B] int64 the stored mask each is scored against.
+        heights: [M] int64 H of the stored masks.
+        widths: [M] int64 W.
+        words: [P] int64 packed bits of the stored masks.
+        word_offsets: [M + 1] int64 where a stored mask's words begin.
+        max_height: At least the largest H of the batch, so that a launch need not ask the device.
+        max_width: At least the largest W of the batch.
+        threshold: Values strictly above it are set.
+        valid: [B, 2] float64 rows and columns of cells that hold content, from the top left; all by default.
+
+    Returns:
+        [B, 2] int64 intersection and predicted area, 0 where a logit is not finite, and [B] int8 `cpu.NON_FINITE`,
+        `cpu.UNIT_RANGE` or 0.
+    """
+    found = cpu.logit_counts(
+        _floats(logits),
+        sample.numpy(),
+        heights.numpy(),
+        widths.numpy(),
+        _words(words),
+        word_offsets.numpy(),
+        threshold=threshold,
+        valid=None if valid is None else valid.numpy(),
+    )
+    return torch.from_numpy(found.counts), torch.from_numpy(found.flags)
+
+
+@logit_counts.register_kernel("cuda")
+def _(
+    logits: Tensor,
+    sample: Tensor,
+    heights: Tensor,
+    widths: Tensor,
+    words: Tensor,
+    word_offsets: Tensor,
+    max_height: int,
+    max_width: int,
+    threshold: float = 0.0,
+    valid: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    from refcocom_kernels.cuda import logits as cuda
+
+    return cuda.logit_counts(
+        logits,
+        sample,
+        heights,
+        widths,
+        words,
+        word_offsets,
+        max_height=max_height,
+        max_width=max_width,
+        threshold=threshold,
+        valid=valid,
+    )
+
+
+@logit_counts.register_fake
+def _(
+    logits: Tensor,
+    sample: Tensor,
+    heights: Tensor,
+    widths: Tensor,
+    words: Tensor,
+    word_offsets: Tensor,
+    max_height: int,
+    max_width: int,
+    threshold: float = 0.0,
+    valid: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    return _counts_like(logits), logits.new_empty(len(logits), dtype=torch.int8)
+
+
+# RLE ----------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("refcocom::rle_counts", mutates_args=(), device_types="cpu")
+def rle_counts(
+    data: Tensor,
+    offsets: Tensor,
+    sample: Tensor,
+    target_ends: Tensor,
+    target_ranks: Tensor,
+    target_offsets: Tensor,
+    pixels: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Intersect a column of COCO RLE strings with stored masks, without decoding to pixels.
+
+    Args:
+        data: [D] uint8 the characters of all strings, one after the other.
+        offsets: [B + 1] int64 where each string begins.
+        sample: [B] int64 the stored mask each string is scored against.
+        target_ends: [R] int32 run ends of the stored masks.
+        target_ranks: [R] int32 set pixels before each of them, from `run_ranks`; the CPU makes its own.
+        target_offsets: [M + 1] int64 where a stored mask's runs begin.
+        pixels: [M] int64 H·W of each stored mask.
+
+    Returns:
+        [B, 2] int64 intersection and predicted area, and [B] bool whether the string is valid: counts are 0 where it
+        is not, and `cpu.rle_parse` says why.
+    """
+    counts, status, _ = cpu.rle_counts(
+        data.numpy(),
+        offsets.numpy(),
+        sample.numpy(),
+        target_ends.numpy(),
+        target_offsets.numpy(),
+        pixels.numpy(),
+    )
+    return torch.from_numpy(counts), torch.from_numpy(status == rle_status.OK)
+
+
+@rle_counts.register_kernel("cuda")
+def _(
+    data: Tensor,
+    offsets: Tensor,
+    sample: Tensor,
+    target_ends: Tensor,
+    target_ranks: Tensor,
+    target_offsets: Tensor,
+    pixels: Tensor,
+) -> tuple[Tensor, Tensor]:
+    from refcocom_kernels.cuda import rle as cuda
+
+    return cuda.rle_counts(data, offsets, sample, target_ends, target_ranks, target_offsets, pixels)
+
+
+@rle_counts.register_fake
+def _(
+    data: Tensor,
+    offsets: Tensor,
+    sample: Tensor,
+    target_ends: Tensor,
+    target_ranks: Tensor,
+    target_offsets: Tensor,
+    pixels: Tensor,
+) -> tuple[Tensor, Tensor]:
+    return _counts_like(sample), sample.new_empty(len(sample), dtype=torch.bool)
+
+
+def run_ranks(ends: Tensor, run_offsets: Tensor) -> Tensor:
+    """Set pixels of a mask before the end of each of its runs: plain torch, made once per store.
+
+    Args:
+        ends: [R] int32 run ends of the masks.
+        run_offsets: [M + 1] int64 where a mask's runs begin.
+
+    Returns:
+        [R] int32.
+
+    >>> run_ranks(torch.tensor([1, 3, 6, 0, 4]), torch.tensor([0, 3, 5])).tolist()
+    [0, 2, 2, 0, 4]
+    """
+    n_runs = len(ends)
+    first = torch.repeat_interleave(run_offsets[:-1], run_offsets.diff(), output_size=n_runs)  # [R]
+    place = torch.arange(n_runs, device=ends.device) - first
+    ones = torch.diff(ends.long(), prepend=ends.new_zeros(1)).where(place % 2 == 1, 0)
+    total = torch.cumsum(ones, 0)
+    # A mask's first run is one of zeros, so the total there is what the masks before it hold.
+    return (total - total[first]).int()
+
+
+# Encoding -----------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("refcocom::mask_runs", mutates_args=(), device_types="cpu")
+def mask_runs(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Run ends of dense masks of one size, down the columns, as `cpu.rle_write` takes them.
+
+    Args:
+        masks: [B, H, W] bool or uint8; what is not 0 is set.
+
+    Returns:
+        [R] int32 run ends and [B + 1] int64 where a mask's runs begin.
+
+    >>> mask_runs(torch.tensor([[[True, False], [True, True]]]))
+    (tensor([0, 2, 3, 4], dtype=torch.int32), tensor([0, 4]))
+    """
+    ends, offsets = cpu.mask_runs(_bytes(masks))
+    return torch.from_numpy(ends), torch.from_numpy(offsets)
+
+
+@mask_runs.register_kernel("cuda")
+def _(masks: Tensor) -> tuple[Tensor, Tensor]:
+    from refcocom_kernels.cuda import encode as cuda
+
+    return cuda.mask_runs(masks)
+
+
+@mask_runs.register_fake
+def _(masks: Tensor) -> tuple[Tensor, Tensor]:
+    return _runs_like(masks)
+
+
+@torch.library.custom_op("refcocom::logit_runs", mutates_args=(), device_types="cpu")
+def logit_runs(
+    logits: Tensor,
+    height: int,
+    width: int,
+    threshold: float = 0.0,
+    valid: list[float] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Resize logits to one size, threshold, and give the runs.
+
+    Args:
+        logits: [B, h, w] float32, float16 or bfloat16; finite.
+        height: H.
+        width: W.
+        threshold: Values strictly above it are set.
+        valid: Rows and columns of cells that hold content, from the top left; all by default.
+
+    Returns:
+        [R] int32 run ends and [B + 1] int64 where a mask's runs begin.
+    """
+    region = None if valid is None else (valid[0], valid[1])
+    ends, offsets = cpu.logit_runs(
+        _floats(logits), height, width, threshold=threshold, valid=region
+    )
+    return torch.from_numpy(ends), torch.from_numpy(offsets)
+
+
+@logit_runs.register_kernel("cuda")
+def _(
+    logits: Tensor,
+    height: int,
+    width: int,
+    threshold: float = 0.0,
+    valid: list[float] | None = None,
+) -> tuple[Tensor, Tensor]:
+    from refcocom_kernels.cuda import encode as cuda
+
+    region = None if valid is None else (valid[0], valid[1])
+    return cuda.logit_runs(logits, height, width, threshold=threshold, valid=region)
+
+
+@logit_runs.register_fake
+def _(
+    logits: Tensor,
+    height: int,
+    width: int,
+    threshold: float = 0.0,
+    valid: list[float] | None = None,
+) -> tuple[Tensor, Tensor]:
+    return _runs_like(logits)
+
+
+def _runs_like(rows: Tensor) -> tuple[Tensor, Tensor]:
+    n_runs = torch.library.get_ctx().new_dynamic_size()
+    return (
+        rows.new_empty(n_runs, dtype=torch.int32),
+        rows.new_empty(len(rows) + 1, dtype=torch.int64),
+    )
