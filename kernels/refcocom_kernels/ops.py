@@ -25,6 +25,11 @@ def _words(words: Tensor) -> NDArray[Any]:
     return words.contiguous().numpy().view("uint64")
 
 
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """Indices and the like, contiguous as the CPU kernels need them."""
+    return tensor.contiguous().numpy()
+
+
 def _bytes(masks: Tensor) -> NDArray[Any]:
     """[B, H, W] bool or uint8 as contiguous bytes."""
     if masks.dtype not in (torch.bool, torch.uint8):
@@ -66,8 +71,8 @@ def mask_counts(masks: Tensor, sample: Tensor, words: Tensor, word_offsets: Tens
     >>> mask_counts(torch.tensor([[[1, 7], [0, 0]]], dtype=torch.uint8), torch.tensor([0]), words, word_offsets)
     tensor([[1, 2]])
     """
-    pixels = _bytes(masks).reshape(len(masks), -1)
-    counts = cpu.mask_counts(pixels, sample.numpy(), _words(words), word_offsets.numpy())
+    pixels = _bytes(masks).reshape(len(masks), masks.shape[1] * masks.shape[2])
+    counts = cpu.mask_counts(pixels, _array(sample), _words(words), _array(word_offsets))
     return torch.from_numpy(counts)
 
 
@@ -100,8 +105,8 @@ def mask_boundary_counts(
         [B, 2] int64 intersection and predicted area of the boundaries.
     """
     # Areas of the stored boundaries are not read.
-    truth = cpu.Boundaries(_words(boundaries), distances.numpy(), distances.numpy())
-    found = cpu.mask_boundary_counts(_bytes(masks), sample.numpy(), truth, word_offsets.numpy())
+    truth = cpu.Boundaries(_words(boundaries), _array(distances), _array(distances))
+    found = cpu.mask_boundary_counts(_bytes(masks), _array(sample), truth, _array(word_offsets))
     return torch.from_numpy(found.counts)
 
 
@@ -142,7 +147,7 @@ def pairwise_intersections(
     tensor([[1, 2]])
     """
     counts = cpu.pairwise_intersections(
-        _words(first), first_offsets.numpy(), _words(second), second_offsets.numpy()
+        _words(first), _array(first_offsets), _words(second), _array(second_offsets)
     )
     return torch.from_numpy(counts)
 
@@ -199,13 +204,13 @@ def logit_counts(
     """
     found = cpu.logit_counts(
         _floats(logits),
-        sample.numpy(),
-        heights.numpy(),
-        widths.numpy(),
+        _array(sample),
+        _array(heights),
+        _array(widths),
         _words(words),
-        word_offsets.numpy(),
+        _array(word_offsets),
         threshold=threshold,
-        valid=None if valid is None else valid.numpy(),
+        valid=None if valid is None else _array(valid),
     )
     return torch.from_numpy(found.counts), torch.from_numpy(found.flags)
 
@@ -284,12 +289,12 @@ def rle_counts(
         is not, and `cpu.rle_parse` says why.
     """
     counts, status, _ = cpu.rle_counts(
-        data.numpy(),
-        offsets.numpy(),
-        sample.numpy(),
-        target_ends.numpy(),
-        target_offsets.numpy(),
-        pixels.numpy(),
+        _array(data),
+        _array(offsets),
+        _array(sample),
+        _array(target_ends),
+        _array(target_offsets),
+        _array(pixels),
     )
     return torch.from_numpy(counts), torch.from_numpy(status == rle_status.OK)
 

@@ -188,6 +188,6 @@ class _TablePool:
 
     def concatenated(self) -> Table:
         """All tables as one."""
-        if len(self._tables) == 1:
-            return self._tables[0]
+        if len(self._tables) <= 1:
+            return self._tables[0] if self._tables else axis_table(1.0, 1)
         return Table(*(np.concatenate(columns) for columns in zip(*self._tables, strict=True)))
