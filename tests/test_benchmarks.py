@@ -31,3 +31,26 @@ def test_counts_are_compared_with_peers_that_give_iou_only():
 def test_a_change_is_one_beyond_its_noise(after, verdict):
     before = {"q10": 0.8, "q90": 1.2}
     assert compare.verdict(before, {"q10": after[0], "q90": after[1]}) == verdict
+
+
+def test_the_gpu_benchmark_runs(capsys, monkeypatch, tmp_path):
+    """Its script, tried on the CPU: every check is exact, every case is timed, nothing is written."""
+    from benchmarks.gpu import __main__ as gpu
+
+    monkeypatch.setattr(gpu, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("sys.argv", ["gpu", "--dry-run"])
+    assert gpu.main() == 0
+    out = capsys.readouterr().out
+    assert "WRONG" not in out
+    assert ", 0 wrong; 10 cases; nothing is written" in out
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_device_that_is_wrong_is_reported(monkeypatch):
+    import torch
+
+    from benchmarks.gpu import exactness
+
+    found = exactness.compared("x", [torch.tensor([1, 2, 3])], [torch.tensor([1, 5, 3])])
+    assert (found["of"], found["wrong"]) == (3, 1)
+    assert exactness.compared("x", torch.zeros(2), torch.zeros(3))["wrong"] == 2
