@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 pytest.importorskip("triton")
 
-from aot import ARCHITECTURES, Case, build
+from aot import ARCHITECTURES, Case, build, ones
 from bounds import checked_memory
 from refcocom_kernels import reference
 from refcocom_kernels.cuda.masks import mask_counts, rows_of_bytes
@@ -199,15 +199,17 @@ COUNT_PAIRS = {
 }
 
 
+CASES = [
+    Case("refcocom_kernels.cuda.masks", "_count_masks", COUNT_MASKS),
+    Case("refcocom_kernels.cuda.masks", "_count_masks", {**COUNT_MASKS, "stride": "i64:16"}),
+    Case("refcocom_kernels.cuda.pairwise", "_count_pairs", COUNT_PAIRS),
+]
+
+
 def test_compiled():
-    """On every architecture: wide loads whatever the alignment, population counts, nothing in local memory."""
-    cases = [
-        Case("refcocom_kernels.cuda.masks", "_count_masks", COUNT_MASKS),
-        Case("refcocom_kernels.cuda.masks", "_count_masks", {**COUNT_MASKS, "stride": "i64:16"}),
-        Case("refcocom_kernels.cuda.pairwise", "_count_pairs", COUNT_PAIRS),
-    ]
-    built = build(cases)
-    assert len(built) == len(cases) * len(ARCHITECTURES)
+    """On every architecture: wide loads at any alignment, population counts, nothing in local memory."""
+    built = build(CASES)
+    assert len(built) == len(CASES) * len(ARCHITECTURES)
     for kernel in built:
         assert kernel.stack == kernel.local_accesses == 0, str(kernel)
         if kernel.kernel == "_count_masks":
@@ -219,3 +221,7 @@ def test_compiled():
             # A mask begins at a multiple of 8 bytes: these are as wide as can be.
             assert kernel.load_bits == {64: 16}, str(kernel)
             assert kernel.popcounts == 32, str(kernel)
+
+
+def test_compiled_where_numbers_are_1():
+    assert len(build([ones(case) for case in CASES[1:]], [90])) == 2

@@ -197,7 +197,7 @@ def mask_boundary_counts(
     if masks.numel() == 0:
         return counts
     n_masks, height, width = masks.shape
-    rows = rows_of_bytes(masks)
+    rows, sample = rows_of_bytes(masks), sample.contiguous()
     pixels = height * width
     row_words = triton.cdiv(width, 32)
     # A mask that begins after a multiple of 16 makes a string that does.
@@ -208,7 +208,7 @@ def mask_boundary_counts(
 
     strings = scratch(n_string_words)
     eroded, strips = scratch(height * row_words), scratch(height * row_words)
-    pack_tiles = triton.cdiv(pixels + 15, 16 * chunks)
+    pack_tiles = triton.cdiv(pixels, 16 * chunks)
     tiles = triton.cdiv(height * row_words, block)
     of_mask = (rows, rows.stride(0))
     with on_device_of(masks):

@@ -104,14 +104,13 @@ def mask_counts(
         return counts
     rows = rows_of_bytes(masks)
     pixels = rows.shape[1]
-    # A mask that begins after a multiple of 16 takes one more chunk.
-    tiles = triton.cdiv(pixels + 15, 32 * lanes * rounds)
+    tiles = triton.cdiv(pixels, 32 * lanes * rounds)
     with on_device_of(masks):
         _count_masks[(len(rows) * tiles,)](
             rows,
             rows.stride(0),
             pixels,
-            sample,
+            sample.contiguous(),
             words.view(torch.int16),
             word_offsets,
             counts,

@@ -37,6 +37,7 @@ def _count_pairs(
     row = (tile // tiles) * ROWS + tl.arange(0, ROWS)
     column = (tile % tiles) * COLUMNS + tl.arange(0, COLUMNS)
     word = stretch * (ROUNDS * LANES) + tl.arange(0, LANES)
+    # Rows and columns beyond the last read words 0 on, which exist, and are left out at the end.
     start = tl.load(first_offsets + row, mask=row < n_first, other=0)
     mine = first + start[:, None, None] + word[None, None, :]
     start = tl.load(second_offsets + column, mask=column < n_second, other=0)
@@ -44,10 +45,8 @@ def _count_pairs(
     found = tl.zeros([ROWS, COLUMNS, LANES], tl.uint32)
     for step in range(ROUNDS):
         exists = (word + step * LANES < n_words)[None, None, :]
-        a = tl.load(mine + step * LANES, mask=exists & (row < n_first)[:, None, None], other=0)
-        b = tl.load(
-            theirs + step * LANES, mask=exists & (column < n_second)[None, :, None], other=0
-        )
+        a = tl.load(mine + step * LANES, mask=exists, other=0)
+        b = tl.load(theirs + step * LANES, mask=exists, other=0)
         both = (a & b).to(tl.uint64, bitcast=True)
         found += popcount(both.to(tl.uint32)) + popcount((both >> 32).to(tl.uint32))
     total = tl.sum(found, axis=2).to(tl.int64)
