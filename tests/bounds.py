@@ -1,13 +1,14 @@
 """Every address that an interpreted kernel touches, checked against the tensors that it was launched with.
 
 Also what no test can fill: a *vast* tensor is address space that the system backs only where it is touched, so that
-offsets beyond 2**31 can be tried. Import this after TRITON_INTERPRET is set.
+offsets beyond 2**31 can be tried.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+# Triton reads it once, when it is imported, which may be here: doctests are looked for in every file.
+os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton")
+
 from triton.runtime import interpreter
 
 MAP_NORESERVE = 0x4000  # not in `mmap`: Linux
