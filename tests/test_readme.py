@@ -40,7 +40,7 @@ def _made(path: Path) -> Path:
 
 def test_python_block_then_shell_lines(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     namespace = {}
     exec(compile(code, "README.md", "exec"), namespace)
     assert namespace["result"].miou == 1.0
@@ -54,6 +54,15 @@ def test_python_block_then_shell_lines(folder, monkeypatch, capsys):
         assert words[0] == "refcocom"
         assert main(words[1:]) == 0, line
     assert json.loads((folder / "run" / "summary.json").read_text())["miou"] == 1.0
+
+
+def test_the_operators():
+    _, code = blocks("python")
+    *lines, call = code.rstrip().splitlines()
+    expression, _, said = call.partition("  # ")
+    namespace = {}
+    exec(compile("\n".join(lines), "README.md", "exec"), namespace)
+    assert str(eval(expression, namespace).tolist()) in said
 
 
 def test_the_picture_of_the_output(folder, monkeypatch):
@@ -99,5 +108,6 @@ def test_the_parts_are_there():
     text = next(block for block in blocks("text") if block.startswith("refcocom_gpu/"))
     for name in ("dataset", "sources", "records", "rle", "store", "cache", "counters", "metrics"):
         assert name in text
-        assert (ROOT / "refcocom_gpu" / f"{name}.py").is_file()
+        module = ROOT / "refcocom_gpu" / name
+        assert module.is_dir() or module.with_suffix(".py").is_file()
     assert all((ROOT / name).is_dir() for name in ("kernels", "conf", "tests", "benchmarks"))
