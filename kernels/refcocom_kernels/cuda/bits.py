@@ -1,0 +1,99 @@
+"""Device functions the mask kernels share: bytes of pixels in, bits out.
+
+A dense mask begins at any address. It is read in chunks of 16 bytes that begin at multiples of 16: `shift` is how far
+inside chunk 0 the mask begins, so bit `i` of chunk `c` is pixel `16·c + i - shift`. Chunks wholly inside the mask are
+loaded at once; the one that holds its first and the one that holds its last pixels are loaded byte by byte, since the
+bytes beside them may belong to nobody.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def popcount(x):
+    """Set bits of each uint32, as uint32; LLVM makes one instruction of it (and the interpreter has no libdevice)."""
+    x = x - ((x >> 1) & 0x55555555)
+    x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
+    x = (x + (x >> 4)) & 0x0F0F0F0F
+    return (x * 0x01010101) >> 24
+
+
+@triton.jit
+def shift_of(mask):
+    """How many bytes a mask begins after a multiple of 16, as int32."""
+    return (mask.to(tl.int64) % 16).to(tl.int32)
+
+
+@triton.jit
+def chunk_bits(mask, shift, chunk, inside):
+    """Bits of chunks wholly inside a mask.
+
+    Args:
+        mask: Pointer to the mask's first byte.
+        shift: Its `shift_of`.
+        chunk: [N] int32.
+        inside: [N] bool; chunks that are not are not read, and empty.
+
+    Returns:
+        [N] uint32, 16 bits each.
+    """
+    aligned = tl.multiple_of((mask - shift).to(tl.pointer_type(tl.uint32)), 16)
+    quarter = tl.arange(0, 4)[None, :]
+    x = tl.load(
+        aligned + (chunk[:, None] * 4 + quarter),
+        mask=inside[:, None],
+        other=0,
+        eviction_policy="evict_first",
+    )
+    # The top bit of each byte that is not 0; the product gathers the four bits in the top of the word, low byte first.
+    nonzero = (((x & 0x7F7F7F7F) + 0x7F7F7F7F) | x) & 0x80808080
+    return tl.sum(((nonzero * 0x00204081) >> 28) << (quarter * 4), axis=1)
+
+
+@triton.jit
+def edge_bits(mask, shift, pixels):
+    """Bits of the chunks that are partly inside a mask.
+
+    Args:
+        mask: Pointer to the mask's first byte.
+        shift: Its `shift_of`.
+        pixels: H·W.
+
+    Returns:
+        [2] int32 chunks, [2] bool whether there is such a chunk, [2] uint32 bits.
+    """
+    last = (shift + pixels) // 16
+    edge = tl.arange(0, 2)
+    chunk = edge * last
+    # Chunk 0 is whole where the mask begins with it; a mask within one chunk has one edge, not two.
+    exists = (edge == 0) & (shift > 0) | (edge == 1) & ((last > 0) | (shift == 0))
+    exists = exists & (chunk * 16 < shift + pixels)
+    bit = tl.arange(0, 16)[None, :]
+    pixel = chunk[:, None] * 16 + bit - shift
+    inside = exists[:, None] & (pixel >= 0) & (pixel < pixels)
+    byte = tl.load(mask + pixel, mask=inside, other=0)
+    return chunk, exists, tl.sum((byte != 0).to(tl.uint32) << bit, axis=1)
+
+
+@triton.jit
+def bits_at(words, position, n_words):
+    """32 bits from any position of a packed string on; what lies outside its words is 0.
+
+    Args:
+        words: Pointer to int32.
+        position: [N] int32 first bit, may be negative.
+        n_words: int32 words.
+
+    Returns:
+        [N] uint32.
+    """
+    word = position >> 5
+    low = tl.load(words + word, mask=(word >= 0) & (word < n_words), other=0)
+    high = tl.load(words + word + 1, mask=(word >= -1) & (word + 1 < n_words), other=0)
+    pair = low.to(tl.uint32, bitcast=True).to(tl.uint64) | (
+        high.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
+    )
+    return (pair >> (position & 31).to(tl.uint64)).to(tl.uint32)
