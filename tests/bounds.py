@@ -1,12 +1,13 @@
 """Every address that an interpreted kernel touches, checked against the tensors that it was launched with.
 
-Also what no test can allocate: a *virtual* tensor has an address and a size but no memory, so that offsets beyond 2**31
-can be seen. Import this after TRITON_INTERPRET is set.
+Also what no test can fill: a *vast* tensor is address space that the system backs only where it is touched, so that
+offsets beyond 2**31 can be tried. Import this after TRITON_INTERPRET is set.
 """
 
 from __future__ import annotations
 
-import ctypes
+import math
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,35 +17,36 @@ import pytest
 import torch
 from triton.runtime import interpreter
 
-VIRTUAL = 1 << 44
-"""Address of the virtual tensor; nothing is mapped there."""
+MAP_NORESERVE = 0x4000  # not in `mmap`: Linux
 
 
 class Memory:
     """The interpreter's memory.
 
     Attributes:
-        touched: Addresses inside the virtual tensor that were read, less `VIRTUAL`.
+        touched: Offsets into the vast tensor, in bytes, that were read.
     """
 
     def __init__(self, real: Any) -> None:
         self._real = real
         self._ranges: dict[int, int] = {}
-        self._virtual_bytes = 0
+        self._vast = (0, 0)
         self.touched: set[int] = set()
 
-    def virtual(self, dtype: torch.dtype, n_bytes: int) -> torch.Tensor:
-        """A tensor that reads as zeros, all `n_bytes` of it, whatever its shape says."""
-        self._virtual_bytes = n_bytes
-        return torch.frombuffer((ctypes.c_char * 8).from_address(VIRTUAL), dtype=dtype)
+    def vast(self, dtype: torch.dtype, *shape: int) -> torch.Tensor:
+        """A tensor of zeros of any size; reads of it are recorded."""
+        n_bytes = math.prod(shape) * dtype.itemsize
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+        tensor = torch.frombuffer(mmap.mmap(-1, n_bytes, flags=flags), dtype=dtype)
+        self._vast = (tensor.data_ptr(), n_bytes)
+        return tensor.reshape(shape)
 
     def add(self, tensor: torch.Tensor) -> None:
         start = tensor.data_ptr()
-        n_bytes = self._virtual_bytes if start == VIRTUAL else tensor.numel() * tensor.itemsize
-        self._ranges[start] = max(self._ranges.get(start, 0), n_bytes)
+        self._ranges[start] = max(self._ranges.get(start, 0), tensor.numel() * tensor.itemsize)
 
-    def _check(self, what: str, addresses: np.ndarray, active: np.ndarray, n_bytes: int) -> None:
-        addresses = addresses[active]
+    def _check(self, what: str, addresses: Any, active: Any, n_bytes: int) -> None:
+        addresses = addresses[active.astype(bool)]
         inside = np.zeros(addresses.shape, bool)
         for start, size in self._ranges.items():
             inside |= (addresses >= start) & (addresses + np.uint64(n_bytes) <= start + size)
@@ -53,11 +55,10 @@ class Memory:
 
     def load(self, addresses: Any, active: Any, other: Any, dtype: Any) -> Any:
         self._check("read", addresses, active, np.dtype(dtype).itemsize)
-        away = active & (addresses >= VIRTUAL) & (addresses < VIRTUAL + self._virtual_bytes)
-        self.touched.update((addresses[away] - np.uint64(VIRTUAL)).tolist())
-        return np.where(
-            away, np.zeros_like(other), self._real.load(addresses, active & ~away, other, dtype)
-        )
+        start, size = self._vast
+        inside = active.astype(bool) & (addresses >= start) & (addresses < start + size)
+        self.touched.update((addresses[inside] - np.uint64(start)).tolist())
+        return self._real.load(addresses, active, other, dtype)
 
     def store(self, addresses: Any, values: Any, active: Any) -> Any:
         self._check("write", addresses, active, values.dtype.itemsize)
@@ -87,7 +88,7 @@ def checked_memory() -> Iterator[Memory]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_interpreter", memory)
         patch.setattr(interpreter, "_implicit_cvt", recorded)
-        # Host tensors are used in place; copying them back onto themselves would touch a virtual one.
+        # Host tensors are used in place; copying them back onto themselves would touch all of a vast one.
         patch.setattr(interpreter.GridExecutor, "_restore_args_dev", lambda *_: None)
         patch.setattr(torch, "empty", poisoned)
         yield memory

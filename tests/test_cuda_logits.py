@@ -245,7 +245,7 @@ def test_flags_equal_those_of_the_cpu():
 def test_offsets_beyond_32_bits(memory):
     """Three examples of 2**30 cells, of which a small region holds content."""
     cells, w = 2**30, 2**16
-    logits = memory.virtual(torch.float16, 3 * cells * 2)
+    logits = memory.vast(torch.float16, 3, cells)
     _, store = stored([(4, 5)])
     sample = torch.zeros(3, dtype=torch.int64)
     valid = torch.full((3, 2), 2.0, dtype=torch.float64)
