@@ -89,12 +89,14 @@ def test_ranks():
 BIG = 2**30
 MALFORMED = {
     "empty": b"",
-    "foreign below": b"/" + number(99),
-    "foreign above": number(99) + b"p",
+    # Read without their bits above the sixth these two would be sound.
+    "foreign below": b"/2" + number(5),
+    "foreign above": number(100) + b"p",
     "foreign inside": number(40) + b"\xff" + number(60),
     "truncated": number(100) + b"P",
     "only truncated": b"o",
     "eight characters": number(100, 8),
+    "eight characters, of which seven are sound": number(3200, 8),
     "short": number(99),
     "long": number(101),
     "negative": string_of([60, -10, 50]),
@@ -104,6 +106,7 @@ MALFORMED = {
     "wraps from run to run": string_of([50, BIG, 50, 2 * BIG, 0, 3 * BIG, 0, 4 * BIG]),
     "a difference of 2**32": b"".join([number(50), number(25), number(25), number(2**32 - 25, 7)]),
     "a first number of 2**32": number(2**32 + 100),
+    "a first number of -2**32": number(100 - 2**32),
     "least of seven characters": number(-(2**34)) + number(100),
     "most of seven characters": number(2**34 - 1),
 }

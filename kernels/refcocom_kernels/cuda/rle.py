@@ -5,10 +5,10 @@ gathers the characters before it; how many numbers came before, the runs that di
 the runs are three prefix sums, carried from block to block. With the target's rank(p), its set pixels before p, by
 binary search, the intersection is the sum over runs of ones of rank(end) − rank(start).
 
-Whatever is wrong with a string is noted and its numbers are computed all the same. Runs have 32 bits, and none that is
-out of range is missed: the first that leaves 0 … H·W is the sum of a run within it, 2**30 at most, and a difference of
-2**30 + 31 at most, so that it fits, or wraps around to something negative; what follows it no longer matters. Their
-totals have 64 bits, which no string of fewer than 2**31 characters exceeds.
+Whatever is wrong with a string is noted and its numbers are computed all the same; the string is sound if nothing was
+noted and its runs total H·W. Runs have 32 bits: the first that needs more is the sum of one that fits and a difference
+of 2**30 + 31 at most, so that it wraps around to something negative, which is noted; until then, one larger than the
+mask makes the total too large. Totals have 64 bits, which no string of fewer than 2**31 characters exceeds.
 
 Shapes: `B` strings, `D` characters of them all, `M` stored masks, `R` runs of them all.
 """
@@ -87,7 +87,7 @@ def intersect_strings(
     data, offsets, sample, target_ends, target_ranks, target_offsets, pixels, counts, valid,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write one string's intersection and area to `counts` [B, 2] int64, and whether it is sound to `valid` [B] int8."""
+    """Write one string's counts to `counts` [B, 2] int64, and to `valid` [B] int8 whether it is sound."""
     row = tl.program_id(0).to(tl.int64)
     mask = tl.load(sample + row)
     start = tl.load(offsets + row)
@@ -118,7 +118,7 @@ def intersect_strings(
         odd_run = ((chains - even_run) >> 32).to(tl.int32)
         run = tl.where(is_first, value, tl.where(odd, odd_run, even_run))
         run = tl.where(is_last, run, 0)
-        wrong |= bad | (run < 0) | (run > limit)
+        wrong |= bad | (run < 0)
         end = end_before + tl.cumsum(run.to(tl.int64))
         end = tl.minimum(tl.maximum(end, 0), limit).to(tl.int32)
         rank = _rank(target_ends, target_ranks, n_runs, end, is_last & (n_runs > 0))
