@@ -42,6 +42,13 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+def ones(case: Case) -> Case:
+    """The case with each integer 1, which Triton makes a constant at a launch and the interpreter does not."""
+    numbers = {"i32", "i64", "i32:16", "i64:16"}
+    arguments = {k: 1 if v in numbers else v for k, v in case.arguments.items()}
+    return Case(case.module, case.kernel, arguments, case.options)
+
+
 @dataclass(frozen=True)
 class Built:
     """One case compiled for one architecture.

@@ -43,10 +43,15 @@ class Memory:
 
     def add(self, tensor: torch.Tensor) -> None:
         start = tensor.data_ptr()
-        self._ranges[start] = max(self._ranges.get(start, 0), tensor.numel() * tensor.itemsize)
+        # From the first to the last element, which may lie apart.
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        span = 1 + sum((n - 1) * stride for n, stride in steps) if tensor.numel() else 0
+        self._ranges[start] = max(self._ranges.get(start, 0), span * tensor.itemsize)
 
     def _check(self, what: str, addresses: Any, active: Any, n_bytes: int) -> None:
-        addresses = addresses[active.astype(bool)]
+        addresses = addresses[
+            active.astype(bool)
+        ]  # what `&` makes of a vector and a scalar is of bytes
         inside = np.zeros(addresses.shape, bool)
         for start, size in self._ranges.items():
             inside |= (addresses >= start) & (addresses + np.uint64(n_bytes) <= start + size)

@@ -82,7 +82,7 @@ def test_tables_equal_those_of_numpy():
         256.0,
         300.0,
         0.4,
-        *rng.uniform(0.2, 300, 20),
+        *rng.uniform(0.2, 300, 5),
     ]
     cases = [(v, t) for v in valid for t in targets]
     sizes = torch.tensor(targets)
@@ -289,15 +289,18 @@ def cases() -> list[aot.Case]:
     ]
 
 
+def test_sizes_of_one_compile():
+    assert len(aot.build([aot.ones(case) for case in cases()], [90])) == len(cases())
+
+
 def test_compiled_kernels():
     for built in aot.build(cases()):
-        print(built)  # noqa: T201
         assert built.stack == 0, built
         assert built.local_accesses == 0, built
         assert not re.search(r"\bfma\.rn\S*\.f(32|64)|\.ftz", built.ptx), built
         if built.kernel == "count_tiles":
             assert built.fused == 0, built
-            assert built.popcounts, built
+            assert "popc.b32" in built.ptx, built
             assert built.registers <= 48, built
         elif built.kernel == "inspect_cells":
             # Nothing but whole 128-bit loads.

@@ -22,35 +22,41 @@ def popcount(x):
 
 
 @triton.jit
-def shift_of(mask):
-    """How many bytes a mask begins after a multiple of 16, as int32."""
-    return (mask.to(tl.int64) % 16).to(tl.int32)
+def both_counts(bits, target):
+    """Area plus 65,536 times the intersection: one integer, so that one reduction serves both."""
+    hits = popcount(bits & target)
+    # Not area + (hits << 16): LLVM merges that shift with the last one of `popcount`, which it then no longer knows.
+    return popcount(bits & (target ^ 0xFFFFFFFF)) + hits * 65537
 
 
 @triton.jit
-def chunk_bits(mask, shift, chunk, inside):
+def shift_of(mask):
+    """How many bytes a mask begins after a multiple of 16, as int32."""
+    return (mask.to(tl.int64) & 15).to(tl.int32)
+
+
+@triton.jit
+def chunk_pointers(mask, shift, chunk):
+    """[N, 4] pointers to the uint32 of chunks [N], as `chunk_bits` takes them."""
+    aligned = tl.multiple_of((mask - shift).to(tl.pointer_type(tl.uint32)), 16)
+    return aligned + chunk[:, None] * 4 + tl.arange(0, 4)[None, :]
+
+
+@triton.jit
+def chunk_bits(pointers, inside):
     """Bits of chunks wholly inside a mask.
 
     Args:
-        mask: Pointer to the mask's first byte.
-        shift: Its `shift_of`.
-        chunk: [N] int32.
+        pointers: [N, 4].
         inside: [N] bool; chunks that are not are not read, and empty.
 
     Returns:
         [N] uint32, 16 bits each.
     """
-    aligned = tl.multiple_of((mask - shift).to(tl.pointer_type(tl.uint32)), 16)
-    quarter = tl.arange(0, 4)[None, :]
-    x = tl.load(
-        aligned + (chunk[:, None] * 4 + quarter),
-        mask=inside[:, None],
-        other=0,
-        eviction_policy="evict_first",
-    )
+    x = tl.load(pointers, mask=inside[:, None], other=0, eviction_policy="evict_first")
     # The top bit of each byte that is not 0; the product gathers the four bits in the top of the word, low byte first.
     nonzero = (((x & 0x7F7F7F7F) + 0x7F7F7F7F) | x) & 0x80808080
-    return tl.sum(((nonzero * 0x00204081) >> 28) << (quarter * 4), axis=1)
+    return tl.sum(((nonzero * 0x00204081) >> 28) << (tl.arange(0, 4)[None, :] * 4), axis=1)
 
 
 @triton.jit
@@ -65,7 +71,7 @@ def edge_bits(mask, shift, pixels):
     Returns:
         [2] int32 chunks, [2] bool whether there is such a chunk, [2] uint32 bits.
     """
-    last = (shift + pixels) // 16
+    last = (shift + pixels) >> 4
     edge = tl.arange(0, 2)
     chunk = edge * last
     # Chunk 0 is whole where the mask begins with it; a mask within one chunk has one edge, not two.
@@ -79,7 +85,13 @@ def edge_bits(mask, shift, pixels):
 
 
 @triton.jit
-def bits_at(words, position, n_words):
+def _word_at(words, place, n_words):
+    x = tl.load(words + place, mask=(place >= 0) & (place < n_words), other=0)
+    return x.to(tl.uint32, bitcast=True).to(tl.uint64)
+
+
+@triton.jit
+def bits32_at(words, position, n_words):
     """32 bits from any position of a packed string on; what lies outside its words is 0.
 
     Args:
@@ -90,10 +102,16 @@ def bits_at(words, position, n_words):
     Returns:
         [N] uint32.
     """
-    word = position >> 5
-    low = tl.load(words + word, mask=(word >= 0) & (word < n_words), other=0)
-    high = tl.load(words + word + 1, mask=(word >= -1) & (word + 1 < n_words), other=0)
-    pair = low.to(tl.uint32, bitcast=True).to(tl.uint64) | (
-        high.to(tl.uint32, bitcast=True).to(tl.uint64) << 32
-    )
+    place = position >> 5
+    pair = _word_at(words, place, n_words) | (_word_at(words, place + 1, n_words) << 32)
     return (pair >> (position & 31).to(tl.uint64)).to(tl.uint32)
+
+
+@triton.jit
+def bits64_at(words, position, n_words):
+    """The same for 64 bits: [N] uint64."""
+    place = position >> 5
+    shift = (position & 31).to(tl.uint64)
+    pair = _word_at(words, place, n_words) | (_word_at(words, place + 1, n_words) << 32)
+    # A shift by all 64 bits is undefined, hence two.
+    return (pair >> shift) | ((_word_at(words, place + 2, n_words) << 1) << (63 - shift))

@@ -143,8 +143,7 @@ def _runs(
         torch.add(totals.view(n_rows, -1)[:, -1], last_runs, out=offsets[1:])
         ends = torch.empty(int(offsets[-1]), dtype=torch.int32, device=device)
         write_changes[grid](source, *entries, counts, totals, ends, *geometry, **options)
-    ends[offsets[1:] - 1] = height * width
-    return ends, offsets
+    return ends.index_fill_(0, offsets[1:] - 1, height * width), offsets
 
 
 def mask_runs(masks: Tensor, *, tile: tuple[int, int] = (64, 128)) -> tuple[Tensor, Tensor]:

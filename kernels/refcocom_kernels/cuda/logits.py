@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from refcocom_kernels.cpu.logits import NON_FINITE, UNIT_RANGE
-from refcocom_kernels.cuda.bits import bits_at, popcount
+from refcocom_kernels.cuda.bits import bits32_at, popcount
 from refcocom_kernels.cuda.launch import on_device_of
 from refcocom_kernels.cuda.resize import axis_entries, cell_range, margin, resized
 
@@ -33,7 +33,7 @@ def _truth_in_tile(truth, y0, x0, height, width, TILE_Y: tl.constexpr, TILE_X: t
     y = y0 + tl.arange(0, TILE_Y)[:, None]
     x = x0 + 32 * tl.arange(0, TILE_X // 32)[None, :]
     left = tl.where(y < height, tl.minimum(width - x, 32), 0)
-    bits = bits_at(truth, y * width + x, (height * width + 31) >> 5)
+    bits = bits32_at(truth, y * width + x, (height * width + 31) >> 5)
     # A shift by 32 is undefined, so a group of no pixels is cleared apart.
     bits = bits & (
         tl.full([1, 1], 0xFFFFFFFF, tl.uint32) >> (32 - tl.maximum(left, 1)).to(tl.uint32)
@@ -189,5 +189,6 @@ def logit_counts(
             enable_fp_fusion=False,
         )
     non_finite = (seen & _SEEN_NON_FINITE.value) != 0
-    flags = torch.where(non_finite, NON_FINITE, torch.where(seen == 0, UNIT_RANGE, 0))
-    return counts.masked_fill_(non_finite[:, None], 0), flags.to(torch.int8)
+    # Products, because `torch.where` copies its scalars to the device and waits for that.
+    flags = non_finite.to(torch.int8) * NON_FINITE + (seen == 0).to(torch.int8) * UNIT_RANGE
+    return counts.masked_fill_(non_finite[:, None], 0), flags

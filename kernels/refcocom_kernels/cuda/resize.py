@@ -43,7 +43,7 @@ def fill_axis(
     target = tl.load(sizes + tl.load(sample + example))
     content = tl.cast(cells, tl.float64)
     if valid is not None:
-        content = tl.load(valid + 2 * example + AXIS)
+        content = tl.load(valid + 2 * example + AXIS).to(tl.float64)
     # The cells exist, whatever `valid` says.
     last = tl.minimum(tl.maximum(tl.ceil(content).to(tl.int32), 1), cells) - 1
     position = (pixel.to(tl.float64) + 0.5) * content / target.to(tl.float64) - 0.5
