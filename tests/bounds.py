@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,8 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-# Triton reads it once, when it is imported, which may be here: doctests are looked for in every file.
-os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
 
 from triton.runtime import interpreter

@@ -8,6 +8,9 @@ from hypothesis import settings
 
 from refcocom_gpu.cache import cache_dir
 
+# Triton reads it once, when it is first imported, which torch may do too: kernels run on host memory, without a GPU.
+os.environ["TRITON_INTERPRET"] = "1"
+
 # The first call of a kernel compiles it, which says nothing about the property under test.
 settings.register_profile("default", deadline=None)
 # `make fuzz`: minutes of examples instead of seconds.

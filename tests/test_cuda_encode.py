@@ -1,6 +1,5 @@
 """Masks and logits become the runs that the CPU and the definition give, on tiles of any size."""
 
-import os
 import re
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
 
 import aot

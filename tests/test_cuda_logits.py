@@ -1,6 +1,5 @@
 """The Triton ops on logits equal the naive torch definition to the last pixel, and fuse nothing when compiled."""
 
-import os
 import re
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
 
 import aot

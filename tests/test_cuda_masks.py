@@ -1,14 +1,11 @@
 """The Triton kernels for dense and packed masks equal the naive torch definition; interpreted, so without a GPU."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 pytest.importorskip("triton")
 
 from aot import ARCHITECTURES, Case, build, ones

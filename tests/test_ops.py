@@ -113,6 +113,17 @@ def test_equal_to_the_definition(name, calls):
 
 
 @pytest.mark.parametrize("name", OPERATORS)
+def test_what_a_cuda_device_runs(name, calls):
+    """The registered Triton launchers on the operator's own arguments, interpreted, every address checked."""
+    pytest.importorskip("triton")
+    from bounds import checked_memory
+
+    arguments, expected = calls[name]
+    with checked_memory():
+        assert_equal(getattr(ops, name)._backend_fns["cuda"](*arguments), expected)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
 def test_registered_as_torch_demands(name, calls):
     """Schema, fake tensors and autograd registration, dynamic shapes included."""
     arguments, _ = calls[name]

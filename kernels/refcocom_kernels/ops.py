@@ -328,7 +328,7 @@ def _(
 
 
 def run_ranks(ends: Tensor, run_offsets: Tensor) -> Tensor:
-    """Set pixels of a mask before the end of each of its runs: plain torch, made once per store.
+    """Set pixels of a mask before the end of each of its runs. Plain torch, made once per store.
 
     Args:
         ends: [R] int32 run ends of the masks.
@@ -343,9 +343,9 @@ def run_ranks(ends: Tensor, run_offsets: Tensor) -> Tensor:
     n_runs = len(ends)
     first = torch.repeat_interleave(run_offsets[:-1], run_offsets.diff(), output_size=n_runs)  # [R]
     place = torch.arange(n_runs, device=ends.device) - first
-    ones = torch.diff(ends.long(), prepend=ends.new_zeros(1)).where(place % 2 == 1, 0)
-    total = torch.cumsum(ones, 0)
-    # A mask's first run is one of zeros, so the total there is what the masks before it hold.
+    # Where a mask begins, the difference is with the end of the one before it; but its first run is one of zeros.
+    total = torch.cumsum(torch.diff(ends.long(), prepend=ends.new_zeros(1)) * (place % 2), 0)
+    # For the same reason the total there is what the masks before it hold.
     return (total - total[first]).int()
 
 

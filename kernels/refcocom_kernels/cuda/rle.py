@@ -137,28 +137,6 @@ def intersect_strings(
     tl.store(valid + row, sound.to(tl.int8))
 
 
-def run_ranks(ends: Tensor, run_offsets: Tensor) -> Tensor:
-    """Set pixels of a mask before the end of each of its runs. Nothing waits for the device.
-
-    Args:
-        ends: [R] int32 run ends of the masks.
-        run_offsets: [M + 1] int64 where a mask's runs begin.
-
-    Returns:
-        [R] int32.
-
-    >>> run_ranks(torch.tensor([1, 3, 6, 0, 4]), torch.tensor([0, 3, 5])).tolist()
-    [0, 2, 2, 0, 4]
-    """
-    n_runs = len(ends)
-    first = torch.repeat_interleave(run_offsets[:-1], run_offsets.diff(), output_size=n_runs)  # [R]
-    place = torch.arange(n_runs, device=ends.device) - first
-    # Where a mask begins, the difference is with the end of the one before it; but its first run is one of zeros.
-    total = torch.cumsum(torch.diff(ends.long(), prepend=ends.new_zeros(1)) * (place % 2), 0)
-    # For the same reason the total there is what the masks before it hold.
-    return (total - total[first]).int()
-
-
 def rle_counts(
     data: Tensor,
     offsets: Tensor,
@@ -180,7 +158,7 @@ def rle_counts(
         offsets: [B + 1] int64 where each string begins.
         sample: [B] int64 stored mask each string is scored against.
         target_ends: [R] int32 run ends of the stored masks.
-        target_ranks: [R] int32 `run_ranks` of them.
+        target_ranks: [R] int32 `ops.run_ranks` of them.
         target_offsets: [M + 1] int64 where a stored mask's runs begin.
         pixels: [M] int64 H·W of each stored mask, at most 2**30.
         block: Characters read at a time, a power of two.
