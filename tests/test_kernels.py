@@ -1,5 +1,7 @@
 """Every CPU kernel equals the naive torch definition, to the last pixel: odd sizes, tails, empty, full, noisy."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,9 @@ def sizes_of(masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture
 def poison(monkeypatch):
     """Uninitialised memory is filled with ones, so that a kernel that forgets to write is found out."""
+    # Compiled before: Numba would otherwise be handed the function below.
+    for name in ("bits", "logits", "masks", "rle"):
+        import_module(f"refcocom_kernels.cpu.kernels.{name}")
 
     def filled(shape, dtype=float, **_):
         array = np.zeros(shape, dtype)

@@ -13,8 +13,10 @@ import numpy as np
 from refcocom_kernels.cpu.kernels.jit import inline, jit
 from refcocom_kernels.cpu.kernels.logits import _bits_at, _decode_row, _resize_row
 from refcocom_kernels.cpu.kernels.vectors import (
+    AHEAD,
     nonzero64,
     popcount,
+    prefetch,
     trailing_zeros,
     weighted_above64,
 )
@@ -52,6 +54,7 @@ def _rows_from_bytes(pixels: Any, start: int, height: int, width: int, rows: Any
     for y in range(height):
         at = start + y * width
         for k in range(whole):
+            prefetch(pixels, at + 64 * k + AHEAD)
             rows[np.uint64(y * stride + k)] = nonzero64(pixels, at + 64 * k)
         if whole < stride:
             word = _U0

@@ -12,8 +12,10 @@ import numpy as np
 
 from refcocom_kernels.cpu.kernels.jit import jit
 from refcocom_kernels.cpu.kernels.vectors import (
+    AHEAD,
     nonzero64,
     popcount,
+    prefetch,
 )
 
 
@@ -36,9 +38,10 @@ def count_masks(
         intersection = np.uint64(0)
         area = np.uint64(0)
         for k in range(whole):
+            prefetch(pixels, base + 64 * k + AHEAD)
             word = nonzero64(pixels, base + 64 * k)
             area += popcount(word)
-            intersection += popcount(word & words[target + k])
+            intersection += popcount(word & words[np.uint64(target + k)])
         if n_pixels > 64 * whole:
             word = np.uint64(0)
             for k in range(64 * whole, n_pixels):

@@ -12,6 +12,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+AHEAD = 1024
+"""Bytes by which a mask is asked for before it is read: a sixth faster than the hardware's own guess, which ends at
+every page; 512 and 2,048 were slower."""
+
 
 @intrinsic  # type: ignore[untyped-decorator]
 def popcount(typingctx: Any, word: Any) -> Any:
@@ -21,6 +25,23 @@ def popcount(typingctx: Any, word: Any) -> Any:
         return builder.ctpop(args[0])
 
     return types.uint64(types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typingctx: Any, array: Any, at: Any) -> Any:
+    """Ask for the cache line of index `at`, which may lie beyond the vector: a hint, never a fault."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        integer = ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [pointer.type, integer, integer, integer])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+        # Of data, to be read, once.
+        builder.call(function, [pointer, integer(0), integer(0), integer(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
