@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,34 @@ import xxhash
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A vector made piece by piece, so that a large one is written without being held.
+
+    Attributes:
+        size: Elements in all.
+        dtype: Their type.
+        make: Yields the pieces in order, each time anew.
+    """
+
+    size: int
+    dtype: np.dtype[Any]
+    make: Callable[[], Iterator[NDArray[Any]]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As an array's."""
+        return (self.size,)
+
+    @property
+    def nbytes(self) -> int:
+        """As an array's."""
+        return self.size * self.dtype.itemsize
+
+
+Built = dict[str, NDArray[Any] | Pieces]
 
 # safetensors' words for the types we store.
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -91,7 +120,7 @@ def clear() -> None:
             folder.rmdir()
 
 
-def cached(path: Path, identity: dict[str, str], build: Callable[[], Arrays]) -> Arrays:
+def cached(path: Path, identity: dict[str, str], build: Callable[[], Built]) -> Arrays:
     """Open the arrays at `path`, building them first where they are absent or damaged.
 
     Args:
@@ -100,11 +129,11 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Arrays]) ->
         build: Makes the arrays.
 
     Returns:
-        Read-only arrays, mapped from the file or as they were built; with a warning where nothing can be written.
+        Read-only arrays mapped from the file; the built ones, with a warning, where nothing can be written.
     """
     with contextlib.suppress(DamagedError):
         return open_arrays(path, identity)
-    arrays: Arrays | None = None
+    built: Built | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path.with_suffix(".lock")):
@@ -113,11 +142,12 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Arrays]) ->
                 return open_arrays(path, identity)
             for left_by_a_killed_writer in path.parent.glob(f"{path.stem}.*.tmp"):
                 left_by_a_killed_writer.unlink(missing_ok=True)
-            arrays = read_only(build())
-            write_arrays(path, arrays, identity)
-        return arrays
+            built = build()
+            write_arrays(path, built, identity)
+            # What was just written is not read again to verify it; whoever opens it next does.
+            return _mapped_arrays(_map(path), path)
     # filelock says NotImplementedError where the file system has no locks.
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError, DamagedError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(
             f"refcocom: cannot keep {path} ({reason}); it is built anew each time. "
@@ -125,21 +155,25 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Arrays]) ->
             RuntimeWarning,
             stacklevel=2,
         )
-        return read_only(build() if arrays is None else arrays)
+        return held(build() if built is None else built)
 
 
-def read_only(arrays: Arrays) -> Arrays:
-    """The same arrays, as safe from writing as mapped ones."""
-    for array in arrays.values():
+def held(built: Built) -> Arrays:
+    """The same arrays in memory, as safe from writing as mapped ones."""
+    arrays = {}
+    for name, array in built.items():
+        if isinstance(array, Pieces):
+            array = np.concatenate([np.zeros(0, array.dtype), *array.make()])
         array.flags.writeable = False
+        arrays[name] = array
     return arrays
 
 
-def write_arrays(path: Path, arrays: Arrays, identity: dict[str, str]) -> None:
+def write_arrays(path: Path, arrays: Built, identity: dict[str, str]) -> None:
     """Write arrays with their identity and hash; the file appears whole or not at all."""
     types = {dtype: word for word, dtype in _DTYPES.items()}
     # Large elements first, so that every array is aligned without gaps, which safetensors does not allow.
-    ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     header: dict[str, Any] = {"__metadata__": {"xxh3_128": "0" * 32, **identity}}
     end = 0
     for name, array in ordered:
@@ -153,15 +187,17 @@ def write_arrays(path: Path, arrays: Arrays, identity: dict[str, str]) -> None:
     text += b" " * (-len(text) % 8)
     head = bytearray(len(text).to_bytes(8, "little") + text)
     digest = xxhash.xxh3_128(head[: _HASH.start] + head[_HASH.stop :])
-    for _, array in ordered:
-        digest.update(np.ascontiguousarray(array).data)
-    head[_HASH] = digest.hexdigest().encode()
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(head)
             for _, array in ordered:
-                file.write(np.ascontiguousarray(array).data)
+                for piece in array.make() if isinstance(array, Pieces) else [array]:
+                    content = np.ascontiguousarray(piece).data
+                    digest.update(content)
+                    file.write(content)
+            file.seek(_HASH.start)
+            file.write(digest.hexdigest().encode())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -173,20 +209,30 @@ def open_arrays(path: Path, identity: dict[str, str]) -> Arrays:
     Raises:
         DamagedError: When the file is absent, truncated, altered, or holds something else.
     """
-    # Mapped by hand because safetensors copies every array it opens for NumPy.
-    try:
-        # A plain array: np.memmap's subclass costs a Python call at every slice.
-        mapped = np.asarray(np.memmap(path, np.uint8, mode="r"))
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{path}: {error}") from None
+    mapped = _map(path)
     digest = xxhash.xxh3_128(mapped[: _HASH.start].data)
     digest.update(mapped[_HASH.stop :].data)
     if digest.hexdigest().encode() != mapped[_HASH].tobytes():
         raise DamagedError(f"{path} does not match its hash")
+    return _mapped_arrays(mapped, path, identity)
+
+
+def _map(path: Path) -> NDArray[np.uint8]:
+    # Mapped by hand because safetensors copies every array it opens for NumPy.
+    try:
+        # A plain array: np.memmap's subclass costs a Python call at every slice.
+        return np.asarray(np.memmap(path, np.uint8, mode="r"))
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path}: {error}") from None
+
+
+def _mapped_arrays(
+    mapped: NDArray[np.uint8], path: Path, identity: dict[str, str] | None = None
+) -> Arrays:
     data_at = 8 + int(mapped[:8].view(np.uint64)[0])
     header = json.loads(mapped[8:data_at].tobytes())
     metadata = header.pop("__metadata__")
-    if any(metadata.get(key) != value for key, value in identity.items()):
+    if any(metadata.get(key) != value for key, value in (identity or {}).items()):
         raise DamagedError(f"{path} holds something else")
     arrays = {}
     for name, entry in header.items():

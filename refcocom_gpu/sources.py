@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from refcocom_gpu import records
-from refcocom_gpu.cache import Arrays, cache_root, cached
+from refcocom_gpu.cache import Built, cache_root, cached
 from refcocom_gpu.errors import DatasetError, UsageError
 
 HUB_COLUMNS = ("image_id", "file_name", "samples")
@@ -90,7 +90,7 @@ def _read_jsonl(path: Path, cache: bool | str | Path) -> records.Columns:
     text = path.read_bytes()
     digest = xxhash.xxh3_128_hexdigest(text)
 
-    def parse() -> Arrays:
+    def parse() -> Built:
         columns = records.from_jsonl(text, str(path))
         return {
             name: np.frombuffer(_to_ipc(table), np.uint8)

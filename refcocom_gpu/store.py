@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu import rle
-from refcocom_gpu.cache import Arrays, cache_root, cached, read_only
+from refcocom_gpu.cache import Arrays, Built, Pieces, cache_root, cached, held
 from refcocom_gpu.errors import SHOWN, DatasetError
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 LAYOUT_VERSION = "1"
 """Changes whenever the arrays below mean something else; an old cache is then built anew beside the new one."""
+
+PIECE_WORDS = 2**19
+"""Words packed and written at a time, 4 MB: they stay in the cache on their way to the file."""
 
 SHARD_BYTES = 2**30
 """Largest file of packed bits; RefCOCO-M (76 MB) is one."""
@@ -210,28 +213,34 @@ class MaskStore:
             )["words"]
         return self._bits[shard]
 
-    def _pack(self, first: int, last: int) -> Arrays:
-        offsets = self.run_offsets[first : last + 1]
-        words = cpu.rle_pack(
-            self.ends[offsets[0] : offsets[-1]],
-            offsets - offsets[0],
-            self.heights[first:last],
-            self.widths[first:last],
-            threads=self._threads,
-        )
-        return {"words": words}
+    def _pack(self, first: int, last: int) -> Built:
+        word_offsets = cpu.word_offsets_for(self.pixels[first:last])
+
+        def pieces() -> Iterator[NDArray[np.uint64]]:
+            # Every mask begins with a word, so pieces of whole masks follow each other without a seam.
+            steps = np.arange(0, word_offsets[-1], PIECE_WORDS)
+            bounds = np.unique(np.append(np.searchsorted(word_offsets, steps), last - first))
+            for start, stop in zip(first + bounds[:-1], first + bounds[1:], strict=True):
+                offsets = self.run_offsets[start : stop + 1]
+                yield cpu.rle_pack(
+                    self.ends[offsets[0] : offsets[-1]],
+                    offsets - offsets[0],
+                    self.heights[start:stop],
+                    self.widths[start:stop],
+                    threads=self._threads,
+                )
+
+        return {"words": Pieces(int(word_offsets[-1]), np.dtype(np.uint64), pieces)}
 
 
-def _cached(
-    folder: Path | None, name: str, dataset: Dataset, build: Callable[[], Arrays]
-) -> Arrays:
+def _cached(folder: Path | None, name: str, dataset: Dataset, build: Callable[[], Built]) -> Arrays:
     if folder is None:
-        return read_only(build())
+        return held(build())
     identity = {"fingerprint": dataset.fingerprint, "layout": LAYOUT_VERSION, "holds": name}
     return cached(folder / f"{name}.safetensors", identity, build)
 
 
-def _parse(dataset: Dataset, threads: int) -> Arrays:
+def _parse(dataset: Dataset, threads: int) -> Built:
     """Parse and check every mask of a dataset."""
     pixels = dataset.heights * dataset.widths
     strings = dataset.counts

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from refcocom_gpu import cache
-from refcocom_gpu.cache import DamagedError, cached, open_arrays, write_arrays
+from refcocom_gpu.cache import DamagedError, Pieces, cached, held, open_arrays, write_arrays
 
 IDENTITY = {"fingerprint": "f" * 32, "layout": "1", "holds": "test"}
 
@@ -70,6 +70,41 @@ def test_same_arrays_same_bytes(path):
     before = path.read_bytes()
     write_arrays(path, dict(reversed(arrays().items())), IDENTITY)
     assert path.read_bytes() == before
+
+
+def in_pieces(array: np.ndarray, step: int) -> Pieces:
+    def make():
+        for start in range(0, len(array), step):
+            yield array[start : start + step].copy()
+
+    return Pieces(len(array), array.dtype, make)
+
+
+@pytest.mark.parametrize("step", [1, 7, 100])
+def test_pieces_make_the_same_file(tmp_path, step):
+    words = np.arange(50, dtype=np.uint64)
+    whole, pieces = tmp_path / "whole.safetensors", tmp_path / "pieces.safetensors"
+    write_arrays(whole, {**arrays(), "words": words}, IDENTITY)
+    write_arrays(pieces, {**arrays(), "words": in_pieces(words, step)}, IDENTITY)
+    assert whole.read_bytes() == pieces.read_bytes()
+    found = cached(
+        tmp_path / "new.safetensors", IDENTITY, lambda: {"words": in_pieces(words, step)}
+    )
+    assert_equal(found, {"words": words})
+    assert not found["words"].flags.writeable
+    assert_equal(held({"words": in_pieces(words, step)}), {"words": words})
+    assert len(held({"words": in_pieces(words[:0], step)})["words"]) == 0
+
+
+def test_pieces_that_fail_leave_nothing(tmp_path):
+    def make():
+        yield np.zeros(3, np.uint64)
+        raise RuntimeError("no more")
+
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(RuntimeError, match="no more"):
+        cached(path, IDENTITY, lambda: {"words": Pieces(6, np.dtype(np.uint64), make)})
+    assert [p.name for p in tmp_path.iterdir() if p.suffix != ".lock"] == []
 
 
 def test_built_once_then_mapped(tmp_path):
