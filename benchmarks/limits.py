@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +117,24 @@ def rank_tables(
 
 
 def parse_and_rank(
-    library: Any, arrays: list[NDArray[Any]], n: int
+    library: Any, arrays: list[NDArray[Any]], n: int, threads: int = 1
 ) -> Callable[[], NDArray[np.int64]]:
-    """The C loop over `data, offsets, sample, table, table_offsets, pixels`."""
+    """The C loop over `data, offsets, sample, table, table_offsets, pixels`, its rows split over threads."""
     counts = np.zeros((n, 2), np.int64)
-    pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]
+    bounds = [n * k // threads for k in range(threads + 1)]
+    pool = ThreadPoolExecutor(threads)
+
+    def rows(first: int, last: int) -> None:
+        data, offsets, sample, *rest = arrays
+        own = (data, offsets[first:], sample[first:], *rest)
+        library.parse_and_rank(
+            *(a.ctypes.data_as(ctypes.c_void_p) for a in own),
+            ctypes.c_int64(last - first),
+            counts[first:].ctypes.data_as(ctypes.c_void_p),
+        )
 
     def run() -> NDArray[np.int64]:
-        library.parse_and_rank(*pointers, ctypes.c_int64(n), counts.ctypes.data_as(ctypes.c_void_p))
+        list(pool.map(rows, bounds[:-1], bounds[1:]))
         return counts
 
     return run

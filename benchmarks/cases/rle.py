@@ -24,8 +24,9 @@ def cases(w: Workload) -> Iterator[Case]:
         w.targets.data, w.targets.offsets, np.arange(N_SAMPLES), w.targets.ends, w.targets.run_offsets, w.pixels
     )[0][:, 1]  # fmt: skip
     peers, absent = _peers(w)
+    threads = cpu.available_threads()
     ours = [Contender(OURS, _ours(w, areas, 1), n, "ours")]
-    bounds = []
+    bounds: dict[int, list[Contender]] = {1: [], threads: []}
     library = limits.compiled()
     if library is None:
         absent["C parse + rank"] = "no C compiler"
@@ -39,26 +40,31 @@ def cases(w: Workload) -> Iterator[Case]:
             table_offsets,
             w.pixels,
         ]
-        loop = limits.parse_and_rank(library, arrays, n)
-        bounds.append(
-            Contender(
-                "C parse + rank, table made beforehand",
-                lambda: _with_area(loop(), areas, w),
-                n,
-                "limit",
+        for count, loops in bounds.items():
+            run = limits.parse_and_rank(library, arrays, n, count)
+            loops.append(
+                Contender(
+                    f"C parse + rank, table made beforehand, {count} threads".replace(
+                        ", 1 threads", ""
+                    ),
+                    lambda run=run: _with_area(run(), areas, w),  # type: ignore[misc]
+                    n,
+                    "limit",
+                )
             )
-        )
     notes = {
         "runs a target": len(w.targets.ends) / N_SAMPLES,
         "characters a prediction": len(w.predictions.data) / n,
     }
-    yield Case("RLE counts, 1 thread", ours + peers + bounds, absent, notes)
-    threads = cpu.available_threads()
+    yield Case("RLE counts, 1 thread", ours + peers + bounds[1], absent, notes)
     yield Case(
         f"RLE counts, {threads} threads",
         [
             Contender(OURS, _ours(w, areas, threads), n, "ours"),
             Contender(f"{OURS}, 1 thread", _ours(w, areas, 1), n, "limit"),
+            # What the machine's threads are worth: the same loop on one and on all of them.
+            *bounds[1],
+            *(bounds[threads] if threads > 1 else []),
         ],
     )
 
