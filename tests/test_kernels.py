@@ -270,16 +270,29 @@ def test_non_finite_logits_are_flagged_wherever_they_are(dtype, bad, place):
         assert found.counts[0].tolist() == [0, 0]
 
 
-def test_probabilities_are_flagged():
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_probabilities_are_flagged(dtype, threshold):
+    """Every value in 0…1, wherever it lies: nothing else, however little it is outside, and −0 is 0."""
     words, offsets = packed([np.ones((20, 20), bool)])
-    sizes = np.array([20]), np.array([20])
-    values = np.random.default_rng(0).random((1, 8, 8)).astype(np.float32)
-    own = np.zeros(1, np.int64)
-    assert cpu.logit_counts(values, own, *sizes, words, offsets).flags[0] == cpu.UNIT_RANGE
-    values[0, 3, 3] = -1
-    assert cpu.logit_counts(values, own, *sizes, words, offsets).flags[0] == 0
-    values[0, 3, 3] = 1.5
-    assert cpu.logit_counts(values, own, *sizes, words, offsets).flags[0] == 0
+
+    def flag(values):
+        array, _ = as_kind(values, dtype)
+        sizes = np.array([20]), np.array([20])
+        valid = np.array([[5.0, 6.0]])
+        own = np.zeros(1, np.int64)
+        return cpu.logit_counts(
+            array[None], own, *sizes, words, offsets, threshold=threshold, valid=valid
+        ).flags[0]
+
+    values = np.random.default_rng(0).random((9, 70)).astype(np.float32)
+    values[0, 0], values[3, 66], values[8, 69] = 0, 1, -0.0
+    assert flag(values) == cpu.UNIT_RANGE
+    for place in [(0, 0), (3, 65), (8, 69)]:
+        for outside in (-1, -(2.0**-24), 1.01):
+            changed = values.copy()
+            changed[place] = outside
+            assert flag(changed) == 0
 
 
 def test_flips_against_interpolate_stay_within_the_bound():

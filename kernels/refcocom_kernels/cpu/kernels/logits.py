@@ -107,11 +107,27 @@ def _largest(raw16: Any, raw32: Any, kind: int, start: int, cells: int) -> int:
 
 
 @inline
+def _any_negative(raw16: Any, raw32: Any, kind: int, start: int, cells: int) -> bool:
+    """Whether any of some cells is below 0; −0 is not."""
+    whole = cells // 64
+    for k in range(whole):
+        at = start + 64 * k
+        # In the order of the floats -0 has the key -1.
+        if (below64(raw32, at, -1) if kind == FLOAT32 else below64(raw16, at, -1)) != _U0:
+            return True
+    for k in range(64 * whole, cells):
+        bits = np.int64(raw32[start + k] if kind == FLOAT32 else raw16[start + k])
+        if bits < 0 and bits & (0x7FFFFFFF if kind == FLOAT32 else 0x7FFF):
+            return True
+    return False
+
+
+@inline
 def _classify(
     raw16: Any, raw32: Any, kind: int, start: int, cells: int, threshold: Any, largest: int, edge16: Any,
     edge32: Any, surely_set: Any, surely_not: Any, slot: int, n_words: int,
-) -> bool:  # fmt: skip
-    """Bits of one row of cells: surely set, surely not; returns whether any is surely not."""
+) -> None:  # fmt: skip
+    """Bits of one row of cells: surely set, surely not."""
     if kind == FLOAT32:
         top = as_float(np.int32(largest))
     elif kind == BFLOAT16:
@@ -125,7 +141,6 @@ def _classify(
     base = slot * n_words
     whole = cells // 64
     left = cells - 64 * whole
-    any_not = _U0
     for k in range(n_words):
         yes, no = _U0, _U0
         if k < whole:
@@ -150,13 +165,11 @@ def _classify(
             no &= valid
         surely_set[base + k] = yes
         surely_not[base + k] = no
-        any_not |= no
     # The corner after the last cell is the last cell again.
     at, after = np.uint64(base + ((cells - 1) >> 6)), np.uint64(base + (cells >> 6))
     last = np.uint64((cells - 1) & 63)
     surely_set[after] |= ((surely_set[at] >> last) & _U1) << np.uint64(cells & 63)
     surely_not[after] |= ((surely_not[at] >> last) & _U1) << np.uint64(cells & 63)
-    return any_not != _U0
 
 
 @inline
@@ -259,7 +272,7 @@ def count_logits(
         xt, xf, cells = layout[6 * b + 3], layout[6 * b + 4], layout[6 * b + 5]
         base = b * h * w
         intersection, area, mixed_total = 0, 0, 0
-        largest, any_not = 0, False
+        largest = 0
         # Which source row each of the two slots holds, classified and resized.
         held = np.array([-1, -1])
         held_resized = np.array([-1, -1])
@@ -277,7 +290,7 @@ def count_logits(
                     start = base + needed * w
                     seen = _largest(raw16, raw32, kind, start, w)
                     largest = max(largest, seen)
-                    any_not |= _classify(
+                    _classify(
                         raw16, raw32, kind, start, cells, threshold, seen, edge16, edge32,
                         surely_set, surely_not, slot, n_words,
                     )  # fmt: skip
@@ -395,9 +408,9 @@ def count_logits(
         if largest >= (0x7F800000 if kind == FLOAT32 else 0x7C00 if kind == FLOAT16 else 0x7F80):
             flag = NON_FINITE
             intersection, area = 0, 0
-        elif not any_not and largest <= (
+        elif largest <= (
             0x3F800000 if kind == FLOAT32 else 0x3C00 if kind == FLOAT16 else 0x3F80
-        ):
+        ) and not _any_negative(raw16, raw32, kind, base, h * w):
             flag = UNIT_RANGE
         counts[2 * b] = intersection
         counts[2 * b + 1] = area
