@@ -159,7 +159,8 @@ class MaskStore:
 
         from refcocom_gpu.device_store import DeviceStore
 
-        device = torch.device(self.device)
+        # `cuda` is the current device, and predictions that are there say which number that is.
+        device = torch.empty(0, device=self.device).device
         return self._tensors.setdefault(str(device), DeviceStore(self, device))
 
     def packed(self, samples: NDArray[np.int64]) -> Iterator[Packed]:

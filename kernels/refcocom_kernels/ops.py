@@ -77,14 +77,14 @@ def mask_counts(masks: Tensor, sample: Tensor, words: Tensor, word_offsets: Tens
 
 
 @mask_counts.register_kernel("cuda")
-def _(masks: Tensor, sample: Tensor, words: Tensor, word_offsets: Tensor) -> Tensor:
+def _(*arguments: Any) -> Tensor:
     from refcocom_kernels.cuda import masks as cuda
 
-    return cuda.mask_counts(masks, sample, words, word_offsets)
+    return cuda.mask_counts(*arguments)
 
 
 @mask_counts.register_fake
-def _(masks: Tensor, sample: Tensor, words: Tensor, word_offsets: Tensor) -> Tensor:
+def _(masks: Tensor, *rest: Any) -> Tensor:
     return _counts_like(masks)
 
 
@@ -111,18 +111,14 @@ def mask_boundary_counts(
 
 
 @mask_boundary_counts.register_kernel("cuda")
-def _(
-    masks: Tensor, sample: Tensor, boundaries: Tensor, word_offsets: Tensor, distances: Tensor
-) -> Tensor:
+def _(*arguments: Any) -> Tensor:
     from refcocom_kernels.cuda import boundary as cuda
 
-    return cuda.mask_boundary_counts(masks, sample, boundaries, word_offsets, distances)
+    return cuda.mask_boundary_counts(*arguments)
 
 
 @mask_boundary_counts.register_fake
-def _(
-    masks: Tensor, sample: Tensor, boundaries: Tensor, word_offsets: Tensor, distances: Tensor
-) -> Tensor:
+def _(masks: Tensor, *rest: Any) -> Tensor:
     return _counts_like(masks)
 
 
@@ -153,12 +149,10 @@ def pairwise_intersections(
 
 
 @pairwise_intersections.register_kernel("cuda")
-def _(
-    first: Tensor, first_offsets: Tensor, second: Tensor, second_offsets: Tensor, n_words: int
-) -> Tensor:
+def _(*arguments: Any) -> Tensor:
     from refcocom_kernels.cuda import pairwise as cuda
 
-    return cuda.pairwise_intersections(first, first_offsets, second, second_offsets, n_words)
+    return cuda.pairwise_intersections(*arguments)
 
 
 @pairwise_intersections.register_fake
@@ -245,18 +239,7 @@ def _(
 
 
 @logit_counts.register_fake
-def _(
-    logits: Tensor,
-    sample: Tensor,
-    heights: Tensor,
-    widths: Tensor,
-    words: Tensor,
-    word_offsets: Tensor,
-    max_height: int,
-    max_width: int,
-    threshold: float = 0.0,
-    valid: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return _counts_like(logits), logits.new_empty(len(logits), dtype=torch.int8)
 
 
@@ -300,30 +283,14 @@ def rle_counts(
 
 
 @rle_counts.register_kernel("cuda")
-def _(
-    data: Tensor,
-    offsets: Tensor,
-    sample: Tensor,
-    target_ends: Tensor,
-    target_ranks: Tensor,
-    target_offsets: Tensor,
-    pixels: Tensor,
-) -> tuple[Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     from refcocom_kernels.cuda import rle as cuda
 
-    return cuda.rle_counts(data, offsets, sample, target_ends, target_ranks, target_offsets, pixels)
+    return cuda.rle_counts(*arguments)
 
 
 @rle_counts.register_fake
-def _(
-    data: Tensor,
-    offsets: Tensor,
-    sample: Tensor,
-    target_ends: Tensor,
-    target_ranks: Tensor,
-    target_offsets: Tensor,
-    pixels: Tensor,
-) -> tuple[Tensor, Tensor]:
+def _(data: Tensor, offsets: Tensor, sample: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return _counts_like(sample), sample.new_empty(len(sample), dtype=torch.bool)
 
 
@@ -370,10 +337,10 @@ def mask_runs(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @mask_runs.register_kernel("cuda")
-def _(masks: Tensor) -> tuple[Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     from refcocom_kernels.cuda import encode as cuda
 
-    return cuda.mask_runs(masks)
+    return cuda.mask_runs(*arguments)
 
 
 @mask_runs.register_fake
@@ -423,13 +390,7 @@ def _(
 
 
 @logit_runs.register_fake
-def _(
-    logits: Tensor,
-    height: int,
-    width: int,
-    threshold: float = 0.0,
-    valid: list[float] | None = None,
-) -> tuple[Tensor, Tensor]:
+def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return _runs_like(logits)
 
 

@@ -43,8 +43,8 @@ class DeviceCounter:
     ) -> None:
         self.store, self.options, self.problems = store, options, problems
         self.only_unit_range: bool | None = None
-        self.device = torch.device(store.device)
         self._truth = store.tensors()
+        self.device = self._truth.device
         self._staging = Staging(self.device)
         self._counts = torch.zeros((len(store), 2), dtype=torch.int64, device=self.device)
         self._verdicts: deque[tuple[Tensor, Any, Callable[[NDArray[Any]], None]]] = deque()
@@ -100,7 +100,7 @@ class DeviceCounter:
     def _count_on_host(self, batch: Batch) -> None:
         if not self._on_host:
             warnings.warn(
-                f"refcocom: {self.device} has no memory left for {batch.where(0)}; it is counted on the CPU",
+                f"refcocom: {self.store.device} has no memory left for {batch.where(0)}; it is counted on the CPU",
                 RuntimeWarning,
                 stacklevel=2,
             )
