@@ -61,7 +61,7 @@ def sizes_of(masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def poison(monkeypatch):
     """Uninitialised memory is filled with ones, so that a kernel that forgets to write is found out."""
     # Compiled before: Numba would otherwise be handed the function below.
-    for name in ("bits", "logits", "masks", "rle"):
+    for name in ("bits", "boundary", "logits", "masks", "rle"):
         import_module(f"refcocom_kernels.cpu.kernels.{name}")
 
     def filled(shape, dtype=float, **_):

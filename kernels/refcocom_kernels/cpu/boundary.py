@@ -71,14 +71,14 @@ def boundaries(
         widths: [M] W.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.kernels import bits
+    from refcocom_kernels.cpu.kernels import boundary
 
     distances = boundary_distance(heights, widths)
     result = np.zeros(len(words), np.uint64)
     areas = np.zeros(len(heights), np.int64)
     scratch = row_words(heights, widths)
     over_rows(
-        lambda a, b: bits.boundaries_of_packed(
+        lambda a, b: boundary.boundaries_of_packed(
             words, word_offsets, heights, widths, distances, scratch, a, b, result, areas
         ),
         len(heights),
@@ -99,13 +99,13 @@ def mask_boundary_counts(
         word_offsets: [M + 1] where a stored mask's words begin.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.kernels import bits
+    from refcocom_kernels.cpu.kernels import boundary
 
     n_rows, height, width = masks.shape
     counts, cropped = np.zeros((n_rows, 2), np.int64), np.zeros(n_rows)
     flat, flat_counts = masks.reshape(-1), counts.reshape(-1)
     over_rows(
-        lambda a, b: bits.count_mask_boundaries(
+        lambda a, b: boundary.count_mask_boundaries(
             flat,
             height,
             width,
@@ -147,14 +147,14 @@ def run_boundary_counts(
         word_offsets: [M + 1] where a stored mask's words begin.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.kernels import bits
+    from refcocom_kernels.cpu.kernels import boundary
 
     n_rows = len(sample)
     counts, cropped = np.zeros((n_rows, 2), np.int64), np.zeros(n_rows)
     flat_counts = counts.reshape(-1)
     scratch = row_words(heights, widths)
     over_rows(
-        lambda a, b: bits.count_run_boundaries(
+        lambda a, b: boundary.count_run_boundaries(
             ends,
             run_offsets,
             sample,

@@ -16,16 +16,21 @@ from typing import Any
 
 import numpy as np
 
+from refcocom_kernels.cpu.kernels.bits import bits_at
+from refcocom_kernels.cpu.kernels.cells import (
+    any_negative,
+    decode_row,
+    largest_in,
+    order_key,
+    resize_row,
+    value_at,
+)
 from refcocom_kernels.cpu.kernels.jit import inline, jit
 from refcocom_kernels.cpu.kernels.vectors import (
     above64,
-    as_bits,
     as_float,
     below64,
-    halves_to_floats16,
-    magnitude64,
     popcount,
-    resize4,
     trailing_zeros,
     weighted_above64,
 )
@@ -54,75 +59,6 @@ _ONES = np.uint64(2**64 - 1)
 
 
 @inline
-def _value(raw16: Any, raw32: Any, kind: int, at: int) -> Any:
-    """One finite logit as float32."""
-    if kind == FLOAT32:
-        return as_float(raw32[np.uint64(at)])
-    bits = np.int64(raw16[np.uint64(at)])
-    if kind == BFLOAT16:
-        return as_float(np.int32(bits << 16))
-    if bits & 0x7C00:
-        magnitude = as_float(np.int32(((bits & 0x7FFF) << 13) + (112 << 23)))
-    else:
-        magnitude = np.float32(bits & 0x3FF) * np.float32(2.0**-24)
-    return -magnitude if bits < 0 else magnitude
-
-
-@inline
-def _key(value: Any, kind: int) -> int:
-    """Order key of a threshold in the logits' own type, rounded towards 0.
-
-    Rounded so, every logit whose key is above it is above the threshold, and every one below it is below.
-    """
-    bits = np.int64(as_bits(np.float32(value)))
-    magnitude = bits & 0x7FFFFFFF
-    if kind == BFLOAT16:
-        magnitude >>= 16
-    elif kind == FLOAT16:
-        if magnitude >= (112 + 31) << 23:
-            magnitude = 0x7BFF
-        elif magnitude >= 113 << 23:
-            magnitude = (magnitude - (112 << 23)) >> 13
-        else:
-            magnitude = np.int64(abs(np.float32(value)) * np.float32(2.0**24))
-    return ~magnitude if bits < 0 else magnitude
-
-
-@inline
-def _largest(raw16: Any, raw32: Any, kind: int, start: int, cells: int) -> int:
-    """Largest magnitude of a row of cells, as bits."""
-    whole = cells // 64
-    largest = 0
-    if kind == FLOAT32:
-        for k in range(whole):
-            largest = max(largest, magnitude64(raw32, start + 64 * k))
-        for k in range(64 * whole, cells):
-            largest = max(largest, np.int64(raw32[start + k]) & 0x7FFFFFFF)
-    else:
-        for k in range(whole):
-            largest = max(largest, magnitude64(raw16, start + 64 * k))
-        for k in range(64 * whole, cells):
-            largest = max(largest, np.int64(raw16[start + k]) & 0x7FFF)
-    return largest
-
-
-@inline
-def _any_negative(raw16: Any, raw32: Any, kind: int, start: int, cells: int) -> bool:
-    """Whether any of some cells is below 0; −0 is not."""
-    whole = cells // 64
-    for k in range(whole):
-        at = start + 64 * k
-        # In the order of the floats -0 has the key -1.
-        if (below64(raw32, at, -1) if kind == FLOAT32 else below64(raw16, at, -1)) != _U0:
-            return True
-    for k in range(64 * whole, cells):
-        bits = np.int64(raw32[start + k] if kind == FLOAT32 else raw16[start + k])
-        if bits < 0 and bits & (0x7FFFFFFF if kind == FLOAT32 else 0x7FFF):
-            return True
-    return False
-
-
-@inline
 def _classify(
     raw16: Any, raw32: Any, kind: int, start: int, cells: int, threshold: Any, largest: int, edge16: Any,
     edge32: Any, surely_set: Any, surely_not: Any, slot: int, n_words: int,
@@ -136,8 +72,8 @@ def _classify(
         # Too large by up to 2⁻¹⁴ for a subnormal: the margin only grows.
         top = as_float(np.int32((largest << 13) + (112 << 23)))
     margin = max(top, abs(threshold)) * MARGIN + SUBNORMAL_MARGIN
-    high = _key(threshold + margin, kind)
-    low = _key(threshold - margin, kind)
+    high = order_key(threshold + margin, kind)
+    low = order_key(threshold - margin, kind)
     base = slot * n_words
     whole = cells // 64
     left = cells - 64 * whole
@@ -194,49 +130,6 @@ def _count_range(words: Any, start: int, stop: int) -> int:
     return np.int64(n)  # type: ignore[return-value]
 
 
-@inline
-def _bits_at(words: Any, start: int, n: int) -> Any:
-    """`n` ≤ 64 bits from bit `start` on."""
-    shift = start & 63
-    bits = words[np.uint64(start >> 6)] >> np.uint64(shift)
-    if shift + n > 64:
-        bits |= words[np.uint64((start >> 6) + 1)] << np.uint64(64 - shift)
-    return bits if n == 64 else bits & ((_U1 << np.uint64(n)) - _U1)
-
-
-@inline
-def _decode_row(raw16: Any, raw32: Any, kind: int, start: int, cells: int, bits: Any) -> None:
-    """One row of cells as the bits of float32, and the last of them once more."""
-    if kind == FLOAT32:
-        row32 = raw32[start : start + cells]
-        for c in range(cells):
-            bits[c] = row32[c]
-    elif kind == BFLOAT16:
-        row16 = raw16[start : start + cells]
-        for c in range(cells):
-            bits[c] = np.int32(row16[c]) << 16
-    else:
-        whole = cells & ~15
-        for c in range(0, whole, 16):
-            halves_to_floats16(raw16, start + c, bits, c)
-        for c in range(whole, cells):
-            bits[c] = as_bits(_value(raw16, raw32, kind, start + c))
-    bits[cells] = bits[cells - 1]
-
-
-@inline
-def _resize_row(values: Any, low: Any, weight_low: Any, weight_high: Any, resized: Any) -> None:
-    """One row of cells at every target column; the cell after the last repeats it."""
-    whole = len(low) & ~3
-    for x in range(0, whole, 4):
-        resize4(values, low, weight_low, weight_high, x, resized)
-    for x in range(whole, len(low)):
-        cell = np.uint64(low[x])
-        left = values[cell] * weight_low[x]
-        right = values[cell + _U1] * weight_high[x]
-        resized[x] = left + right
-
-
 @jit(
     "in i2, in i4, i8, i8, i8, in i8, in i8, in u8, in i8, f4, "
     "in i4, in i4, in f4, in f4, in i8, in i8, i8, i8, i8, out i8, out i1, out i8 -> void"
@@ -280,7 +173,7 @@ def count_logits(
             y0, y1 = first_pixel[yf + row], first_pixel[yf + row + 1]
             if y0 == y1:
                 # No pixel falls between these rows, but what they hold is checked all the same.
-                largest = max(largest, _largest(raw16, raw32, kind, base + row * w, w))
+                largest = max(largest, largest_in(raw16, raw32, kind, base + row * w, w))
                 continue
             below = min(row + 1, rows - 1)
             for k in range(2):
@@ -288,7 +181,7 @@ def count_logits(
                 slot = needed & 1
                 if held[slot] != needed:
                     start = base + needed * w
-                    seen = _largest(raw16, raw32, kind, start, w)
+                    seen = largest_in(raw16, raw32, kind, start, w)
                     largest = max(largest, seen)
                     _classify(
                         raw16, raw32, kind, start, cells, threshold, seen, edge16, edge32,
@@ -310,9 +203,9 @@ def count_logits(
                     needed = row if k == 0 else below
                     slot = needed & 1
                     if held_resized[slot] != needed:
-                        _decode_row(raw16, raw32, kind, base + needed * w, cells, cell_bits)
+                        decode_row(raw16, raw32, kind, base + needed * w, cells, cell_bits)
                         at = slot * stride
-                        _resize_row(
+                        resize_row(
                             cell_values,
                             low[xt : xt + width],
                             weight_low[xt : xt + width],
@@ -331,7 +224,7 @@ def count_logits(
                             bits &= (_U1 << np.uint64(n)) - _U1
                         area += np.int64(popcount(bits))
                         intersection += np.int64(
-                            popcount(bits & _bits_at(words, truth + y * width + x, n))
+                            popcount(bits & bits_at(words, truth + y * width + x, n))
                         )
                 continue
             # Sparse band: ranges of set cells, then the mixed cells one by one.
@@ -377,10 +270,10 @@ def count_logits(
                     if x0 == x1:
                         continue
                     right = min(c + 1, cells - 1)
-                    v00 = _value(raw16, raw32, kind, base + row * w + c)
-                    v01 = _value(raw16, raw32, kind, base + row * w + right)
-                    v10 = _value(raw16, raw32, kind, base + below * w + c)
-                    v11 = _value(raw16, raw32, kind, base + below * w + right)
+                    v00 = value_at(raw16, raw32, kind, base + row * w + c)
+                    v01 = value_at(raw16, raw32, kind, base + row * w + right)
+                    v10 = value_at(raw16, raw32, kind, base + below * w + c)
+                    v11 = value_at(raw16, raw32, kind, base + below * w + right)
                     for x in range(x0, x1):
                         t = np.uint64(xt + x)
                         left_weight, right_weight = weight_low[t], weight_high[t]
@@ -403,14 +296,14 @@ def count_logits(
                             intersection += is_set & true
         # Rows of padding are looked at too: NaN anywhere says that something is wrong.
         for row in range(rows, h):
-            largest = max(largest, _largest(raw16, raw32, kind, base + row * w, w))
+            largest = max(largest, largest_in(raw16, raw32, kind, base + row * w, w))
         flag = 0
         if largest >= (0x7F800000 if kind == FLOAT32 else 0x7C00 if kind == FLOAT16 else 0x7F80):
             flag = NON_FINITE
             intersection, area = 0, 0
         elif largest <= (
             0x3F800000 if kind == FLOAT32 else 0x3C00 if kind == FLOAT16 else 0x3F80
-        ) and not _any_negative(raw16, raw32, kind, base, h * w):
+        ) and not any_negative(raw16, raw32, kind, base, h * w):
             flag = UNIT_RANGE
         counts[2 * b] = intersection
         counts[2 * b + 1] = area
