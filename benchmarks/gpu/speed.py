@@ -1,8 +1,12 @@
-"""How fast: each operator beside what a user would write, as a share of the bandwidth measured in the same run."""
+"""How fast: each operator beside what a user would write, as a share of the bandwidth measured in the same run.
+
+No input is in the device's cache when its turn comes: inputs are larger than it, and those that are not are rotated.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,8 @@ from refcocom_gpu.counters.staging import Staging
 
 N_EXAMPLES = 5598
 BATCH = 256
+COPIES = 32
+"""Copies of an input of a few megabytes that take turns: more than 50 MB, the cache of an H100 or H200."""
 
 
 def run(inputs: Inputs, clock: Clock) -> Iterator[dict[str, Any]]:
@@ -166,10 +172,10 @@ def rle(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, An
     ).astype(np.int64)  # fmt: skip
     staging = Staging(inputs.device)
     store = [there[name] for name in ("ends", "ranks", "run_offsets", "pixels")]
-    data_there, offsets_there, sample_there = staging.send(data, offsets, sample)
+    copies = cycle([staging.send(data, offsets, sample) for _ in range(COPIES)])
 
     def kernel() -> Any:
-        return ops.rle_counts(data_there, offsets_there, sample_there, *store)
+        return ops.rle_counts(*next(copies), *store)
 
     def whole() -> float:
         sent = staging.send(data, offsets, sample)
@@ -214,7 +220,7 @@ def boundary(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[st
     words = torch.from_numpy(truth.words.view(np.int64)).to(inputs.device)
     distances = torch.from_numpy(truth.distances).to(inputs.device)
     distance = int(truth.distances[inputs.samples[0]])
-    few = min(16, n)
+    few = 1 if inputs.small else 16
 
     def ours() -> Tensor:
         return ops.mask_boundary_counts(  # type: ignore[no-any-return]
@@ -246,8 +252,10 @@ def pairwise(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[st
     packed = np.packbits(inputs.masks[:n].flatten(1).numpy(), axis=1, bitorder="little")
     words = torch.from_numpy(packed.reshape(-1)).view(torch.int64).to(inputs.device)
     places = torch.arange(n + 1, device=inputs.device) * n_words
+    copies = cycle([words.clone() for _ in range(COPIES)])
 
     def ours() -> Tensor:
+        words = next(copies)
         return ops.pairwise_intersections(words, places, words, places, n_words)  # type: ignore[no-any-return]
 
     def materialised() -> Tensor:
