@@ -101,7 +101,8 @@ def _read_jsonl(path: Path, cache: bool | str | Path) -> records.Columns:
     if root is None:
         return records.from_jsonl(text, str(path))
     # Columns made by other code than this are not found.
-    version = xxhash.xxh3_64_hexdigest(Path(records.__file__).read_bytes())
+    modules = sorted(Path(records.__file__).parent.glob("*.py"))
+    version = xxhash.xxh3_64_hexdigest(b"".join(module.read_bytes() for module in modules))
     file = root / "records" / f"{digest}-v{version}" / "columns.safetensors"
     arrays = cached(file, {"records": digest, "version": version}, parse)
     return records.Columns(

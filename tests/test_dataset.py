@@ -21,7 +21,8 @@ from refcocom_gpu import dataset as dataset_module
 from refcocom_gpu import sources
 from refcocom_gpu.dataset import PUBLISHED, Dataset, load_dataset
 from refcocom_gpu.errors import DatasetError, UsageError
-from refcocom_gpu.records import _compress, from_arrow
+from refcocom_gpu.records import from_arrow
+from refcocom_gpu.records.tables import compress
 
 REAL = Path(__file__).parents[2] / "shared/data/real/refcoco/refcoco_m_like.jsonl"
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -196,7 +197,7 @@ def test_compress_is_pycocotools() -> None:
     for _ in range(200):
         runs = [rng.randrange(0, 10 ** rng.randrange(1, 6)) for _ in range(rng.randrange(1, 12))]
         rle = coco_mask.frPyObjects({"size": [sum(runs), 1], "counts": runs}, sum(runs), 1)
-        assert _compress(runs) == rle["counts"]
+        assert compress(runs) == rle["counts"]
 
 
 def test_negative_run_names_the_sample(tmp_path: Path, records: list[dict]) -> None:
