@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from refcocom_kernels import ops
+from refcocom_kernels import cpu, ops
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from refcocom_gpu.store import MaskStore, Packed
+    from refcocom_gpu.store import MaskStore
 
 
 class DeviceStore:
@@ -27,12 +28,14 @@ class DeviceStore:
     def __init__(self, store: MaskStore, device: torch.device) -> None:
         self.device = device
         self._store = store
-        self._shards: dict[int, tuple[Tensor, Tensor]] = {}
         self._lock = threading.Lock()
+        self._bits: tuple[Tensor, Tensor] | None = None
 
     def _send(self, array: NDArray[Any]) -> Tensor:
-        # Copied because a mapped file is read-only, which torch warns of.
-        return torch.from_numpy(array.copy()).to(self.device)
+        with warnings.catch_warnings():
+            # A mapped file is read-only, which torch warns of; nothing here is ever written to, so host memory is shared.
+            warnings.simplefilter("ignore")
+            return torch.from_numpy(array).to(self.device)
 
     @cached_property
     def heights(self) -> Tensor:
@@ -50,6 +53,11 @@ class DeviceStore:
         return self._send(self._store.pixels)
 
     @cached_property
+    def example_sample(self) -> Tensor:
+        """[N] int64 the sample of each example."""
+        return self._send(self._store.example_sample)
+
+    @cached_property
     def ends(self) -> Tensor:
         """[R] int32 run ends of all masks."""
         return self._send(self._store.ends)
@@ -64,13 +72,23 @@ class DeviceStore:
         """[R] int32 set pixels of a mask before each of its run ends."""
         return ops.run_ranks(self.ends, self.run_offsets)
 
-    def shard(self, packed: Packed) -> tuple[Tensor, Tensor]:
-        """[P] int64 packed words of a shard, and [m + 1] int64 where each of its masks begins."""
+    @property
+    def bits(self) -> tuple[Tensor, Tensor]:
+        """[P] int64 packed words of all masks, and [M + 1] int64 where each mask begins.
+
+        Host memory is the store's own where it has one shard; several are put together in a copy.
+        """
         with self._lock:
-            if packed.shard not in self._shards:
+            if self._bits is None:
+                shards = list(self._store.packed(np.arange(len(self._store.areas))))
                 # torch has no operations on uint64; the bits are the same.
-                self._shards[packed.shard] = (
-                    self._send(packed.words.view(np.int64)),
-                    self._send(packed.word_offsets),
-                )
-            return self._shards[packed.shard]
+                words = [shard.words.view(np.int64) for shard in shards]
+                if len(words) == 1:
+                    whole = self._send(words[0])
+                else:
+                    ends = np.cumsum([0, *map(len, words)])
+                    whole = torch.empty(ends[-1], dtype=torch.int64, device=self.device)
+                    for part, first, last in zip(words, ends[:-1], ends[1:], strict=True):
+                        whole[first:last] = self._send(part)
+                self._bits = whole, self._send(cpu.word_offsets_for(self._store.pixels))
+            return self._bits

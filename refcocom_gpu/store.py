@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from refcocom_gpu.cache import Arrays, Built, Pieces, cache_root, cached, held
 from refcocom_gpu.errors import SHOWN, DatasetError
 
 if TYPE_CHECKING:
+    import torch
+
     from refcocom_gpu.dataset import Dataset
     from refcocom_gpu.device_store import DeviceStore
 
@@ -110,8 +112,7 @@ class MaskStore:
         """
         root = cache_root(cache)
         folder = root and root / "stores" / f"{dataset.fingerprint}-v{LAYOUT_VERSION}"
-        arrays = _cached(folder, "runs", dataset, lambda: _parse(dataset, threads))
-        return cls(dataset, arrays, folder, threads, "cpu")
+        return cls(dataset, _runs(dataset, folder, threads), folder, threads, "cpu")
 
     def to(self, device: str) -> MaskStore:
         """The same store, counted on another device; what was moved there is shared by every store of this dataset.
@@ -135,6 +136,23 @@ class MaskStore:
             f"{len(self):,} examples, device={self.device!r})"
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> MaskStore:
+        # Nothing in a store changes, so that copies of what holds one share its memory.
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: where there is a cache it maps the arrays there, as this one does."""
+        state = {**self.__dict__, "_bits": {}, "_tensors": {}}
+        if self.folder is not None:
+            for name in ("ends", "run_offsets", "areas"):
+                del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.folder is not None:
+            self.__dict__.update(_runs(self.dataset, self.folder, self._threads))
+
     def mask(self, index: int) -> NDArray[np.bool_]:
         """The true mask of one example.
 
@@ -153,14 +171,18 @@ class MaskStore:
         ends = self.ends[self.run_offsets[sample] : self.run_offsets[sample + 1]]
         return rle.decode_ends(ends, int(self.heights[sample]), int(self.widths[sample]))
 
-    def tensors(self) -> DeviceStore:
-        """The arrays as tensors on the store's device, one set for all stores that `to` made of this one."""
+    def tensors(self, device: torch.device | None = None) -> DeviceStore:
+        """The arrays as tensors on a device, one set for all stores that `to` made of this one.
+
+        Args:
+            device: The store's own by default.
+        """
         import torch
 
         from refcocom_gpu.device_store import DeviceStore
 
         # `cuda` is the current device, and predictions that are there say which number that is.
-        device = torch.empty(0, device=self.device).device
+        device = torch.empty(0, device=self.device if device is None else device).device
         return self._tensors.setdefault(str(device), DeviceStore(self, device))
 
     def packed(self, samples: NDArray[np.int64]) -> Iterator[Packed]:
@@ -239,6 +261,10 @@ def _cached(folder: Path | None, name: str, dataset: Dataset, build: Callable[[]
         return held(build())
     identity = {"fingerprint": dataset.fingerprint, "layout": LAYOUT_VERSION, "holds": name}
     return cached(folder / f"{name}.safetensors", identity, build)
+
+
+def _runs(dataset: Dataset, folder: Path | None, threads: int) -> Arrays:
+    return _cached(folder, "runs", dataset, lambda: _parse(dataset, threads))
 
 
 def _parse(dataset: Dataset, threads: int) -> Built:

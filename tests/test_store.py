@@ -1,10 +1,13 @@
 """The store: equal from cache and anew, in one shard or many; packed bits equal NumPy's; bad ground truth is named."""
 
+import copy
 import json
+import pickle
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from refcocom_kernels import cpu
@@ -291,15 +294,38 @@ def test_cuda_says_why_it_is_not_there(monkeypatch):
 def test_tensors_of_a_device_are_shared(sample):
     store = rc.MaskStore.build(sample, cache=False)
     (packed,) = store.packed(np.array([0, 5]))
-    words, offsets = store.tensors().shard(packed)
-    assert words.numpy().tobytes() == packed.words.tobytes()
+    words, offsets = store.tensors().bits
+    # Host memory is not copied.
+    assert words.data_ptr() == packed.words.ctypes.data
     assert offsets.tolist() == packed.word_offsets.tolist()
     again = store.to("cpu").tensors()
-    assert again.shard(packed)[0] is words
+    assert again.bits[0] is words
     assert again.ends is store.tensors().ends
     for sample_row, area in enumerate(store.areas):
         last = store.run_offsets[sample_row + 1] - 1
         assert again.ranks[last] == area
+
+
+def test_tensors_of_many_shards_are_one(sample, monkeypatch):
+    whole = rc.MaskStore.build(sample, cache=False).tensors().bits
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 20_000)
+    store = rc.MaskStore.build(sample, cache=False)
+    assert len(store._shard_bounds) > 3
+    assert all(map(torch.equal, store.tensors().bits, whole))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_store_is_pickled(sample, tmp_path, kept):
+    store = rc.MaskStore.build(sample, cache=tmp_path if kept else False)
+    store.tensors().bits  # noqa: B018
+    again = pickle.loads(pickle.dumps(store))
+    for name in ("ends", "run_offsets", "areas"):
+        assert np.array_equal(getattr(again, name), getattr(store, name))
+    assert all(map(torch.equal, again.tensors().bits, store.tensors().bits))
+    # Where there is a cache the arrays are mapped, not sent.
+    size = len(pickle.dumps(store)) - len(pickle.dumps(sample))
+    assert (size < 4096) == kept
+    assert copy.deepcopy([store])[0] is store
 
 
 def test_repr_and_length(sample):

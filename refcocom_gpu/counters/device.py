@@ -24,7 +24,7 @@ from refcocom_gpu.counters.staging import BUFFER_BYTES, Staging
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.letterbox import NON_FINITE, as_logits, valid_regions
 from refcocom_gpu.predictions.batches import VALUES, ArrayBatch, Batch, ReadOptions, RLEBatch
-from refcocom_gpu.store import MaskStore, Packed
+from refcocom_gpu.store import MaskStore
 
 FREE_SHARE = 8
 """A part takes at most this share of the device's free memory: a model may be training beside us."""
@@ -137,8 +137,8 @@ class DeviceCounter:
         self._later(valid, report)
 
     def _masks(self, batch: ArrayBatch) -> None:
-        def count(stacked: Tensor, rows: Rows, packed: Packed, sample: Tensor) -> Tensor:
-            counts: Tensor = ops.mask_counts(stacked, sample, *self._truth.shard(packed))
+        def count(stacked: Tensor, rows: Rows, sample: Tensor) -> Tensor:
+            counts: Tensor = ops.mask_counts(stacked, sample, *self._truth.bits)
             return counts
 
         def as_mask(mask: Tensor) -> Tensor:
@@ -155,21 +155,22 @@ class DeviceCounter:
             self._saw_unit_range(in_unit)
             return
         store, truth = self.store, self._truth
+        samples = store.example_sample[batch.index]
 
-        def count(stacked: Tensor, rows: Rows, packed: Packed, sample: Tensor) -> Tensor:
+        def count(stacked: Tensor, rows: Rows, sample: Tensor) -> Tensor:
             if stacked.dtype == torch.uint16:
                 # NumPy has no bfloat16, so its bits are what was sent.
                 stacked = stacked.view(torch.bfloat16)
-            own = packed.sample + packed.first
+            own = samples[rows]
             heights, widths = store.heights[own], store.widths[own]
             valid = valid_regions(heights, widths, self.options, stacked.shape[1:])
             counts: Tensor
             counts, flags = ops.logit_counts(
                 stacked,
                 sample,
-                truth.heights[packed.first :],
-                truth.widths[packed.first :],
-                *truth.shard(packed),
+                truth.heights,
+                truth.widths,
+                *truth.bits,
                 int(heights.max()),
                 int(widths.max()),
                 VALUES[self.options.values],
@@ -193,7 +194,7 @@ class DeviceCounter:
     def _arrays(
         self, batch: ArrayBatch, from_host: Any, from_device: Any, count: Callable[..., Tensor]
     ) -> None:
-        """Stack arrays of one shape and type, a shard of the store at a time, and count each stack."""
+        """Stack arrays of one shape and type, and count each stack."""
         groups: dict[Any, list[int]] = {}
         arrays = []
         for row, array in enumerate(batch.arrays):
@@ -203,20 +204,17 @@ class DeviceCounter:
             groups.setdefault((tuple(here.shape), str(here.dtype), there), []).append(row)
         samples = self.store.example_sample[batch.index]
         for (_, _, there), rows in groups.items():
-            for packed in self.store.packed(samples[rows]):
-                own = np.array(rows)[packed.rows]
-                sizes = np.array([arrays[row].nbytes for row in own], np.int64)
+            own = np.array(rows)
+            sizes = np.array([arrays[row].nbytes for row in rows], np.int64)
 
-                def count_rows(
-                    part: Rows, own: Rows = own, packed: Packed = packed, there: bool = there
-                ) -> None:
-                    chosen = [arrays[row] for row in own[part]]
-                    sample, index = packed.sample[part], batch.index[own[part]]
-                    stacked, sample_there, index_there = self._send(chosen, sample, index, there)
-                    counts = count(stacked, own[part], packed._replace(sample=sample), sample_there)
-                    self._counts.index_copy_(0, index_there, counts)
+            def count_rows(part: Rows, own: Rows = own, there: bool = there) -> None:
+                chosen = own[part]
+                stacked, sample, index = self._send(
+                    [arrays[row] for row in chosen], samples[chosen], batch.index[chosen], there
+                )
+                self._counts.index_copy_(0, index, count(stacked, chosen, sample))
 
-                self._in_parts(batch.take(own), sizes, count_rows)
+            self._in_parts(batch.take(own), sizes, count_rows)
 
     def _send(self, arrays: Sequence[Any], sample: Rows, index: Rows, there: bool) -> list[Tensor]:
         if there:
