@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from refcocom_gpu.errors import RefCOCOMError as RefCOCOMError
     from refcocom_gpu.errors import ResultsError as ResultsError
     from refcocom_gpu.errors import RLEError as RLEError
+    from refcocom_gpu.errors import SyncError as SyncError
     from refcocom_gpu.errors import UsageError as UsageError
+    from refcocom_gpu.hooks.metric import RefCOCOMMetric as RefCOCOMMetric
     from refcocom_gpu.predictions.writer import PredictionWriter as PredictionWriter
     from refcocom_gpu.results import Result as Result
     from refcocom_gpu.results import load_results as load_results
@@ -41,6 +43,8 @@ _HOMES = {
     "load_results": "results",
     "score": "scorer",
     "MaskStore": "store",
+    "RefCOCOMMetric": "hooks.metric",
+    "SyncError": "errors",
 }
 __all__ = [*_HOMES]
 

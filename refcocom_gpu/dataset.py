@@ -8,7 +8,7 @@ never imported, `datasets` only for a Hub name or an Arrow folder.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -187,6 +187,18 @@ class Dataset:
             if found != PUBLISHED[name]
         ]
         return f"{self.source}: {', '.join(differing)}" if differing else None
+
+    def index_of_key(self, columns: Sequence[Ints]) -> Ints:
+        """Find the index of each key.
+
+        Args:
+            columns: An int64 [B] for each of `example_key_fields`.
+
+        Returns:
+            int64 [B], a row number of `examples`, or -1 where there is no such example.
+        """
+        by_sample = self.key == "sample_id"
+        return (self.index_of if by_sample else self.index_of_position)(*columns)
 
     def index_of(self, sample_id: Ints, sentence_idx: Ints) -> Ints:
         """Find the index of each `(sample_id, sentence_idx)`.

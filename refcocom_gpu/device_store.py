@@ -33,7 +33,7 @@ class DeviceStore:
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         with warnings.catch_warnings():
-            # A mapped file is read-only, which torch warns of; nothing here is ever written to, so host memory is shared.
+            # A mapped file is read-only, which torch warns of. Nothing here is written to, so it is shared.
             warnings.simplefilter("ignore")
             return torch.from_numpy(array).to(self.device)
 

@@ -41,6 +41,10 @@ class ResultsError(DataError):
     """A folder does not hold a complete result of a schema version this package reads."""
 
 
+class SyncError(RefCOCOMError):
+    """The ranks of a run could not put their counts together: one is gone, late, or scores something else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake in a prediction file.

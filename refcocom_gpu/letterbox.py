@@ -143,6 +143,25 @@ def resized(height: int, width: int, side: int) -> tuple[int, int]:
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
+def resized_sizes(
+    heights: NDArray[np.int64], widths: NDArray[np.int64], side: int
+) -> NDArray[np.int64]:
+    """`resized` of many images.
+
+    Args:
+        heights: [B] H of the images.
+        widths: [B] W.
+        side: Side of the padded square input.
+
+    Returns:
+        [B, 2] int64 height and width in pixels of the input.
+    """
+    sizes = np.stack([heights, widths], axis=1)
+    scale = side / sizes.max(axis=1, keepdims=True)
+    inner: NDArray[np.int64] = np.maximum(1, np.floor(sizes * scale + 0.5)).astype(np.int64)
+    return inner
+
+
 def valid_regions(
     heights: NDArray[np.int64],
     widths: NDArray[np.int64],
@@ -160,9 +179,8 @@ def valid_regions(
     side = options.letterbox
     if side is None:
         return None
-    h, w = cells
-    sizes = zip(heights.tolist(), widths.tolist(), strict=True)
-    return np.array([valid_cells(height, width, side, (h, w)) for height, width in sizes])
+    region: NDArray[np.float64] = resized_sizes(heights, widths, side) * np.array(cells) / side
+    return region
 
 
 def valid_cells(height: int, width: int, side: int, cells: tuple[int, int]) -> tuple[float, float]:

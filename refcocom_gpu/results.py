@@ -7,12 +7,14 @@ renamed, the summary last and with the hash of the other, so a folder holds a wh
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import platform
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +24,12 @@ import xxhash
 from numpy.typing import NDArray
 
 from refcocom_gpu import metrics
-from refcocom_gpu.columns import to_numpy
+from refcocom_gpu.columns import from_numpy, to_numpy
 from refcocom_gpu.conventions import CONVENTIONS, get_convention
 from refcocom_gpu.errors import ResultsError, UsageError
+
+if TYPE_CHECKING:
+    from refcocom_gpu.store import MaskStore
 
 SCHEMA_VERSION = 1
 PER_EXAMPLE, SUMMARY = "per_example.parquet", "summary.json"
@@ -191,6 +196,75 @@ class Result:
                 parquet.unlink(missing_ok=True)
                 summary.unlink(missing_ok=True)
         return folder
+
+
+_STATUS = pa.StringArray.from_buffers(
+    3,
+    pa.py_buffer(np.cumsum([0, *map(len, (SCORED, EMPTY, MISSING))]).astype(np.int32)),
+    pa.py_buffer("".join((SCORED, EMPTY, MISSING)).encode()),
+)
+
+
+def per_example(store: MaskStore, counts: NDArray[np.int64], absent: NDArray[np.int64]) -> pa.Table:
+    """The table of a result.
+
+    Args:
+        store: Ground truth.
+        counts: [N, 2] intersection and predicted area.
+        absent: Indices of the examples that had no prediction.
+
+    Returns:
+        `SCHEMA`, N rows.
+    """
+    status = np.where(counts[:, 1] > 0, 0, 1)
+    status[absent] = 2
+    table = store.dataset.described
+    for name, column in (
+        ("intersection", from_numpy(counts[:, 0])),
+        ("pred_area", from_numpy(counts[:, 1])),
+        ("target_area", from_numpy(store.areas[store.example_sample])),
+        ("status", _STATUS.take(from_numpy(status))),
+    ):
+        table = table.append_column(name, column)
+    return table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
+
+
+def about_run(store: MaskStore, device: str | None = None) -> dict[str, Any]:
+    """What a summary says of any run: its dataset, device and versions.
+
+    Args:
+        store: Ground truth.
+        device: What counted; the store's by default.
+    """
+    dataset = store.dataset
+    of_dataset = {
+        "source": dataset.source,
+        "revision": dataset.revision,
+        "split": dataset.split,
+        "fingerprint": dataset.fingerprint,
+        "n_images": dataset.n_images,
+        "n_samples": dataset.n_samples,
+        "n_examples": dataset.n_examples,
+        "counts_as_published": dataset.published_difference() is None,
+    }
+    return {
+        "dataset": of_dataset,
+        "device": device or store.device,
+        "versions": dict(_versions()),
+    }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("refcocom-gpu", "numpy", "numba", "torch", "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
 
 
 def check_output(folder: str | Path, *, overwrite: bool) -> None:

@@ -6,27 +6,21 @@ read once; if there is any, nothing is scored.
 
 from __future__ import annotations
 
-import functools
-import platform
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import xxhash
-from numpy.typing import NDArray
 
-from refcocom_gpu.columns import from_numpy
 from refcocom_gpu.conventions import get_convention
 from refcocom_gpu.counters import counter_for
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions import Keys, ReadOptions, expand_paths, read_predictions
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.memory import read_pairs
-from refcocom_gpu.results import EMPTY, MISSING, SCHEMA, SCORED, Result
+from refcocom_gpu.results import Result, about_run, per_example
 from refcocom_gpu.store import MaskStore
 
 MISSING_POLICIES = ("error", "zero")
@@ -110,14 +104,12 @@ def score(
             stacklevel=2,
         )
     info = {
-        "dataset": _about_dataset(store),
+        **about_run(store),
         "predictions": about,
         "options": {"missing": missing, "values": values, "letterbox": letterbox, "resize": resize},
-        "device": store.device,
-        "versions": dict(_versions()),
         "wall_seconds": round(time.perf_counter() - start, 6),
     }
-    table = _per_example(store, counts, absent)
+    table = per_example(store, counts, absent)
     return Result(table, info, convention, precision_strict)
 
 
@@ -166,29 +158,6 @@ def _built_in(
     yield from read_lines([lines], "sample", keys, options, problems)
 
 
-_STATUS = pa.StringArray.from_buffers(
-    3,
-    pa.py_buffer(np.cumsum([0, *map(len, (SCORED, EMPTY, MISSING))]).astype(np.int32)),
-    pa.py_buffer("".join((SCORED, EMPTY, MISSING)).encode()),
-)
-
-
-def _per_example(
-    store: MaskStore, counts: NDArray[np.int64], absent: NDArray[np.int64]
-) -> pa.Table:
-    status = np.where(counts[:, 1] > 0, 0, 1)
-    status[absent] = 2
-    table = store.dataset.described
-    for name, column in (
-        ("intersection", from_numpy(counts[:, 0])),
-        ("pred_area", from_numpy(counts[:, 1])),
-        ("target_area", from_numpy(store.areas[store.example_sample])),
-        ("status", _STATUS.take(from_numpy(status))),
-    ):
-        table = table.append_column(name, column)
-    return table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
-
-
 def _hash_files(paths: Iterable[Path]) -> str:
     """xxh3 of the files' bytes; of a folder, its files' names and bytes in order of name."""
     digest = xxhash.xxh3_128()
@@ -201,30 +170,3 @@ def _hash_files(paths: Iterable[Path]) -> str:
                 while chunk := opened.read(2**22):
                     digest.update(chunk)
     return digest.hexdigest()
-
-
-def _about_dataset(store: MaskStore) -> dict[str, Any]:
-    dataset = store.dataset
-    return {
-        "source": dataset.source,
-        "revision": dataset.revision,
-        "split": dataset.split,
-        "fingerprint": dataset.fingerprint,
-        "n_images": dataset.n_images,
-        "n_samples": dataset.n_samples,
-        "n_examples": dataset.n_examples,
-        "counts_as_published": dataset.published_difference() is None,
-    }
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("refcocom-gpu", "numpy", "numba", "torch", "pyarrow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found

@@ -53,8 +53,7 @@ class Keys:
 
     def lookup(self, columns: Sequence[Ints]) -> Ints:
         """Indices of a batch of keys, −1 where unknown; records nothing."""
-        by_sample = len(self.fields) == 2
-        return (self.dataset.index_of if by_sample else self.dataset.index_of_position)(*columns)
+        return self.dataset.index_of_key(columns)
 
     def claim(self, index: Ints, where: Where) -> Ints:
         """Mark examples as given; a second prediction for one is a problem and becomes −1."""

@@ -7,6 +7,7 @@ the same path goes on from it.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -160,19 +161,37 @@ class PredictionWriter:
         self._file.close()
         # Without a journal the file was made before; with one an earlier close may have failed.
         if self.journal.exists():
-            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-            try:
-                if self.path.suffix == ".jsonl":
-                    self.journal.replace(self.path)
-                else:
-                    _to_parquet(self.journal, temporary, self.dataset.example_key_fields)
-                    temporary.replace(self.path)
-                    self.journal.unlink()
-            except OSError as error:
-                raise UsageError(f"cannot write {self.path}: {error.strerror or error}") from None
-            finally:
-                temporary.unlink(missing_ok=True)
+            self.save()
+            self.journal.unlink()
         return self.path
+
+    def save(self, keep: NDArray[np.bool_] | None = None) -> Path:
+        """Make the file of what was written so far; the journal stays, and writing may go on.
+
+        Args:
+            keep: [N] which examples the file holds; all that were written by default.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            UsageError: When it cannot be written.
+        """
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        write = _to_jsonl if self.path.suffix == ".jsonl" else _to_parquet
+        try:
+            write(self.journal, temporary, self.dataset, keep)
+            temporary.replace(self.path)
+        except OSError as error:
+            raise UsageError(f"cannot write {self.path}: {error.strerror or error}") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return self.path
+
+    def discard(self) -> None:
+        """Forget the journal; what `save` made stays."""
+        self._file.close()
+        self.journal.unlink(missing_ok=True)
 
     def __enter__(self) -> PredictionWriter:
         return self
@@ -286,30 +305,41 @@ def _named(header: dict[str, Any]) -> str:
     return f"model {header.get('model')!r} on dataset {header.get('dataset')}"
 
 
-def _to_parquet(journal: Path, path: Path, key_fields: tuple[str, ...]) -> None:
+def _to_jsonl(journal: Path, path: Path, dataset: Dataset, keep: NDArray[np.bool_] | None) -> None:
+    with journal.open("rb") as lines, path.open("wb") as file:
+        file.write(next(lines))
+        for rows in _groups(lines, dataset, keep):
+            file.writelines(msgspec.json.encode(row) + b"\n" for row in rows)
+
+
+def _to_parquet(
+    journal: Path, path: Path, dataset: Dataset, keep: NDArray[np.bool_] | None
+) -> None:
     """Stream a journal into Parquet, a row group at a time."""
     mask = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
     with journal.open("rb") as lines:
         header = msgspec.json.decode(next(lines))
         schema = pa.schema(
             [
-                *((name, pa.int64()) for name in key_fields),
+                *((name, pa.int64()) for name in dataset.example_key_fields),
                 ("sentence", pa.string()),
                 ("segmentation", mask),
             ],
             metadata={key: str(value) for key, value in header.items()},
         )
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for rows in _groups(lines):
+            for rows in _groups(lines, dataset, keep):
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
-def _groups(lines: Any) -> Iterator[list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
-    for line in lines:
-        rows.append(msgspec.json.decode(line))
-        if len(rows) == ROW_GROUP:
-            yield rows
-            rows = []
-    if rows:
+def _groups(
+    lines: Any, dataset: Dataset, keep: NDArray[np.bool_] | None
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a journal, `ROW_GROUP` at a time, less those whose examples are not kept."""
+    while rows := [msgspec.json.decode(line) for line in itertools.islice(lines, ROW_GROUP)]:
+        if keep is not None:
+            fields = dataset.example_key_fields
+            columns = [np.array([row[name] for row in rows], np.int64) for name in fields]
+            kept = keep[dataset.index_of_key(columns)]
+            rows = list(itertools.compress(rows, kept))
         yield rows
