@@ -125,9 +125,12 @@ def _tensor(values: Any) -> Tensor:
     """Without a graph; of a type that the kernels know."""
     if not isinstance(values, Tensor):
         try:
-            values = as_tensor(values if isinstance(values, np.ndarray) else np.asarray(values))
-        except (TypeError, ValueError) as error:
+            array = np.asarray(values)
+        except ValueError as error:
             raise UsageError(f"predictions are arrays or tensors: {error}") from None
+        if array.dtype.kind not in "biuf":
+            raise UsageError(f"predictions are masks or floats, not {array.dtype}")
+        values = as_tensor(array)
     if values.is_complex():
         raise UsageError(f"predictions are masks or floats, not {values.dtype}")
     tensor: Tensor = values.detach()

@@ -22,7 +22,7 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.hooks.batches import as_index, as_stacks, refuse_unknown
 from refcocom_gpu.hooks.device import DeviceHook
 from refcocom_gpu.hooks.host import HostHook
-from refcocom_gpu.hooks.ranks import gather, refuse_different
+from refcocom_gpu.hooks.ranks import gather, header, refuse_different
 from refcocom_gpu.hooks.saving import Saver
 from refcocom_gpu.hooks.scores import check, scores, seen
 from refcocom_gpu.hooks.state import N_COUNTS, empty_state, first_rank, merge
@@ -93,6 +93,8 @@ class RefCOCOMMetric(Metric):
         name: str = "refcocom",
         **kwargs: Any,
     ) -> None:
+        # A rank whose shard has ended would answer from its cache while the others wait for it.
+        kwargs.setdefault("compute_with_cache", False)
         super().__init__(**kwargs)
         get_convention(convention)
         self.store = store
@@ -107,6 +109,7 @@ class RefCOCOMMetric(Metric):
         self._saver: Saver | None = None
         if save_predictions is not None:
             self._saver = Saver(save_predictions, store, self._options)
+        self._n_syncs = 0
         # Which examples belong into this rank's file: all, unless another rank has them too.
         self._owned: NDArray[np.bool_] = np.ones(len(store), np.bool_)
         about = (
@@ -262,7 +265,8 @@ class RefCOCOMMetric(Metric):
     ) -> None:
         group = process_group or self.process_group
         ask = gather if dist_sync_fn is gather_all_tensors else dist_sync_fn
-        refuse_different(ask(self.identity, group=group))
+        self._n_syncs += 1
+        refuse_different(ask(header(self.identity, self._n_syncs), group=group))
         states = torch.stack(ask(self.counts, group=group))
         own = (first_rank(states) == torch.distributed.get_rank(group))[:-1].cpu().numpy()
         self._owned = own
@@ -349,5 +353,5 @@ def _digest(text: str) -> Tensor:
 
 
 def _the_same(identities: Tensor) -> Tensor:
-    refuse_different(list(identities))
+    refuse_different([header(identity, 0) for identity in identities])
     return identities[0]

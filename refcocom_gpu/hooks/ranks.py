@@ -41,20 +41,40 @@ def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
     return gathered
 
 
-def refuse_different(identities: Sequence[Tensor]) -> None:
-    """Check that all ranks score the same thing.
+def header(identity: Tensor, n_syncs: int) -> Tensor:
+    """What ranks compare before they exchange counts.
 
     Args:
-        identities: Of each rank, a digest of its dataset and options.
+        identity: [4] int64 digest of the dataset and the options.
+        n_syncs: How often this rank has exchanged counts.
+
+    Returns:
+        [5] int64.
+    """
+    return torch.cat([identity, identity.new_full((1,), n_syncs)])
+
+
+def refuse_different(headers: Sequence[Tensor]) -> None:
+    """Check that all ranks score the same thing, and are at the same place of their programs.
+
+    Args:
+        headers: `header` of each rank.
 
     Raises:
         SyncError: When they differ.
     """
-    others = [rank for rank, one in enumerate(identities) if not torch.equal(one, identities[0])]
+    first = headers[0]
+    others = [rank for rank, one in enumerate(headers) if not torch.equal(one[:-1], first[:-1])]
     if others:
         raise SyncError(
             f"ranks {', '.join(map(str, others))} have another dataset or other options than rank 0; "
             "make the metric the same way on every rank"
+        )
+    # Counts of two epochs have one shape: mixed, they would give a score that is none.
+    if any(not torch.equal(one, first) for one in headers):
+        said = ", ".join(str(int(one[-1])) for one in headers)
+        raise SyncError(
+            f"ranks are out of step: they have called compute() {said} times; call it on every rank or on none"
         )
 
 

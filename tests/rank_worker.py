@@ -1,0 +1,201 @@
+"""What each process of the tests of several ranks runs: scenarios of a validation loop, their outcomes to a file."""
+
+import datetime
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torchmetrics import MeanMetric, SumMetric
+
+import refcocom_gpu as rc
+
+CELLS = 24
+
+
+def make_store(folder):
+    return rc.MaskStore.build(rc.load_dataset("sample"), cache=Path(folder) / "cache")
+
+
+def make_logits(store, kind=torch.float32):
+    """[N, h, w] imperfect logits, the same in every process."""
+    generator = torch.Generator().manual_seed(11)
+    fields = [
+        torch.nn.functional.interpolate(
+            torch.from_numpy(store.mask(k))[None, None] * 6.0 - 3, (CELLS, CELLS), mode="area"
+        )[0, 0]
+        for k in range(len(store))
+    ]
+    noise = torch.randn(len(store), CELLS, CELLS, generator=generator)
+    return (torch.stack(fields) + noise).to(kind)
+
+
+class Uneven(torch.utils.data.Sampler):
+    """Shards of differing length: no padding, nothing for the last of several ranks."""
+
+    def __init__(self, n, rank, ranks, seed):
+        order = np.random.default_rng(seed).permutation(n)
+        holders = max(1, ranks - 1)
+        bounds = [
+            0,
+            *(n * (k + 1) * (k + 2) // (holders * (holders + 1)) for k in range(holders)),
+            n,
+        ]
+        self.own = order[bounds[rank] : bounds[rank + 1]].tolist()
+
+    def __iter__(self):
+        return iter(self.own)
+
+    def __len__(self):
+        return len(self.own)
+
+
+class Repeating(Uneven):
+    """Every rank also sees the first sixty examples, some of them twice."""
+
+    def __init__(self, n, rank, ranks, seed):
+        super().__init__(n, rank, ranks, seed)
+        self.own = [*range(10), *range(60), *self.own]
+
+
+def padded(n, rank, ranks, seed):
+    return DistributedSampler(range(n), ranks, rank, shuffle=False)
+
+
+def shuffled(n, rank, ranks, seed):
+    sampler = DistributedSampler(range(n), ranks, rank, shuffle=True, seed=seed)
+    sampler.set_epoch(3)
+    return sampler
+
+
+def dropping(n, rank, ranks, seed):
+    return DistributedSampler(range(n), ranks, rank, shuffle=False, drop_last=True)
+
+
+SAMPLERS = {
+    "padded": padded,
+    "shuffled": shuffled,
+    "uneven": Uneven,
+    "repeating": Repeating,
+}
+
+
+def epoch(metric, logits, sampler, batch_size):
+    dataset = TensorDataset(logits, torch.arange(len(logits)))
+    for batch, index in DataLoader(dataset, batch_size=batch_size, sampler=sampler):
+        metric.update(batch, index)
+    return metric
+
+
+def outcome(metric):
+    found = {
+        key: value.item().hex() if value.is_floating_point() else value.item()
+        for key, value in metric.compute().items()
+    }
+    table = metric.result().per_example
+    counts = [table[name].to_pylist() for name in ("intersection", "pred_area")]
+    return {"scores": found, "counts": counts}
+
+
+def naive(store, sampler, iou):
+    """A plain sum and count under the same sampler: what most validation loops do."""
+    total, count = SumMetric(), SumMetric()
+    mean = MeanMetric()
+    for index in sampler:
+        total.update(float(iou[index]))
+        count.update(1)
+        mean.update(float(iou[index]))
+    return (total.compute() / count.compute()).item(), int(count.compute())
+
+
+def scenarios(rank, ranks, folder):
+    store = make_store(folder)
+    n = len(store)
+    results = {}
+    for kind in (torch.float32, torch.bfloat16):
+        logits = make_logits(store, kind)
+        for name, make in SAMPLERS.items():
+            for batch_size in (1, 8) if kind == torch.float32 and name == "padded" else (16,):
+                sampler = make(n, rank, ranks, seed=batch_size)
+                metric = epoch(rc.RefCOCOMMetric(store), logits, sampler, batch_size)
+                results[f"{name} {kind} {batch_size}"] = outcome(metric)
+                # The local state is back: more of the epoch may follow.
+                assert int((metric.counts[:-1, 0] >= 0).sum()) == len(set(sampler))
+    logits = make_logits(store)
+    offline = rc.score([(range(n), logits)], store)
+    results["naive"] = naive(store, padded(n, rank, ranks, 0), offline.iou)
+
+    dropped = epoch(rc.RefCOCOMMetric(store), logits, dropping(n, rank, ranks, 0), 16)
+    try:
+        dropped.compute()
+        results["dropping"] = "whole"
+    except rc.PredictionError as error:
+        results["dropping"] = error.counts["missing"]
+    # After an error, too, the local state is back, and the rest of the epoch completes it.
+    # A rank without a batch since then does not answer from a cache while the others wait.
+    if rank == 0:
+        dropped.update(logits[n - n % ranks :], range(n - n % ranks, n))
+    results["completed"] = outcome(dropped)
+
+    saving = rc.RefCOCOMMetric(store, save_predictions=Path(folder) / "saved")
+    epoch(saving, logits, padded(n, rank, ranks, 0), 16)
+    results["saving"] = outcome(saving)
+    saving.reset()
+    epoch(saving, logits, Repeating(n, rank, ranks, 1), 16)
+    results["saving again"] = outcome(saving)
+
+    other = rc.RefCOCOMMetric(
+        store, values="logits" if rank == 0 else "probabilities", partial=True
+    )
+    try:
+        other.compute()
+        results["different"] = "no error"
+    except rc.SyncError as error:
+        results["different"] = str(error)
+    behind = rc.RefCOCOMMetric(store, partial=True)
+    behind._n_syncs += rank
+    try:
+        behind.compute()
+        results["out of step"] = "no error"
+    except rc.SyncError as error:
+        results["out of step"] = str(error)
+    return results
+
+
+def gone(rank, ranks, folder, how):
+    """The last rank leaves, or stays away from `compute`; what the others are told, and when."""
+    store = make_store(folder)
+    metric = rc.RefCOCOMMetric(store, partial=True)
+    dist.barrier()
+    if rank == ranks - 1:
+        if how == "leaves":
+            return None
+        time.sleep(12)
+        return None
+    start = time.monotonic()
+    try:
+        metric.compute()
+        said = "no error"
+    except rc.SyncError as error:
+        said = str(error)
+    return {"said": said, "seconds": math.ceil(time.monotonic() - start)}
+
+
+def work(rank, ranks, folder, task, *arguments):
+    torch.set_num_threads(1)
+    timeout = 4 if task == "gone" else 120
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=ranks,
+        timeout=datetime.timedelta(seconds=timeout),
+    )
+    found = {"scenarios": scenarios, "gone": gone}[task](rank, ranks, folder, *arguments)
+    Path(folder, f"rank-{rank}.json").write_text(json.dumps(found))
+    if task == "scenarios":
+        dist.destroy_process_group()

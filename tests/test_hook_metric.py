@@ -1,0 +1,450 @@
+"""The metric of a training loop: the file scorer's counts for any batches, order and form; no silent part."""
+
+import copy
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from helpers import real_case, sample_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchmetrics import MetricCollection, MetricTracker
+
+import refcocom_gpu as rc
+from refcocom_gpu.hooks.state import CONFLICT, INTERSECTION
+
+
+@pytest.fixture(scope="module")
+def case():
+    return sample_case()
+
+
+@pytest.fixture(scope="module")
+def offline(case):
+    return rc.score([(k, mask) for k, mask in enumerate(case.masks)], case.store)
+
+
+def feed(metric, case, order=None, size=32, make=lambda mask: torch.from_numpy(mask)):
+    order = range(len(case.masks)) if order is None else order
+    for first in range(0, len(order), size):
+        index = list(order[first : first + size])
+        metric.update([make(case.masks[k]) for k in index], torch.tensor(index))
+
+
+def same(metric, offline):
+    """Counts and scores equal the file scorer's, to the last bit."""
+    result = metric.result()
+    assert result.per_example.equals(offline.per_example)
+    found = metric.compute()
+    assert found["refcocom/miou"].item() == offline.miou
+    assert found["refcocom/ciou"].item() == offline.ciou
+    for x, share in offline.precision_at.items():
+        assert found[f"refcocom/precision_at_{x}"].item() == share
+    assert found["refcocom/n_examples"].item() == offline.n_examples
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_masks_in_any_order(case, offline, size):
+    metric = rc.RefCOCOMMetric(case.store)
+    feed(metric, case, np.random.default_rng(size).permutation(len(case.masks)).tolist(), size)
+    same(metric, offline)
+    assert metric.compute()["refcocom/n_conflicting"].item() == 0
+
+
+FORMS = {
+    "bool": torch.from_numpy,
+    "uint8 of 255": lambda mask: torch.from_numpy(mask.astype(np.uint8) * 255),
+    "int64": lambda mask: torch.from_numpy(mask.astype(np.int64) * -7),
+    "NumPy": lambda mask: mask,
+    "[1, H, W]": lambda mask: torch.from_numpy(mask)[None],
+    "float64 logits": lambda mask: torch.from_numpy(mask) * 2.0 - 1.0,
+    "bfloat16 logits": lambda mask: (torch.from_numpy(mask) * 2.0 - 1.0).bfloat16(),
+    "with a graph": lambda mask: (torch.from_numpy(mask) * 2.0 - 1.0).requires_grad_() * 3,
+    "not contiguous": lambda mask: torch.from_numpy(np.asfortranarray(mask)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms(case, offline, form):
+    metric = rc.RefCOCOMMetric(case.store)
+    feed(metric, case, size=50, make=FORMS[form])
+    same(metric, offline)
+
+
+def logits_of(case, kind=torch.float32, cells=48):
+    rng = torch.Generator().manual_seed(5)
+    fields = []
+    for mask in case.masks:
+        field = torch.nn.functional.interpolate(
+            torch.from_numpy(mask)[None, None] * 8.0 - 4, (cells, cells), mode="area"
+        )
+        fields.append(field[0, 0] + torch.randn(cells, cells, generator=rng))
+    return torch.stack(fields).to(kind)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("letterbox", [None, 1024])
+def test_logits_are_counted_as_offline(case, kind, letterbox):
+    logits = logits_of(case, kind)
+    offline = rc.score([(range(len(logits)), logits)], case.store, letterbox=letterbox)
+    metric = rc.RefCOCOMMetric(case.store, letterbox=letterbox)
+    order = torch.randperm(len(logits))
+    for index in order.split(13):
+        metric.update(logits[index][:, None], index)
+    same(metric, offline)
+
+
+def test_probabilities_are_declared(case):
+    probabilities = logits_of(case).sigmoid()
+    index = range(len(probabilities))
+    offline = rc.score([(index, probabilities)], case.store, values="probabilities")
+    metric = rc.RefCOCOMMetric(case.store, values="probabilities")
+    metric.update(probabilities, index)
+    same(metric, offline)
+    undeclared = rc.RefCOCOMMetric(case.store)
+    undeclared.update(probabilities, index)
+    with pytest.warns(UserWarning, match="values='probabilities'"):
+        undeclared.compute()
+
+
+@pytest.mark.parametrize("letterbox", [None, 512])
+def test_masks_of_another_size_are_resized_as_certain_probabilities(case, letterbox):
+    masks = logits_of(case) > 0
+    index = range(len(masks))
+    options = {"values": "probabilities", "letterbox": letterbox}
+    offline = rc.score([(index, masks.float())], case.store, **options)
+    metric = rc.RefCOCOMMetric(case.store, letterbox=letterbox)
+    metric.update(masks, index)
+    same(metric, offline)
+
+
+def test_masks_of_some_sizes_in_one_batch(case):
+    """A square batch holds some images' own size: those are counted as they are, the others resized."""
+    store = case.store
+    heights, widths = store.dataset.heights, store.dataset.widths
+    sample = int(np.flatnonzero(heights != widths)[0])
+    own = np.flatnonzero(case.dataset.example_sample == sample)[:1]
+    other = np.flatnonzero(
+        (heights[case.dataset.example_sample] != heights[sample])
+        & (heights[case.dataset.example_sample] != widths[sample])
+    )[:2]
+    index = [int(own[0]), *other.tolist()]
+    mask = torch.from_numpy(case.masks[index[0]])
+    metric = rc.RefCOCOMMetric(store, partial=True)
+    metric.update(mask.expand(3, -1, -1), index)
+    expected = rc.score(
+        [(index, mask.float().expand(3, -1, -1))], store, values="probabilities", missing="zero"
+    )
+    found = metric.counts[index, :2].tolist()
+    table = expected.per_example
+    assert found == [
+        [table[name][k].as_py() for name in ("intersection", "pred_area")] for k in index
+    ]
+
+
+def test_real_masks(tmp_path):
+    case = real_case()
+    offline = rc.score([(k, mask) for k, mask in enumerate(case.masks)], case.store)
+    metric = rc.RefCOCOMMetric(case.store)
+    feed(metric, case)
+    same(metric, offline)
+
+
+# Incomplete and repeated ------------------------------------------------------------------------
+
+
+def test_unseen_examples_raise(case):
+    metric = rc.RefCOCOMMetric(case.store)
+    n = len(case.masks)
+    feed(metric, case, range(n - 3))
+    with pytest.raises(
+        rc.PredictionError, match=rf"3 problems \(3 missing\)(.|\n)*index {n - 3} \(sample_id"
+    ) as caught:
+        metric.compute()
+    assert "partial=True" in str(caught.value)
+    with pytest.raises(rc.PredictionError, match="3 missing"):
+        metric.result()
+    # Nothing is lost: the rest of the epoch completes it.
+    feed(metric, case, range(n - 3, n))
+    assert metric.compute()["refcocom/n_examples"].item() == n
+
+
+def test_partial_is_labelled(case):
+    metric = rc.RefCOCOMMetric(case.store, partial=True)
+    feed(metric, case, range(40))
+    found = metric.compute()
+    assert all(key.startswith("refcocom_partial/") for key in found)
+    assert found["refcocom_partial/n_examples"].item() == 40
+    iou = rc.score([(k, m) for k, m in enumerate(case.masks)], case.store).iou[:40]
+    assert (
+        found["refcocom_partial/miou"].item() == rc.metrics.mean(iou)
+        if hasattr(rc, "metrics")
+        else True
+    )
+    metric.partial = False
+    with pytest.raises(rc.PredictionError):
+        metric.compute()
+
+
+def test_nothing_seen(case):
+    with pytest.raises(rc.PredictionError, match=f"{len(case.masks)} missing"):
+        rc.RefCOCOMMetric(case.store).compute()
+    found = rc.RefCOCOMMetric(case.store, partial=True).compute()
+    assert found["refcocom_partial/n_examples"].item() == 0
+    assert found["refcocom_partial/miou"].isnan()
+
+
+def test_repeats_count_once(case, offline):
+    metric = rc.RefCOCOMMetric(case.store)
+    feed(metric, case)
+    feed(metric, case, range(17))
+    same(metric, offline)
+    assert metric.compute()["refcocom/n_conflicting"].item() == 0
+
+
+def test_conflicts_keep_the_first_and_are_counted(case, offline):
+    metric = rc.RefCOCOMMetric(case.store)
+    feed(metric, case)
+    changed = [np.ones_like(case.masks[k]) for k in range(9)]
+    differ = [k for k in range(9) if (changed[k].sum() != case.masks[k].sum())]
+    metric.update(changed, list(range(9)))
+    metric.update(changed, list(range(9)))
+    same(metric, offline)
+    assert metric.compute()["refcocom/n_conflicting"].item() == len(differ) > 0
+
+
+def test_conflict_within_a_batch(case):
+    metric = rc.RefCOCOMMetric(case.store, partial=True)
+    mask = case.masks[3]
+    metric.update([mask, ~mask, mask, case.masks[4]], [3, 3, 3, 4])
+    assert metric.counts[3, :2].tolist() == case.expected[3].tolist()
+    assert metric.counts[[3, 4], CONFLICT].tolist() == [1, 0]
+
+
+# torchmetrics -----------------------------------------------------------------------------------
+
+
+def test_forward_scores_the_batch_and_keeps_the_rest(case, offline):
+    metric = rc.RefCOCOMMetric(case.store)
+    n = len(case.masks)
+    for k in range(0, n, 50):
+        index = list(range(k, min(n, k + 50)))
+        found = metric([case.masks[i] for i in index], index)
+        assert found["refcocom_partial/n_examples"].item() == len(index)
+        alone = rc.RefCOCOMMetric(case.store, partial=True)
+        alone.update([case.masks[i] for i in index], index)
+        assert found == alone.compute()
+        assert metric._forward_cache == found
+    same(metric, offline)
+    # An example that was seen before is scored in its batch as it is there.
+    again = metric([~case.masks[0]], [0])
+    assert again["refcocom_partial/n_examples"].item() == 1
+    same(metric, offline)
+
+
+def test_reset(case, offline):
+    metric = rc.RefCOCOMMetric(case.store)
+    metric.update([~mask for mask in case.masks], range(len(case.masks)))
+    metric.reset()
+    assert (metric.counts[:, INTERSECTION] == -1).all()
+    feed(metric, case)
+    same(metric, offline)
+
+
+def test_clone_and_pickle_share_or_reopen_the_store(case, offline):
+    metric = rc.RefCOCOMMetric(case.store)
+    feed(metric, case, range(100))
+    n = len(case.masks)
+    for again in (metric.clone(), copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        feed(again, case, range(100, n))
+        same(again, offline)
+    assert metric.clone().store is metric.store
+    # The original is as it was.
+    assert int((metric.counts[:, INTERSECTION] >= 0).sum()) == 100
+
+
+def test_metrics_over_one_store_share_its_bits(case):
+    metrics = [rc.RefCOCOMMetric(case.store, name=f"run{k}") for k in range(5)]
+    for metric in metrics:
+        feed(metric, case, range(10))
+    assert len({metric._hook._words.ctypes.data for metric in metrics}) == 1
+
+
+def test_state_dict(case, offline):
+    metric = rc.RefCOCOMMetric(case.store)
+    assert not metric.state_dict()
+    metric.persistent(True)
+    feed(metric, case, range(100))
+    saved = metric.state_dict()
+    again = rc.RefCOCOMMetric(case.store)
+    again.persistent(True)
+    again.load_state_dict(saved)
+    feed(again, case, range(100, len(case.masks)))
+    same(again, offline)
+    other = rc.RefCOCOMMetric(case.store, values="probabilities")
+    other.persistent(True)
+    with pytest.raises(rc.UsageError, match="of another dataset or of other options"):
+        other.load_state_dict(saved)
+
+
+def test_merge_state(case, offline):
+    one, two = rc.RefCOCOMMetric(case.store), rc.RefCOCOMMetric(case.store)
+    feed(one, case, range(200))
+    feed(two, case, range(150, len(case.masks)))
+    one.merge_state(two)
+    same(one, offline)
+    with pytest.raises(rc.SyncError, match="another dataset or other options"):
+        one.merge_state(rc.RefCOCOMMetric(case.store, letterbox=64))
+
+
+def test_collection_tells_metrics_apart(case):
+    """Groups of a collection are of equal states: masks count alike under any options, floats do not."""
+    collection = MetricCollection(
+        {
+            "logits": rc.RefCOCOMMetric(case.store),
+            "probabilities": rc.RefCOCOMMetric(case.store, values="probabilities"),
+            "same": rc.RefCOCOMMetric(case.store),
+        }
+    )
+    n = len(case.masks)
+    collection.update([torch.from_numpy(m) for m in case.masks[:5]], list(range(5)))
+    assert len(collection.compute_groups) == 2
+    halves = [torch.full((8, 8), 0.25) for _ in range(n - 5)]
+    collection.update(halves, list(range(5, n)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = collection.compute()
+    full, empty = (found[f"{name}_refcocom/ciou"].item() for name in ("logits", "probabilities"))
+    assert full != empty
+    assert found["same_refcocom/ciou"].item() == full
+
+
+def test_tracker_and_plot(case):
+    tracker = MetricTracker(rc.RefCOCOMMetric(case.store), maximize=True)
+    for _ in range(2):
+        tracker.increment()
+        feed(tracker, case)
+    assert tracker.compute_all()["refcocom/miou"].shape == (2,)
+    pytest.importorskip("matplotlib").use("agg")
+    metric = rc.RefCOCOMMetric(case.store)
+    feed(metric, case)
+    figure, axes = metric.plot([metric.compute(), metric.compute()])
+    labels = axes.get_legend_handles_labels()[1]
+    assert "refcocom/miou" in labels
+    assert not any("n_examples" in label for label in labels)
+    figure.clear()
+
+
+def test_scores_are_for_loggers(case):
+    metric = rc.RefCOCOMMetric(case.store)
+    feed(metric, case)
+    flat = {key: value.item() for key, value in metric.compute().items()}
+    assert json.loads(json.dumps(flat)) == flat
+    assert [type(value) for value in flat.values()] == [float] * 7 + [int] * 2
+
+
+def test_inference_mode(case, offline):
+    metric = rc.RefCOCOMMetric(case.store)
+    with torch.inference_mode():
+        metric.reset()
+        feed(metric, case, range(100))
+    feed(metric, case, range(100, len(case.masks)))
+    same(metric, offline)
+
+
+def test_convention_and_strictness(case):
+    metric = rc.RefCOCOMMetric(case.store, precision_strict=True)
+    feed(metric, case)
+    offline = rc.score(
+        [(k, m) for k, m in enumerate(case.masks)], case.store, precision_strict=True
+    )
+    same(metric, offline)
+    with pytest.raises(rc.UsageError, match="unknown convention"):
+        rc.RefCOCOMMetric(case.store, convention="best")
+
+
+# Mistakes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preds", "index", "error", "said"),
+    [
+        (np.zeros((2, 4, 4)), [0], rc.UsageError, "1 indices came with 2 predictions"),
+        ([np.zeros((4, 4))], [0, 1], rc.UsageError, "2 indices came with 1 predictions"),
+        (np.zeros((2, 3, 4, 4)), [0, 1], rc.UsageError, "one mask for each sentence"),
+        ([np.zeros((3, 4, 4))], [0], rc.UsageError, r"\[h, w\] or \[1, h, w\]"),
+        (np.zeros((1, 0, 4)), [0], rc.UsageError, "no pixels"),
+        ([np.zeros((0, 4))], [0], rc.UsageError, r"not \(0, 4\)"),
+        (np.zeros((1, 4, 4), complex), [0], rc.UsageError, "masks or floats"),
+        (["mask.png"], [0], rc.UsageError, "masks or floats, not <U8"),
+        ([[[1], [1, 2]]], [0], rc.UsageError, "arrays or tensors"),
+        (np.zeros((1, 4, 4)), [0.0], rc.UsageError, "whole numbers"),
+        (np.zeros((1, 4, 4)), [True], rc.UsageError, "whole numbers"),
+        (np.zeros((1, 4, 4)), [[0]], rc.UsageError, "one row of numbers"),
+        (np.zeros((1, 4, 4)), [-1], rc.PredictionError, "index -1 is not a row of the store"),
+        (np.zeros((1, 4, 4)), torch.tensor([10**9]), rc.PredictionError, "unknown key"),
+        (np.full((1, 4, 4), np.nan), [0], rc.PredictionError, "row 0 of the batch: non-finite"),
+        ([np.zeros((4, 4)), np.full((4, 4), np.inf)], [0, 1], rc.PredictionError, "row 1 of"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_counted(case, preds, index, error, said):
+    metric = rc.RefCOCOMMetric(case.store)
+    with pytest.raises(error, match=said):
+        metric.update(preds, index)
+    assert (metric.counts[:, INTERSECTION] == -1).all()
+
+
+def test_swapped_sides(case):
+    sample = int(np.flatnonzero(case.dataset.heights != case.dataset.widths)[0])
+    index = int(case.dataset.first_example[sample])
+    metric = rc.RefCOCOMMetric(case.store)
+    with pytest.raises(rc.PredictionError, match="height and width are swapped"):
+        metric.update(case.masks[index].T.copy(), index)
+
+
+def test_the_device_is_named(case):
+    metric = rc.RefCOCOMMetric(case.store)
+    with pytest.raises(
+        rc.UsageError, match=r"predictions are on meta, the metric on cpu; call metric.to\('meta'\)"
+    ):
+        metric.update(torch.zeros(1, 4, 4, device="meta"), [0])
+
+
+def test_an_empty_batch(case):
+    metric = rc.RefCOCOMMetric(case.store, partial=True)
+    metric.update(torch.zeros(0, 8, 8), torch.zeros(0, dtype=torch.int64))
+    metric.update([], [])
+    assert metric.compute()["refcocom_partial/n_examples"].item() == 0
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_any_split_over_ranks_is_one_state(data):
+    """Examples dealt to ranks in any number, order and repetition, then merged: the counts of one pass."""
+    from refcocom_gpu.hooks.state import empty_state, merge, record
+
+    n, ranks = 6, data.draw(st.integers(1, 4))
+    truth = torch.arange(10, 10 + 2 * n).reshape(n, 2)
+    sightings = data.draw(st.lists(st.integers(0, n - 1), max_size=20))
+    states = [empty_state(n) for _ in range(ranks)]
+    odd = set()
+    for place, index in enumerate(sightings):
+        row = torch.zeros(1, 5, dtype=torch.int64)
+        row[0, :2] = truth[index]
+        if data.draw(st.booleans(), label="differs"):
+            row[0, 1] += 1 + place
+            odd.add((index, place))
+        record(states[data.draw(st.integers(0, ranks - 1))], torch.tensor([index]), row)
+    merged = merge(torch.stack(states))
+    for index in range(n):
+        mine = [p for p, i in enumerate(sightings) if i == index]
+        assert (merged[index, INTERSECTION] >= 0) == bool(mine)
+        if mine:
+            # Whole rows: the counts are those of one sighting.
+            kinds = {int(truth[index, 1]) + (1 + p if (index, p) in odd else 0) for p in mine}
+            assert int(merged[index, 1]) in kinds
+            assert int(merged[index, 0]) == int(truth[index, 0])
+            assert int(merged[index, CONFLICT]) == (len(kinds) > 1)
