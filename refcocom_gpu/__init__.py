@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from refcocom_gpu.errors import RLEError as RLEError
     from refcocom_gpu.errors import SyncError as SyncError
     from refcocom_gpu.errors import UsageError as UsageError
+    from refcocom_gpu.hooks.data import ExpressionDataset as ExpressionDataset
+    from refcocom_gpu.hooks.data import collate as collate
     from refcocom_gpu.hooks.metric import RefCOCOMMetric as RefCOCOMMetric
     from refcocom_gpu.predictions.writer import PredictionWriter as PredictionWriter
     from refcocom_gpu.results import Result as Result
@@ -38,6 +40,8 @@ _HOMES = {
     "ResultsError": "errors",
     "RLEError": "errors",
     "UsageError": "errors",
+    "ExpressionDataset": "hooks.data",
+    "collate": "hooks.data",
     "PredictionWriter": "predictions.writer",
     "Result": "results",
     "load_results": "results",

@@ -7,7 +7,7 @@ Hub name or an Arrow folder.
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,10 @@ import xxhash
 from refcocom_gpu import records
 from refcocom_gpu.cache import Built, cache_root, cached
 from refcocom_gpu.errors import DatasetError, UsageError
+from refcocom_gpu.places import files_below, locate, parquet_files
 
 HUB_COLUMNS = ("image_id", "file_name", "samples")
 """What is asked of the Hub: the published features less the picture. An absent column fails."""
-
-SPLIT_NAMES = (
-    {"train", "training"},
-    {"validation", "valid", "val", "dev"},
-    {"test", "testing"},
-)
-"""Words that name a split in a file or folder, those of one set being synonyms."""
 
 
 def read_source(
@@ -50,39 +44,21 @@ def read_source(
         UsageError: There is no such source, split or revision.
         DatasetError: The records lack what they must hold, or the Hub cannot be reached.
     """
-    path = Path(source).expanduser()
-    commit = None
-    compare = False
-    if path.is_dir():
-        path, commit = _snapshot(path, revision)
-        is_arrow = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
-        columns = _read_arrow_folder(path, split) if is_arrow else _read_parquet_folder(path, split)
-        compare = not is_arrow
-    elif path.is_file():
-        commit = _recorded_commit(path)
-        columns = _read_file(path, cache)
-    elif source == "sample":
+    kind, path, commit = locate(source, revision)
+    compare = kind == "hub" or (kind == "parquet" and path.is_dir())
+    if kind == "parquet":
+        columns = _read_parquet(parquet_files(path, split))
+    elif kind == "arrow":
+        columns = _from_datasets(open_arrow_folder(path, split), str(path))
+    elif kind == "json":
+        columns = _read_jsonl(path, cache)
+    elif kind == "hub":
+        columns, commit = _read_hub(str(source), split, revision)
+    else:
         from refcocom_gpu.sample import make_records
 
         columns = records.from_records(make_records(), "sample")
-    elif isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
-        columns, commit = _read_hub(source, split, revision)
-        compare = True
-    else:
-        raise UsageError(_nothing_at(str(source), path))
-    is_local = path.exists() or source == "sample"
-    if is_local and revision not in (None, commit):
-        held = f"commit {commit}" if commit else "no recorded commit"
-        raise UsageError(f"revision={revision} was asked for, but {source} has {held}")
     return columns, commit, compare
-
-
-def _read_file(path: Path, cache: bool | str | Path) -> records.Columns:
-    if path.suffix == ".parquet":
-        return _read_parquet([path])
-    if path.suffix in (".jsonl", ".json", ".ndjson"):
-        return _read_jsonl(path, cache)
-    raise UsageError(f"{path}: expected a folder or a file named .parquet, .jsonl or .json")
 
 
 def _read_jsonl(path: Path, cache: bool | str | Path) -> records.Columns:
@@ -117,48 +93,6 @@ def _to_ipc(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _read_parquet_folder(folder: Path, split: str) -> records.Columns:
-    return _read_parquet(_choose_split(folder, _parquet_files(folder), split))
-
-
-def _parquet_files(folder: Path) -> list[Path]:
-    """Every Parquet file below but in hidden folders, where clients keep unfinished downloads."""
-    found = sorted(folder.rglob("*.parquet"))
-    return [
-        p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)
-    ]
-
-
-def _choose_split(folder: Path, files: list[Path], split: str) -> list[Path]:
-    if not files:
-        raise UsageError(
-            f"{folder} holds no Parquet file; expected e.g. data/{split}-00000-of-00001.parquet"
-        )
-    words = {
-        p: set(re.split(r"[^a-z0-9]+", p.relative_to(folder).as_posix().lower())) for p in files
-    }
-    wanted = next((names for names in SPLIT_NAMES if split in names), {split})
-    chosen = [p for p in files if split.lower() in words[p]] or [
-        p for p in files if wanted & words[p]
-    ]
-    others = sorted(set().union(*SPLIT_NAMES) & set().union(*words.values()))
-    if not chosen and others:
-        raise UsageError(
-            f"{folder} holds no split {split!r}; its files are named after {', '.join(others)}"
-        )
-    chosen = chosen or files
-    for p in chosen:
-        shard = re.fullmatch(r"(.+)-(\d{5})-of-(\d{5})\.parquet", p.name)
-        if shard:
-            expected = {f"{shard[1]}-{i:05}-of-{shard[3]}.parquet" for i in range(int(shard[3]))}
-            missing = sorted(expected - {q.name for q in chosen})
-            if missing:
-                raise DatasetError(
-                    f"{folder} lacks {len(missing)} of {len(expected)} shards, first {missing[0]}"
-                )
-    return chosen
-
-
 def _read_parquet(files: list[Path]) -> records.Columns:
     return records.concatenate([records.from_arrow(_project(path), str(path)) for path in files])
 
@@ -187,7 +121,13 @@ def _is_wanted(leaf: list[str]) -> bool:
     return leaf[0] in records.RECORD_FIELDS
 
 
-def _read_arrow_folder(folder: Path, split: str) -> records.Columns:
+def open_arrow_folder(folder: Path, split: str) -> Any:
+    """A folder that `save_to_disk` wrote, as a `datasets.Dataset`: mapped, not read.
+
+    Raises:
+        UsageError: It holds no such split.
+        DatasetError: It cannot be read.
+    """
     import datasets
 
     try:
@@ -198,7 +138,7 @@ def _read_arrow_folder(folder: Path, split: str) -> records.Columns:
         if split not in loaded:
             raise UsageError(f"{folder} holds no split {split!r}; it holds {', '.join(loaded)}")
         loaded = loaded[split]
-    return _from_datasets(loaded, str(folder))
+    return loaded
 
 
 def _from_datasets(loaded: Any, where: str) -> records.Columns:
@@ -208,6 +148,29 @@ def _from_datasets(loaded: Any, where: str) -> records.Columns:
 
 
 def _read_hub(name: str, split: str, revision: str | None) -> tuple[records.Columns, str | None]:
+    found, commit = open_hub(name, split, revision, HUB_COLUMNS)
+    columns = _read_parquet(found) if isinstance(found, list) else _from_datasets(found, name)
+    return columns, commit
+
+
+def open_hub(
+    name: str, split: str, revision: str | None, columns: Sequence[str]
+) -> tuple[Any, str | None]:
+    """A dataset of the Hub, by way of its clients' caches.
+
+    Args:
+        name: `owner/name`.
+        split: As for `load_dataset`.
+        revision: As for `load_dataset`.
+        columns: The fields wanted of a record.
+
+    Returns:
+        A `datasets.Dataset` of these columns, or the Parquet files of the split, with all of theirs,
+        where only the Hub client's own cache has them; and the commit, where it is known.
+
+    Raises:
+        DatasetError: There is no such dataset, or it cannot be reached and no cache has it.
+    """
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 
@@ -217,15 +180,11 @@ def _read_hub(name: str, split: str, revision: str | None) -> tuple[records.Colu
         "download it elsewhere and pass dataset.path=/path/to/snapshot"
     )
     try:
-        loaded = datasets.load_dataset(
-            name, split=split, revision=revision, columns=list(HUB_COLUMNS)
-        )
+        loaded = datasets.load_dataset(name, split=split, revision=revision, columns=list(columns))
         commit = _commit_of(loaded)
         # Without a network `datasets` ignores the revision and takes what it cached last.
         if revision in (None, commit) or getattr(_cached(name, revision), "name", None) == commit:
-            return _from_datasets(loaded, name), commit
-    except DatasetError:
-        raise
+            return loaded, commit
     except DatasetNotFoundError as error:
         reason = f"{name}: {str(error).splitlines()[0]}"
     except Exception as error:  # requests', httpx's or httpx2's, as the Hub client's version has it
@@ -234,9 +193,9 @@ def _read_hub(name: str, split: str, revision: str | None) -> tuple[records.Colu
     # The Hub client's own cache may hold the files where `datasets` has no table of these columns:
     # after `snapshot_download`, after a load of other columns, for records in the other shape.
     folder = _cached(name, revision)
-    if folder is None or not _parquet_files(folder):
+    if folder is None or not files_below(folder):
         raise DatasetError(reason)
-    return _read_parquet_folder(folder, split), folder.name
+    return parquet_files(folder, split), folder.name
 
 
 def _cached(name: str, revision: str | None) -> Path | None:
@@ -265,37 +224,3 @@ def _commit_of(loaded: Any) -> str | None:
     places = [*(loaded.info.download_checksums or ()), *(f["filename"] for f in loaded.cache_files)]
     found = (re.search(r"[@/\\]([0-9a-f]{40})(?=[/\\])", place) for place in places)
     return next((match[1] for match in found if match), None)
-
-
-def _snapshot(folder: Path, revision: str | None) -> tuple[Path, str | None]:
-    """Step from a repository folder of the Hub's cache into one of its snapshots."""
-    snapshots = folder / "snapshots"
-    if snapshots.is_dir():
-        names = sorted(p.name for p in snapshots.iterdir() if p.is_dir())
-        main = folder / "refs" / "main"
-        head = main.read_text().strip() if main.is_file() else ""
-        if revision in names:
-            return snapshots / str(revision), revision
-        if head in names:
-            return snapshots / head, head
-        if len(names) != 1:
-            raise UsageError(
-                f"{folder} holds {len(names)} snapshots; pass one: {', '.join(names) or 'none'}"
-            )
-        return snapshots / names[0], names[0]
-    return folder, _recorded_commit(folder)
-
-
-def _recorded_commit(path: Path) -> str | None:
-    path = path.absolute()
-    return next((p.name for p in (path, *path.parents) if p.parent.name == "snapshots"), None)
-
-
-def _nothing_at(source: str, path: Path) -> str:
-    parent = next(p for p in path.absolute().parents if p.exists())
-    wanted = path.absolute().relative_to(parent).parts[0]
-    names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-    close = [str(parent / name) for name in get_close_matches(wanted, names, n=1)]
-    close += get_close_matches(source, ["sample"], n=1)
-    hint = f"did you mean {close[0]}?" if close else f"{parent} exists and has no {wanted}"
-    return f"no file or folder {source}, and it is no Hub name owner/name; {hint}"

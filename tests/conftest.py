@@ -1,9 +1,14 @@
 """Settings shared by all tests."""
 
+import functools
+import http.server
 import os
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hub import FakeHub
 from hypothesis import settings
 
 from refcocom_gpu.cache import cache_dir
@@ -28,3 +33,21 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         )
         patch.setenv("REFCOCOM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The root of what a local Hub serves, and the environment that leads to it."""
+    root = tmp_path / "hub"
+    root.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(FakeHub, root))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield (
+        root,
+        {
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "HF_HOME": str(tmp_path / "home"),
+        },
+    )
+    server.shutdown()
+    server.server_close()

@@ -17,6 +17,7 @@ from pycocotools import mask as coco
 
 import refcocom_gpu as rc
 from refcocom_gpu import rle
+from refcocom_gpu.sample import encode_png
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
 
@@ -182,3 +183,40 @@ def problems_of(predictions: Any, store: rc.MaskStore, **options: Any) -> rc.Pre
     with pytest.raises(rc.PredictionError) as caught:
         rc.score(predictions, store, **options)
     return caught.value
+
+
+def pictured(n_images: int = 5) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+    """Records in the published shape with PNG pictures inside, which hold noise, and their pixels.
+
+    Each image has three samples of one, two and no sentences.
+    """
+    rng = np.random.default_rng(0)
+    records, pictures = [], []
+    for i in range(n_images):
+        H, W = 20 + 3 * i, 51 - 2 * i
+        pixels = rng.integers(0, 256, (H, W, 3), np.uint8)
+        samples = [
+            {
+                "id": 100 * i + k,
+                "image_id": 7 * i,
+                "category": "cow",
+                "supercategory": "animal",
+                "label": "cow",
+                "sentences": [f"cow {j} of sample {k} of image {i}" for j in range((k + 1) % 3)],
+                "bbox": [0.0, 0.0, 1.0, 1.0],
+                "mask": coco_encode(rng.random((H, W)) < 0.5),
+            }
+            for k in range(3)
+        ]
+        image = {"bytes": encode_png(pixels), "path": f"{i}.png"}
+        record = {"image": image, "image_id": 7 * i, "file_name": f"{i}.png", "samples": samples}
+        records.append(record)
+        pictures.append(pixels)
+    return records, pictures
+
+
+def unpictured(path: Path, records: list[dict[str, Any]]) -> Path:
+    """The records as JSON lines, with their pictures as files beside them."""
+    for record in records:
+        (path.parent / record["file_name"]).write_bytes(record["image"]["bytes"])
+    return write_jsonl(path, [{k: v for k, v in r.items() if k != "image"} for r in records])

@@ -1,13 +1,7 @@
 """Every source and shape of the same content must give the same tables and the same fingerprint."""
 
-import functools
-import http.server
 import json
-import os
 import random
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from hub import CARD, SHA, run
 from pycocotools import mask as coco_mask
 
 from refcocom_gpu import dataset as dataset_module
@@ -25,7 +20,6 @@ from refcocom_gpu.records import from_arrow
 from refcocom_gpu.records.tables import compress
 
 REAL = Path(__file__).parents[2] / "shared/data/real/refcoco/refcoco_m_like.jsonl"
-SHA = "0123456789abcdef0123456789abcdef01234567"
 NAME = "validation-{:05}-of-{:05}.parquet"
 IMAGE_BYTES = b"\xab\xcd" * 5000
 
@@ -110,12 +104,6 @@ def records() -> list[dict]:
 @pytest.fixture
 def expected(tmp_path: Path, records: list[dict]) -> Dataset:
     return load_dataset(write_jsonl(tmp_path / "expected.jsonl", records))
-
-
-def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=clean | env, capture_output=True, text=True, check=False)
 
 
 # The content itself -------------------------------------------------------------------------------
@@ -685,109 +673,6 @@ def test_offline_without_a_cache(tmp_path: Path) -> None:
         "DatasetError cannot reach the Hub and own/name is not in the local cache; "
         "download it elsewhere and pass dataset.path=/path/to/snapshot"
     )
-
-
-CARD = """---
-dataset_info:
-  features:
-  - {name: image, dtype: image}
-  - {name: image_id, dtype: int64}
-  - {name: file_name, dtype: string}
-  - name: samples
-    list:
-    - {name: id, dtype: int64}
-    - {name: image_id, dtype: int64}
-    - {name: category, dtype: string}
-    - {name: supercategory, dtype: string}
-    - {name: label, dtype: string}
-    - {name: sentences, list: string}
-    - {name: bbox, list: float64}
-    - name: mask
-      struct: [{name: counts, dtype: string}, {name: size, list: int64}]
-  splits: [{name: validation, num_bytes: 1000, num_examples: 5}]
-configs:
-- {config_name: default, data_files: [{split: validation, path: data/validation-*}]}
----
-"""
-
-
-class FakeHub(http.server.BaseHTTPRequestHandler):
-    """As much of the Hub's interface as loading one data set takes; it serves the files below `root`."""
-
-    protocol_version = "HTTP/1.1"
-
-    def __init__(self, root: Path, *args) -> None:
-        self.root = root
-        super().__init__(*args)
-
-    def log_message(self, *args) -> None:
-        pass
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in (headers | {"Content_Length": str(len(body))}).items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        files = {
-            p.relative_to(self.root).as_posix(): p for p in self.root.rglob("*") if p.is_file()
-        }
-        if path.startswith("/datasets/own/name/resolve/"):
-            revision, _, name = path.removeprefix("/datasets/own/name/resolve/").partition("/")
-            if revision not in ("main", SHA):
-                self.answer(404, X_Error_Code="RevisionNotFound")
-            elif name in files:
-                headers = {
-                    "ETag": f'"{name}"'.replace("/", "-"),
-                    "X_Repo_Commit": SHA,
-                    "Accept_Ranges": "bytes",
-                }
-                self.answer(200, files[name].read_bytes(), **headers)
-            else:
-                self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=SHA)
-        elif path.startswith("/api/datasets/own/name/revision/"):
-            self.answer(200, json.dumps({"id": "own/name", "sha": SHA, "siblings": []}).encode())
-        elif path.startswith("/api/datasets/own/name/tree/"):
-            inside = path.removeprefix(f"/api/datasets/own/name/tree/{SHA}").strip("/")
-            entries = [
-                {
-                    "type": "file",
-                    "path": name,
-                    "size": p.stat().st_size,
-                    "oid": name.replace("/", "-"),
-                }
-                for name, p in files.items()
-                if name.rpartition("/")[0] == inside
-            ]
-            entries += (
-                [] if inside else [{"type": "directory", "path": "data", "size": 0, "oid": "data"}]
-            )
-            self.answer(200, json.dumps(entries).encode())
-        else:
-            self.answer(404, b"{}", X_Error_Code="RepoNotFound")
-
-    do_HEAD = do_GET  # noqa: N815
-
-
-@pytest.fixture
-def hub(tmp_path: Path):
-    root = tmp_path / "hub"
-    root.mkdir()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(FakeHub, root))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield (
-        root,
-        {
-            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-            "HF_HOME": str(tmp_path / "home"),
-        },
-    )
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.mark.parametrize("shape", ["published, card", "published, no card", "prose"])
