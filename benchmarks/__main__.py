@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.timing import machine, run_case
 from benchmarks.workload import Workload
 
-CASES = ("rle", "dense", "logits", "boundary", "encode", "store", "files", "processes")
+CASES = ("rle", "dense", "logits", "boundary", "encode", "store", "files", "processes", "bootstrap")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 OURS = "refcocom_gpu"
 PACKAGES = (
-    "refcocom-gpu", "numpy", "numba", "llvmlite", "torch", "pycocotools", "hotcoco", "rlemasklib",
+    "refcocom-gpu", "numpy", "scipy", "numba", "llvmlite", "torch", "pycocotools", "hotcoco", "rlemasklib",
     "faster-coco-eval", "torchmetrics", "opencv-python-headless", "pyarrow", "msgspec",
 )  # fmt: skip
 
