@@ -18,6 +18,10 @@ Index = Tensor | NDArray[np.int64]
 """[B] indices: on a device where they came from there, which nobody waits for; else in host memory."""
 
 
+_KNOWN = (torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.uint8)
+"""Types that the kernels read."""
+
+
 class Stack(NamedTuple):
     """Predictions of one shape and type.
 
@@ -42,7 +46,7 @@ def as_index(index: Any) -> Index:
     Raises:
         UsageError: When they are not whole numbers in one row.
     """
-    if isinstance(index, Tensor) and index.device.type != "cpu":
+    if isinstance(index, Tensor) and not index.is_cpu:
         if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             raise UsageError(f"indices are whole numbers, not {index.dtype}")
         if index.ndim > 1:
@@ -69,11 +73,11 @@ def refuse_unknown(index: NDArray[np.int64], n: int) -> None:
         PredictionError: When one is not in 0…N−1.
     """
     # Seen as unsigned a negative number is beyond everything.
-    beyond = index.view(np.uint64) >= n
-    if not np.count_nonzero(beyond):
+    unsigned = index.view(np.uint64)
+    if unsigned.max(initial=0) < n:
         return
     problems = Problems()
-    for row in np.flatnonzero(beyond).tolist():
+    for row in np.flatnonzero(unsigned >= n).tolist():
         problems.add("unknown key", place(row), f"index {index[row]} {NO_ROW.format(n - 1)}")
     problems.raise_if_any()
 
@@ -131,13 +135,12 @@ def _tensor(values: Any) -> Tensor:
         if array.dtype.kind not in "biuf":
             raise UsageError(f"predictions are masks or floats, not {array.dtype}")
         values = as_tensor(array)
-    if values.is_complex():
+    tensor: Tensor = values.detach() if values.requires_grad else values
+    if tensor.dtype in _KNOWN:
+        return tensor
+    if tensor.is_complex():
         raise UsageError(f"predictions are masks or floats, not {values.dtype}")
-    tensor: Tensor = values.detach()
-    if tensor.is_floating_point():
-        known = tensor.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        return tensor if known else tensor.float()
-    return tensor if tensor.dtype in (torch.bool, torch.uint8) else tensor != 0
+    return tensor.float() if tensor.is_floating_point() else tensor != 0
 
 
 def _as_mask(pred: Any) -> Tensor:

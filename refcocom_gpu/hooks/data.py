@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.hooks.subset import draw_subset
 from refcocom_gpu.images import Images
 
 if TYPE_CHECKING:
@@ -45,13 +46,16 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
         transform: Makes a mapping of an item. It need not pass `index` on, and must not change it.
         indices: Row numbers of the examples to take, in this order; None: all. A repeated one would
             weigh twice in a score, so it is refused.
+        subset: Take this many examples that stand for all, as `RefCOCOMMetric(…, subset=…)` expects.
+        seed: Of the subset.
 
     Attributes:
         dataset: As given.
         indices: int64 [len], the row number of the example at each position.
 
     Raises:
-        UsageError: There are no pictures, or `indices` are not different row numbers.
+        UsageError: There are no pictures, `indices` are not different row numbers, or both `indices`
+            and `subset` are given.
         DatasetError: The source no longer holds what was loaded.
 
     Example:
@@ -71,9 +75,15 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
         images: str | Path | None = None,
         transform: Callable[[Item], Mapping[str, Any]] | None = None,
         indices: Sequence[int] | NDArray[np.integer[Any]] | torch.Tensor | None = None,
+        subset: int | None = None,
+        seed: int = 0,
     ) -> None:
         self.dataset = dataset
         self.transform = transform
+        if subset is not None:
+            if indices is not None:
+                raise UsageError("indices and subset both say which examples to take; pass one")
+            indices = draw_subset(dataset, subset, seed).indices
         self.indices = _row_numbers(indices, dataset.n_examples)
         self._rows = dataset.sample_image[dataset.example_sample[self.indices]]
         self._images = Images(dataset, images)

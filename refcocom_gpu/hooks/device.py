@@ -6,7 +6,6 @@ What is wrong with a prediction is not known here then: its row says so (`FAULT`
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, ops
 from torch import Tensor
 
-from refcocom_gpu.hooks.batches import Index, Stack
+from refcocom_gpu.hooks.batches import Index, Stack, refuse_unknown
 from refcocom_gpu.hooks.state import (
     BEYOND_UNIT,
     FAULT,
@@ -43,26 +42,27 @@ class DeviceHook:
 
     def __init__(self, store: MaskStore, options: ReadOptions, device: torch.device) -> None:
         self.device = device
-        self.last: tuple[Any, Any] | None = None
+        self.last: tuple[Tensor, Tensor] | None = None
         self._store, self._options = store, options
         self._truth = store.tensors(device)
         self._bounds = int(store.heights.max()), int(store.widths.max())
 
-    def count(self, stacks: list[Stack], index: Index) -> tuple[Tensor, Tensor]:
-        """Count a batch.
+    def count(self, stacks: list[Stack], index: Index) -> None:
+        """Count a batch, which is then the last one; its rows are in the order of the stacks.
 
         Args:
             stacks: Its predictions.
-            index: [B] on the device, or on the host and known to be in 0…N−1.
+            index: [B] on the device or the host.
 
-        Returns:
-            [B] int64 in 0…N, and [B, 5] int64 rows of the state, both in the order of the stacks.
+        Raises:
+            PredictionError: For an index that the host knows to name no example.
         """
         known = None
+        n = len(self._store)
         if isinstance(index, np.ndarray):
+            refuse_unknown(index, n)
             known = self._store.example_sample[index]
             index = torch.from_numpy(index).to(self._truth.device, non_blocking=True)
-        n = len(self._store)
         unknown = (index < 0) | (index >= n)
         sample = self._truth.example_sample[index.clamp(0, n - 1)]
         index = index.masked_fill(unknown, n)
@@ -73,13 +73,21 @@ class DeviceHook:
             counted[:, FAULT].masked_fill_(_take(unknown, where), UNKNOWN)
             chosen.append(_take(index, where))
             rows.append(counted)
-        if not rows:
-            return index, index.new_zeros(0, 5)
-        return torch.cat(chosen), torch.cat(rows)
+        if rows:
+            self.last = torch.cat(chosen), torch.cat(rows)
+        else:
+            self.last = index, index.new_zeros(0, 5)
 
-    def record(self, state: Tensor, index: Tensor, rows: Tensor) -> None:
-        """Add a batch to a state, in place."""
-        record(state, index, rows)
+    def record(self, state: Tensor) -> None:
+        """Add the last batch to a state, in place."""
+        assert self.last is not None
+        record(state, *self.last)
+
+    def last_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The last batch as [B] index and [B, 5] rows of a state; waits for the device."""
+        assert self.last is not None
+        index, rows = self.last
+        return index.cpu().numpy(), rows.cpu().numpy()
 
     def _count(self, values: Tensor, sample: Tensor, known: NDArray[np.int64] | None) -> Tensor:
         """Rows of a stack; `known` is `sample` where the host knows it too."""

@@ -6,7 +6,7 @@ is known at once here, and raised.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,24 +14,32 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu
 from torch import Tensor
 
-from refcocom_gpu.counters.host import as_bytes
-from refcocom_gpu.errors import Problems
-from refcocom_gpu.hooks.batches import Stack, place, swapped
-from refcocom_gpu.hooks.state import (
-    BEYOND_UNIT,
-    CONFLICT,
-    FAULTS,
-    INTERSECTION,
-    N_COUNTS,
-    NON_FINITE,
-    SWAPPED,
-)
+from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.hooks.batches import Index, Stack, place, refuse_unknown, swapped
+from refcocom_gpu.hooks.state import FAULTS, N_COUNTS, NON_FINITE, SWAPPED
 from refcocom_gpu.letterbox import NON_FINITE as IS_NON_FINITE
 from refcocom_gpu.letterbox import as_logits, valid_regions
 from refcocom_gpu.predictions.batches import VALUES, ReadOptions
 from refcocom_gpu.store import MaskStore
 
 Ints = NDArray[np.int64]
+
+
+class Counted(NamedTuple):
+    """A batch after counting.
+
+    Attributes:
+        example: [B] index.
+        counts: [B, 2] intersection and predicted area.
+        beyond: [B] `BEYOND_UNIT`.
+    """
+
+    example: Ints
+    counts: Ints
+    beyond: NDArray[np.bool_]
+
+
+_NOTHING = Counted(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.bool_))
 
 
 class HostHook:
@@ -42,99 +50,92 @@ class HostHook:
         options: What float arrays mean.
 
     Attributes:
-        last: Index and rows of the last batch that was counted.
+        last: The last batch that was counted.
     """
 
     def __init__(self, store: MaskStore, options: ReadOptions) -> None:
         self.device = torch.device("cpu")
-        self.last: tuple[Any, Any] | None = None
-        self._store, self._options = store, options
+        self.last = _NOTHING
+        self._store, self._options, self._n = store, options, len(store)
         words, word_offsets = store.tensors(self.device).bits
         self._words = words.numpy().view(np.uint64)
         self._word_offsets: Ints = word_offsets.numpy()
+        # The state that was recorded into last, and its numbers.
+        self._state: Tensor | None = None
+        self._table: Ints = np.zeros((0, 5), np.int64)
         # Height and width in one number: one comparison a batch.
         self._sizes: Ints = (store.heights << 32) + store.widths
 
-    def count(self, stacks: list[Stack], index: Ints) -> Ints:
-        """Count a batch.
+    def count(self, stacks: list[Stack], index: Index) -> None:
+        """Count a batch, which is then the last one.
 
         Args:
             stacks: Its predictions.
-            index: [B] in 0…N−1.
-
-        Returns:
-            [B, 5] int64 rows of the state.
+            index: [B] on the host.
 
         Raises:
-            PredictionError: For a mask whose height and width are swapped, logits that are not finite.
+            PredictionError: For an index that names no example, a mask whose height and width are swapped, logits
+                that are not finite.
+            UsageError: When the index is on another device.
         """
+        if not isinstance(index, np.ndarray):
+            raise UsageError(f"index is on {index.device}, predictions are on the CPU")
+        refuse_unknown(index, self._n)
         problems = Problems()
-        rows = np.zeros((len(index), 5), np.int64)
+        parts = []
         for values, where in stacks:
             # One stack is the whole batch nearly always, and is not picked apart.
             own = index if where is None else index[where]
             count = self._floats if values.is_floating_point() else self._masks
-            found = count(values, own, where, problems)
-            if where is None:
-                rows = found
-            else:
-                rows[where] = found
+            parts.append(count(values, own, where, problems))
         problems.raise_if_any()
-        return rows
+        if len(parts) == 1:
+            self.last = parts[0]
+        else:
+            self.last = (
+                Counted(*map(np.concatenate, zip(*parts, strict=True))) if parts else _NOTHING
+            )
 
-    def record(self, state: Tensor, index: Ints, rows: Ints) -> None:
-        """Add a batch to a state, in place; equal to `state.record`."""
-        table: Ints = state.numpy()
-        before = table[index]
-        if np.count_nonzero(before[:, INTERSECTION] < 0) == len(index):
-            # Nearly always the batch is new and names nothing twice, or says the same of it.
-            table[index] = rows
-            if np.count_nonzero(table[index] != rows) == 0:
-                return
-            table[index] = before
-        counts = rows[:, :N_COUNTS]
-        kept = np.where(before[:, :N_COUNTS] < 0, counts, before[:, :N_COUNTS])
-        # Of an index that is assigned to twice the last stays, which is the first of the batch.
-        table[index[::-1], :N_COUNTS] = kept[::-1]
-        conflict = (table[index, :N_COUNTS] != counts).any(axis=1)
-        table[index[conflict], CONFLICT] = 1
-        table[index[rows[:, BEYOND_UNIT] == 1], BEYOND_UNIT] = 1
+    def record(self, state: Tensor) -> None:
+        """Add the last batch to a state, in place; equal to `state.record`."""
+        if state is not self._state:
+            self._state, self._table = state, state.numpy()
+        cpu.tally(self._table, *self.last)
 
-    def _floats(self, values: Tensor, index: Ints, where: Any, problems: Problems) -> Ints:
+    def last_rows(self) -> tuple[Ints, Ints]:
+        """The last batch as [B] index and [B, 5] rows of a state."""
+        rows = np.zeros((len(self.last.example), 5), np.int64)
+        rows[:, :N_COUNTS] = self.last.counts
+        return self.last.example, rows
+
+    def _floats(self, values: Tensor, index: Ints, where: Any, problems: Problems) -> Counted:
         found = self._resized(as_logits(values), index, VALUES[self._options.values])
         for k in np.flatnonzero(found.flags == cpu.NON_FINITE).tolist():
             problems.add(FAULTS[NON_FINITE], place(where[k] if where else k), IS_NON_FINITE)
-        rows = np.zeros((len(index), 5), np.int64)
-        rows[:, :N_COUNTS] = found.counts
-        rows[:, BEYOND_UNIT] = found.flags != cpu.UNIT_RANGE
-        return rows
+        return Counted(index, found.counts, found.flags != cpu.UNIT_RANGE)
 
-    def _masks(self, values: Tensor, index: Ints, where: Any, problems: Problems) -> Ints:
-        store = self._store
-        sample = store.example_sample[index]
-        _, h, w = values.shape
+    def _masks(self, values: Tensor, index: Ints, where: Any, problems: Problems) -> Counted:
+        sample = self._store.example_sample[index]
+        n, h, w = values.shape
         sizes = self._sizes[sample]
         fits = sizes == (h << 32) + w
-        rows = np.zeros((len(index), 5), np.int64)
-        rows[:, BEYOND_UNIT] = 1
-        masks = as_bytes(values)
-        if np.count_nonzero(fits) == len(fits):
-            flat = masks.reshape(len(masks), h * w)
-            rows[:, :N_COUNTS] = cpu.mask_counts(flat, sample, self._words, self._word_offsets)
-            return rows
+        masks = np.ascontiguousarray(values.numpy()).view(np.uint8)
+        beyond = np.ones(n, np.bool_)
+        if np.count_nonzero(fits) == n:
+            return Counted(index, self._whole(masks, sample), beyond)
         for k in np.flatnonzero(~fits & (sizes == (w << 32) + h)).tolist():
             problems.add(FAULTS[SWAPPED], place(where[k] if where else k), swapped(h, w))
-        for chosen, fit in ((np.flatnonzero(fits), True), (np.flatnonzero(~fits), False)):
-            if fit and len(chosen):
-                flat = masks[chosen].reshape(len(chosen), h * w)
-                counts = cpu.mask_counts(flat, sample[chosen], self._words, self._word_offsets)
-                rows[chosen, :N_COUNTS] = counts
-            elif len(chosen):
-                # A mask of another size is what a model gave at its own: resized as certain probabilities are.
-                certain = (masks[chosen] != 0).astype(np.float16)
-                found = self._resized(certain, index[chosen], VALUES["probabilities"])
-                rows[chosen, :N_COUNTS] = found.counts
-        return rows
+        counts = np.zeros((n, 2), np.int64)
+        counts[fits] = self._whole(masks[fits], sample[fits])
+        # A mask of another size is what a model gave at its own: resized as certain probabilities are.
+        certain = (masks[~fits] != 0).astype(np.float16)
+        counts[~fits] = self._resized(certain, index[~fits], VALUES["probabilities"]).counts
+        return Counted(index, counts, beyond)
+
+    def _whole(self, masks: NDArray[np.uint8], sample: Ints) -> Ints:
+        """Counts of masks of their images' size."""
+        flat = masks.reshape(len(masks), masks.shape[1] * masks.shape[2])
+        return cpu.mask_counts(flat, sample, self._words, self._word_offsets)
 
     def _resized(self, values: NDArray[Any], index: Ints, threshold: float) -> cpu.LogitCounts:
         store = self._store

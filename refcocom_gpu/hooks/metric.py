@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from refcocom_gpu.conventions import get_convention
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.hooks.batches import as_index, as_stacks, refuse_unknown
+from refcocom_gpu.hooks.batches import as_index, as_stacks
 from refcocom_gpu.hooks.device import DeviceHook
 from refcocom_gpu.hooks.host import HostHook
 from refcocom_gpu.hooks.ranks import gather, header, refuse_different
@@ -156,21 +157,13 @@ class RefCOCOMMetric(Metric):
         if self.counts.is_inference() and not torch.is_inference_mode_enabled():
             # It was reset in inference mode, out of which it may not be written to.
             self.counts = self.counts.clone()
-        hook = self._counter(device)
-        if isinstance(hook, HostHook):
-            if not isinstance(found, np.ndarray):
-                raise UsageError(f"index is on {found.device}, the metric on {device}")
-            refuse_unknown(found, len(self.store))
-            rows = hook.count(stacks, found)
-            self._save(stacks, found)
-            hook.record(self.counts, found, rows)
-            hook.last = found, rows
-            return
-        if isinstance(found, np.ndarray):
-            refuse_unknown(found, len(self.store))
-        self._save(stacks, found)
-        hook.last = hook.count(stacks, found)
-        hook.record(self.counts, *hook.last)
+        hook = self._hook
+        if hook is None or hook.device != device:
+            hook = self._hook = self._make_hook(device)
+        hook.count(stacks, found)
+        if self._saver is not None:
+            self._saver.write(stacks, found)
+        hook.record(self.counts)
 
     def forward(self, preds: Any, index: Any) -> dict[str, Tensor]:
         """Count a batch, and score it alone.
@@ -183,11 +176,8 @@ class RefCOCOMMetric(Metric):
         # Not as torchmetrics does it, which puts the state aside and computes: an error there loses the state.
         self.update(preds, index)
         assert self._hook is not None
-        assert self._hook.last is not None
+        index_of_row, rows = self._hook.last_rows()
         state = empty_state(len(self.store)).numpy()
-        index_of_row, rows = (
-            part if isinstance(part, np.ndarray) else part.cpu().numpy() for part in self._hook.last
-        )
         state[index_of_row[::-1]] = rows[::-1]
         scores = self._scores(state, PARTIAL, None)
         self._forward_cache = scores
@@ -288,6 +278,18 @@ class RefCOCOMMetric(Metric):
         finally:
             self.unsync(should_unsync=self._is_synced and should_unsync)
 
+    def _wrap_update(self, update: Callable[..., Any]) -> Callable[..., Any]:
+        # What torchmetrics' own does for a metric without gradients and lists: its way through Module.__setattr__ costs
+        # as much as all of `update` beside the kernel.
+        @functools.wraps(update)
+        def counted(*args: Any, **kwargs: Any) -> None:
+            fields = self.__dict__
+            fields["_computed"] = None
+            fields["_update_count"] += 1
+            update(*args, **kwargs)
+
+        return counted
+
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         wrapped = super()._wrap_compute(compute)
 
@@ -310,19 +312,10 @@ class RefCOCOMMetric(Metric):
 
     # Parts ----------------------------------------------------------------------------------------
 
-    def _counter(self, device: torch.device) -> HostHook | DeviceHook:
-        """What counts on the device that the state is on."""
-        wanted = HostHook if device.type == "cpu" else DeviceHook
-        if not isinstance(self._hook, wanted) or self._hook.device != device:
-            if device.type == "cpu":
-                self._hook = HostHook(self.store, self._options)
-            else:
-                self._hook = DeviceHook(self.store, self._options, device)
-        return self._hook
-
-    def _save(self, stacks: Any, index: Any) -> None:
-        if self._saver is not None:
-            self._saver.write(stacks, index)
+    def _make_hook(self, device: torch.device) -> HostHook | DeviceHook:
+        if device.type == "cpu":
+            return HostHook(self.store, self._options)
+        return DeviceHook(self.store, self._options, device)
 
     def _scores(
         self, rows: NDArray[np.int64], label: str, subset: Subset | None

@@ -29,3 +29,4 @@ from refcocom_kernels.cpu.rle import Runs as Runs
 from refcocom_kernels.cpu.rle import rle_counts as rle_counts
 from refcocom_kernels.cpu.rle import rle_parse as rle_parse
 from refcocom_kernels.cpu.rle import rle_write as rle_write
+from refcocom_kernels.cpu.tally import tally as tally
