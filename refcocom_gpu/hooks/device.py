@@ -83,11 +83,11 @@ class DeviceHook:
         assert self.last is not None
         record(state, *self.last)
 
-    def last_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The last batch as [B] index and [B, 5] rows of a state; waits for the device."""
+    def rows(self) -> Tensor:
+        """The last batch as [B, 6] int64: the index, N where it names nothing, then the row of a state."""
         assert self.last is not None
         index, rows = self.last
-        return index.cpu().numpy(), rows.cpu().numpy()
+        return torch.cat([index[:, None], rows], 1)
 
     def _count(self, values: Tensor, sample: Tensor, known: NDArray[np.int64] | None) -> Tensor:
         """Rows of a stack; `known` is `sample` where the host knows it too."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.hooks.batches import Index, Stack, place, refuse_unknown, swapped
-from refcocom_gpu.hooks.state import FAULTS, N_COUNTS, NON_FINITE, SWAPPED
+from refcocom_gpu.hooks.state import BEYOND_UNIT, FAULTS, N_COUNTS, NON_FINITE, SWAPPED
 from refcocom_gpu.letterbox import NON_FINITE as IS_NON_FINITE
 from refcocom_gpu.letterbox import as_logits, valid_regions
 from refcocom_gpu.predictions.batches import VALUES, ReadOptions
@@ -102,11 +102,13 @@ class HostHook:
             self._state, self._table = state, state.numpy()
         cpu.tally(self._table, *self.last)
 
-    def last_rows(self) -> tuple[Ints, Ints]:
-        """The last batch as [B] index and [B, 5] rows of a state."""
-        rows = np.zeros((len(self.last.example), 5), np.int64)
-        rows[:, :N_COUNTS] = self.last.counts
-        return self.last.example, rows
+    def rows(self) -> Tensor:
+        """The last batch as [B, 6] int64: the index, then the row of a state."""
+        last = self.last
+        rows = np.zeros((len(last.example), 6), np.int64)
+        rows[:, 0], rows[:, 1 : 1 + N_COUNTS] = last.example, last.counts
+        rows[:, 1 + BEYOND_UNIT] = last.beyond
+        return torch.from_numpy(rows)
 
     def _floats(self, values: Tensor, index: Ints, where: Any, problems: Problems) -> Counted:
         found = self._resized(as_logits(values), index, VALUES[self._options.values])

@@ -26,7 +26,7 @@ from refcocom_gpu.hooks.host import HostHook
 from refcocom_gpu.hooks.ranks import gather, header, refuse_different
 from refcocom_gpu.hooks.saving import Saver
 from refcocom_gpu.hooks.scores import check, scores, seen
-from refcocom_gpu.hooks.state import N_COUNTS, empty_state, first_rank, merge
+from refcocom_gpu.hooks.state import N_COUNTS, empty_state, first_rank, merge, record
 from refcocom_gpu.hooks.subset import Subset, draw_subset
 from refcocom_gpu.predictions.batches import ReadOptions
 from refcocom_gpu.results import Result, about_run, per_example
@@ -145,25 +145,55 @@ class RefCOCOMMetric(Metric):
             PredictionError: For an index that is no row, a mask with its sides swapped, logits that are not finite;
                 nothing of the batch is counted. On a device, which nobody waits for, `compute` raises it.
         """
+        self._count(preds, index).record(self.counts)
+
+    def count(self, preds: Any, index: Any) -> Tensor:
+        """Count a batch without adding it, for trainers that gather what each rank found themselves.
+
+        Args:
+            preds: As for `update`.
+            index: As for `update`.
+
+        Returns:
+            [B, 6] int64 on the metric's device, for `add`: the index and what was counted.
+        """
+        return self._count(preds, index).rows()
+
+    def add(self, rows: Any) -> None:
+        """Add what `count` gave, on this rank or others, each as often as it likes.
+
+        Args:
+            rows: [B, 6] int64.
+        """
+        rows = torch.as_tensor(rows, device=self.counts.device)
+        self._update_count += 1
+        self._computed = None
+        record(self._writable(), rows[:, 0], rows[:, 1:])
+
+    def _count(self, preds: Any, index: Any) -> HostHook | DeviceHook:
+        """Count a batch, and save it where that is asked for; who did holds it."""
         found = as_index(index)
         stacks = as_stacks(preds, len(found))
-        device = self.counts.device
+        device = self._writable().device
         for stack in stacks:
             if stack.values.device != device:
                 raise UsageError(
                     f"predictions are on {stack.values.device}, the metric on {device}; "
                     f"call metric.to({str(stack.values.device)!r}) once before the loop"
                 )
-        if self.counts.is_inference() and not torch.is_inference_mode_enabled():
-            # It was reset in inference mode, out of which it may not be written to.
-            self.counts = self.counts.clone()
         hook = self._hook
         if hook is None or hook.device != device:
             hook = self._hook = self._make_hook(device)
         hook.count(stacks, found)
         if self._saver is not None:
             self._saver.write(stacks, found)
-        hook.record(self.counts)
+        return hook
+
+    def _writable(self) -> Tensor:
+        """The state; one that was reset in inference mode may not be written to out of it."""
+        if self.counts.is_inference() and not torch.is_inference_mode_enabled():
+            self.counts = self.counts.clone()
+        return self.counts
 
     def forward(self, preds: Any, index: Any) -> dict[str, Tensor]:
         """Count a batch, and score it alone.
@@ -176,10 +206,10 @@ class RefCOCOMMetric(Metric):
         # Not as torchmetrics does it, which puts the state aside and computes: an error there loses the state.
         self.update(preds, index)
         assert self._hook is not None
-        index_of_row, rows = self._hook.last_rows()
-        state = empty_state(len(self.store)).numpy()
-        state[index_of_row[::-1]] = rows[::-1]
-        scores = self._scores(state, PARTIAL, None)
+        rows = self._hook.rows().cpu()
+        state = empty_state(len(self.store))
+        record(state, rows[:, 0], rows[:, 1:])
+        scores = self._scores(state.numpy(), PARTIAL, None)
         self._forward_cache = scores
         return scores
 
