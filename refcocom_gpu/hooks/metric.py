@@ -26,7 +26,7 @@ from refcocom_gpu.hooks.host import HostHook
 from refcocom_gpu.hooks.ranks import gather, header, refuse_different
 from refcocom_gpu.hooks.saving import Saver
 from refcocom_gpu.hooks.scores import check, scores, seen
-from refcocom_gpu.hooks.state import N_COUNTS, empty_state, first_rank, merge, record
+from refcocom_gpu.hooks.state import INTERSECTION, N_COUNTS, empty_state, first_rank, merge, record
 from refcocom_gpu.hooks.subset import Subset, draw_subset
 from refcocom_gpu.predictions.batches import ReadOptions
 from refcocom_gpu.results import Result, about_run, per_example
@@ -224,22 +224,24 @@ class RefCOCOMMetric(Metric):
             PredictionError: When examples are unseen and `partial` is False, or a prediction was wrong.
             SyncError: When a rank does not answer, or scores something else.
         """
-        if self._saver is not None:
-            self._saver.finish(self._owned)
         rows = self.counts.cpu().numpy()
-        if self.subset is None:
-            wanted = None if self.partial else np.arange(len(self.store))
-        else:
-            wanted = None if self.partial else self.subset.indices
-            if len(beyond := np.setdiff1d(seen(rows), self.subset.indices)):
-                raise UsageError(
-                    f"{len(beyond):,} examples do not belong to the subset, first index {beyond[0]}; "
-                    "the loader must hold ExpressionDataset(…, subset=…, seed=…) of the same size and seed"
-                )
+        subset = self.subset
+        expected = np.arange(len(self.store)) if subset is None else subset.indices
+        unexpected = np.setdiff1d(seen(rows), expected)
+        if len(unexpected):
+            raise UsageError(
+                f"{len(unexpected):,} examples do not belong to the subset, first index {unexpected[0]}; "
+                "the loader must hold ExpressionDataset(…, subset=…, seed=…) of the same size and seed"
+            )
+        if self._saver is not None:
+            self._saver.finish(
+                self._owned, complete=bool((rows[expected, INTERSECTION] >= 0).all())
+            )
+        wanted = None if self.partial else expected
         check(rows, self.store, wanted=wanted, values=self._options.values)
         if self.partial:
             return self._scores(rows, PARTIAL, None)
-        return self._scores(rows, FULL if self.subset is None else ESTIMATE, self.subset)
+        return self._scores(rows, FULL if subset is None else ESTIMATE, subset)
 
     def result(self) -> Result:
         """The epoch as `score` gives it: a table of all examples, to be saved, compared, scored again.

@@ -2,7 +2,7 @@
 
 `FOLDER/epoch-00000/rank-00000-of-00004.parquet`, and so on: the files of an epoch are the shards of one set. Rows go
 to a writer's journal as they come, so that a killed epoch loses the batch in flight; every `compute` writes the file
-anew, without the examples that a rank before this one has too.
+anew, without the examples that a rank before this one has too, and the last one of an epoch deletes the journal.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Saver:
         self.epoch = 0
         self._store, self._options = store, options
         self._writer: PredictionWriter | None = None
+        self._complete = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Saver:
         raise UsageError(
@@ -52,6 +53,8 @@ class Saver:
 
     def write(self, stacks: list[Stack], index: Index) -> None:
         """Add a batch; an example that was written before keeps its first mask, as it keeps its first counts."""
+        if self._complete:
+            return
         if self._writer is None:
             self._writer = self._open()
         pending = np.zeros(len(self._store), np.bool_)
@@ -70,16 +73,22 @@ class Saver:
                     masks.append(self._at_image_size(mask, example))
         self._writer.write(examples, masks)
 
-    def finish(self, keep: NDArray[np.bool_]) -> Path | None:
+    def finish(self, keep: NDArray[np.bool_], *, complete: bool) -> None:
         """Write the file of this rank and epoch; more batches may follow, and another `finish`.
 
         Args:
             keep: [N] which examples belong into this rank's file.
+            complete: Every example was seen on some rank, so that nothing new can come in this epoch.
         """
-        return None if self._writer is None else self._writer.save(keep)
+        if self._writer is not None and not self._complete:
+            self._writer.save(keep)
+            if complete:
+                self._writer.discard()
+        self._complete = complete
 
     def next_epoch(self) -> None:
         """Begin another epoch if anything was written in this one."""
+        self._complete = False
         if self._writer is not None:
             self._writer.discard()
             self._writer = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -100,6 +101,8 @@ class PredictionWriter:
             self._file = self.journal.open("a+b")
         except OSError as error:
             raise UsageError(f"cannot write {self.journal}: {error.strerror}") from None
+        # One that is forgotten, by an error or with the metric it served, leaves no file open.
+        weakref.finalize(self, self._file.close)
         self._resume()
 
     def pending(self) -> NDArray[np.int64]:

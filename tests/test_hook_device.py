@@ -1,0 +1,183 @@
+"""The hook of a device: what the host's counts, with mistakes that come to light at the end; nothing waits for it.
+
+There is no GPU here: the device is host memory, whose tensors take the same way through operators and state.
+"""
+
+import numpy as np
+import pytest
+import torch
+from helpers import sample_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import refcocom_gpu as rc
+from refcocom_gpu.hooks import metric as metric_module
+from refcocom_gpu.hooks.batches import as_stacks
+from refcocom_gpu.hooks.device import DeviceHook
+from refcocom_gpu.hooks.host import HostHook
+from refcocom_gpu.hooks.state import empty_state
+from refcocom_gpu.predictions.batches import ReadOptions
+
+
+@pytest.fixture(scope="module")
+def case():
+    return sample_case()
+
+
+@pytest.fixture
+def on_device(monkeypatch):
+    """Metrics count as on a device."""
+    monkeypatch.setattr(
+        metric_module.RefCOCOMMetric,
+        "_make_hook",
+        lambda self, device: DeviceHook(self.store, self._options, device),
+    )
+    # Indices, too, come from there.
+    monkeypatch.setattr(metric_module, "as_index", lambda index: torch.as_tensor(index).reshape(-1))
+
+
+def fields(n, cells, kind, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, cells, cells, generator=generator).to(kind)
+
+
+INPUTS = {
+    "float32": lambda case: (fields(60, 24, torch.float32), "logits", None),
+    "float16, letterboxed": lambda case: (fields(60, 24, torch.float16), "logits", 96),
+    "bfloat16": lambda case: (fields(60, 24, torch.bfloat16), "logits", None),
+    "probabilities": lambda case: (fields(60, 24, torch.float32).sigmoid(), "probabilities", None),
+    "masks of the images": lambda case: (
+        [torch.from_numpy(m) for m in case.masks[:60]],
+        "logits",
+        None,
+    ),
+    "the same, letterboxed": lambda case: (
+        [torch.from_numpy(m) for m in case.masks[:60]],
+        "logits",
+        96,
+    ),
+    "small masks": lambda case: (fields(60, 24, torch.float32) > 0, "logits", None),
+    "small masks, letterboxed": lambda case: (fields(60, 24, torch.float32) > 0, "logits", 96),
+    "ragged": lambda case: (
+        [fields(1, 8 + k % 3, torch.float32, k)[0] for k in range(60)],
+        "logits",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("index_is_there", [False, True])
+def test_equals_the_host(case, name, index_is_there):
+    preds, values, letterbox = INPUTS[name](case)
+    options = ReadOptions(values=values, letterbox=letterbox)
+    index = np.arange(60)
+    host = HostHook(case.store, options)
+    host.count(as_stacks(preds, 60), index)
+    device = DeviceHook(case.store, options, torch.device("cpu"))
+    device.count(as_stacks(preds, 60), torch.from_numpy(index) if index_is_there else index)
+    expected, found = empty_state(len(case.store)), empty_state(len(case.store))
+    host.record(expected)
+    device.record(found)
+    assert torch.equal(found, expected)
+    rows, others = host.rows(), device.rows()
+    assert torch.equal(rows[rows[:, 0].argsort()], others[others[:, 0].argsort()])
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_both_record_alike(data):
+    """Repeated, conflicting, in any batches."""
+    case = sample_case()
+    options = ReadOptions()
+    host = HostHook(case.store, options)
+    device = DeviceHook(case.store, options, torch.device("cpu"))
+    states = empty_state(len(case.store)), empty_state(len(case.store))
+    for _ in range(data.draw(st.integers(1, 3))):
+        index = np.array(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=6)))
+        signs = data.draw(st.lists(st.booleans(), min_size=len(index), max_size=len(index)))
+        preds = [np.full((2, 2), 1.0 if sign else -1.0) for sign in signs]
+        for hook, state in zip((host, device), states, strict=True):
+            hook.count(as_stacks(preds, len(index)), index)
+            hook.record(state)
+    assert torch.equal(*states)
+
+
+class Waits(TorchDispatchMode):
+    """Refuses the operators by which the host waits for a device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in {
+            "_local_scalar_dense",
+            "nonzero",
+            "masked_select",
+            "equal",
+            "is_nonzero",
+        }, name
+        # A boolean mask as an index is as long as the device says.
+        if name in {"index", "index_put", "index_put_"}:
+            assert not any(t is not None and t.dtype == torch.bool for t in args[1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_update_waits_for_nothing(case, name, on_device):
+    preds, values, letterbox = INPUTS[name](case)
+    metric = rc.RefCOCOMMetric(case.store, values=values, letterbox=letterbox, partial=True)
+    index = torch.arange(60)
+    metric.update(preds, index)  # tables that are made once
+    metric.reset()
+    with Waits():
+        metric.update(preds, index)
+    assert metric.compute()["refcocom_partial/n_examples"].item() == 60
+
+
+def test_mistakes_come_to_light_at_the_end(case, on_device):
+    heights, widths = case.dataset.heights, case.dataset.widths
+    sample = int(np.flatnonzero(heights != widths)[0])
+    turned = int(case.dataset.first_example[sample])
+    metric = rc.RefCOCOMMetric(case.store)
+    nan = torch.full((4, 4), float("nan"))
+    fine = [k for k in range(len(case.masks)) if k not in (turned, turned + 1)]
+    metric.update([torch.from_numpy(case.masks[k]) for k in fine], fine)
+    metric.update([torch.from_numpy(case.masks[turned].T.copy()), nan], [turned, turned + 1])
+    metric.update(torch.zeros(2, 4, 4), [-1, 10**9])
+    with pytest.raises(rc.PredictionError) as caught:
+        metric.compute()
+    assert caught.value.counts == {"wrong size": 1, "non-finite": 1, "unknown key": 1}
+    assert f"index {turned} (sample_id" in str(caught.value)
+    assert "height and width swapped" in str(caught.value)
+    # An epoch later all is well.
+    metric.reset()
+    metric.update([torch.from_numpy(mask) for mask in case.masks], range(len(case.masks)))
+    offline = rc.score([(k, mask) for k, mask in enumerate(case.masks)], case.store)
+    assert metric.compute()["refcocom/miou"].item() == offline.miou
+
+
+def test_forward_and_saving(case, on_device, tmp_path):
+    metric = rc.RefCOCOMMetric(case.store, save_predictions=tmp_path)
+    for first in range(0, len(case.masks), 40):
+        index = range(first, min(first + 40, len(case.masks)))
+        found = metric([torch.from_numpy(case.masks[k]) for k in index], list(index))
+        assert found["refcocom_partial/n_examples"].item() == len(index)
+    miou = metric.compute()["refcocom/miou"].item()
+    assert rc.score(tmp_path / "epoch-00000" / "*.parquet", case.store).miou == miou
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_without_a_synchronisation(case):
+    metric = rc.RefCOCOMMetric(case.store.to("cuda"))
+    logits = fields(len(case.masks), 24, torch.float32)
+    there, index = logits.cuda(), torch.arange(len(case.masks))
+    for where in (index, index.cuda()):
+        metric.update(there, where)  # kernels are compiled
+        metric.reset()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            metric.update(there, where)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        offline = rc.score([(index, logits)], case.store)
+        assert metric.compute()["refcocom/miou"].item() == offline.miou
