@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -67,6 +67,10 @@ class Dataset:
     revision: str | None
     split: str
     fingerprint: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is derived from the tables is derived again, not sent to every worker.
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     def __repr__(self) -> str:
         return (

@@ -140,18 +140,16 @@ class MaskStore:
         # Nothing in a store changes, so that copies of what holds one share its memory.
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """What another process needs: where there is a cache it maps the arrays there, as this one does."""
-        state = {**self.__dict__, "_bits": {}, "_tensors": {}}
-        if self.folder is not None:
-            for name in ("ends", "run_offsets", "areas"):
-                del state[name]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self.folder is not None:
-            self.__dict__.update(_runs(self.dataset, self.folder, self._threads))
+        arrays = {"ends": self.ends, "run_offsets": self.run_offsets, "areas": self.areas}
+        return _restore, (
+            self.dataset,
+            arrays if self.folder is None else None,
+            self.folder,
+            self._threads,
+            self.device,
+        )
 
     def mask(self, index: int) -> NDArray[np.bool_]:
         """The true mask of one example.
@@ -261,6 +259,13 @@ def _cached(folder: Path | None, name: str, dataset: Dataset, build: Callable[[]
         return held(build())
     identity = {"fingerprint": dataset.fingerprint, "layout": LAYOUT_VERSION, "holds": name}
     return cached(folder / f"{name}.safetensors", identity, build)
+
+
+def _restore(
+    dataset: Dataset, arrays: Arrays | None, folder: Path | None, threads: int, device: str
+) -> MaskStore:
+    """A store that was pickled."""
+    return MaskStore(dataset, arrays or _runs(dataset, folder, threads), folder, threads, device)
 
 
 def _runs(dataset: Dataset, folder: Path | None, threads: int) -> Arrays:

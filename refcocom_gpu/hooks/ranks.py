@@ -16,6 +16,8 @@ from refcocom_gpu.errors import SyncError
 def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
     """Gather a tensor from all ranks, waiting no longer than the process group's timeout.
 
+    NCCL raises nothing at its timeout: its watchdog ends the process, and says which collective waited.
+
     Args:
         tensor: Of the same number of dimensions on all ranks.
         group: Process group; all ranks by default.
