@@ -12,7 +12,18 @@ from typing import Any
 from benchmarks.timing import machine, run_case
 from benchmarks.workload import Workload
 
-CASES = ("rle", "dense", "logits", "boundary", "encode", "store", "files", "processes", "bootstrap")
+CASES = (
+    "rle",
+    "dense",
+    "logits",
+    "boundary",
+    "encode",
+    "store",
+    "files",
+    "processes",
+    "bootstrap",
+    "hook",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -17,7 +17,11 @@ def run(ranks, folder, task, *arguments):
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3, 4])
+# The processes of a world are started once: its tests stay with one worker.
+WORLDS = [pytest.param(n, marks=pytest.mark.xdist_group(f"ranks-{n}")) for n in (1, 2, 3, 4)]
+
+
+@pytest.fixture(scope="module", params=WORLDS)
 def world(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"ranks-{request.param}")
     return folder, run(request.param, folder, "scenarios")

@@ -1,0 +1,74 @@
+"""mmengine: one entry of the config. `python examples/mmengine_runner.py`."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from reference_model import BATCH_SIZE, make_model, training_set, validation_set
+from torch.utils.data import DataLoader
+
+import refcocom_gpu as rc
+import refcocom_gpu.hooks.mmengine  # registers RefCOCOMEvaluator
+
+
+class Model(BaseModel):
+    """The reference model as mmengine calls it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, mode="predict", **batch):
+        """Losses, or a data sample per example."""
+        found = self.model(**batch)
+        if mode == "loss":
+            return {"loss": found["loss"]}
+        return [
+            {"preds": logits, "index": int(index)}
+            for logits, index in zip(found["logits"], batch["index"], strict=True)
+        ]
+
+
+def main() -> int:
+    """Train, and compare the last epoch's score with that of its saved predictions."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--images", type=int, default=100, help="training scenes")
+    args = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+
+    training = training_set(args.images)
+    runner = Runner(
+        model=Model(make_model(training.vocabulary)),
+        work_dir=str(folder / "work"),
+        train_dataloader=DataLoader(training, BATCH_SIZE, shuffle=True, drop_last=True),
+        train_cfg={"by_epoch": True, "max_epochs": args.epochs, "val_interval": 1},
+        optim_wrapper={"optimizer": {"type": "AdamW", "lr": 2e-3}},
+        val_dataloader=DataLoader(
+            validation_set(training.vocabulary), BATCH_SIZE, collate_fn=rc.collate
+        ),
+        val_cfg={},
+        val_evaluator={
+            "type": "RefCOCOMEvaluator",
+            "dataset": "sample",
+            "save_predictions": folder / "saved",
+        },
+        default_hooks={"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 10**6}},
+        log_level="WARNING",
+    )
+    runner.train()
+    # mmengine keeps what it was given, epoch by epoch.
+    history = runner.message_hub.get_scalar("val/refcocom/miou").data[0].tolist()
+    for epoch, miou in enumerate(history):
+        print(f"epoch {epoch}: mIoU {miou:.4f}")
+    store = rc.MaskStore.build(rc.load_dataset("sample"))
+    offline = rc.score(folder / "saved" / f"epoch-{args.epochs - 1:05}" / "*.parquet", store).miou
+    print(f"hook {history[-1]!r}, offline {offline!r}")
+    return int(history[-1] != offline)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

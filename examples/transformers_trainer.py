@@ -1,0 +1,95 @@
+"""Transformers' Trainer: two functions. `torchrun --nproc-per-node 2 examples/transformers_trainer.py` works too."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from reference_model import (
+    BATCH_SIZE,
+    SIDE,
+    make_model,
+    make_optimizer,
+    training_set,
+    validation_set,
+)
+from transformers import Trainer, TrainingArguments
+
+import refcocom_gpu as rc
+from refcocom_gpu.hooks.transformers import TrainerHook
+
+
+class Collator:
+    """The trainer's one collator; with true masks for validation too, because it asks for a loss there."""
+
+    def __init__(self, store):
+        self.store = store
+
+    def __call__(self, items):
+        """Make a batch; items of the training set have their masks, those of validation their index."""
+        if "index" not in items[0]:
+            return torch.utils.data.default_collate(items)
+        batch = rc.collate(items)
+        masks = [torch.from_numpy(self.store.mask(int(k))) for k in batch["index"]]
+        labels = [F.interpolate(mask[None, None].float(), (SIDE, SIDE))[0] for mask in masks]
+        return {**batch, "labels": torch.stack(labels)}
+
+
+def main() -> int:
+    """Train, and compare the trainer's score with that of predictions written afterwards."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--images", type=int, default=100, help="training scenes")
+    args = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+
+    training = training_set(args.images)
+    validation = validation_set(training.vocabulary)
+    store = rc.MaskStore.build(rc.load_dataset("sample"))
+    model = make_model(training.vocabulary)
+    hook = TrainerHook(store)
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=args.epochs,
+            per_device_train_batch_size=BATCH_SIZE,
+            per_device_eval_batch_size=BATCH_SIZE,
+            eval_strategy="epoch",
+            # The trainer hands the last of these to the hook.
+            label_names=["index"],
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        ),
+        train_dataset=training,
+        eval_dataset=validation,
+        data_collator=Collator(store),
+        optimizers=make_optimizer(model, args.epochs * (len(training) // BATCH_SIZE + 1)),
+        preprocess_logits_for_metrics=hook.preprocess_logits_for_metrics,
+        compute_metrics=hook.compute_metrics,
+    )
+    trainer.train()
+    found = trainer.evaluate()["eval_refcocom/miou"]
+    if not trainer.is_world_process_zero():
+        return 0
+    for entry in trainer.state.log_history:
+        if "eval_refcocom/miou" in entry:
+            print(f"epoch {entry['epoch']:.0f}: mIoU {entry['eval_refcocom/miou']:.4f}")
+
+    model.eval()
+    with rc.PredictionWriter(folder / "preds.parquet", store.dataset) as writer, torch.no_grad():
+        for first in range(0, len(validation), BATCH_SIZE):
+            last = min(first + BATCH_SIZE, len(validation))
+            batch = rc.collate([validation[k] for k in range(first, last)])
+            batch = {key: value.to(trainer.args.device) for key, value in batch.items()}
+            writer.write(batch["index"], model(**batch)["logits"])
+    offline = rc.score(folder / "preds.parquet", store).miou
+    print(f"hook {found!r}, offline {offline!r}")
+    return int(found != offline)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
