@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from refcocom_gpu.comparison import ResultComparison as ResultComparison
+    from refcocom_gpu.comparison import compare as compare
     from refcocom_gpu.dataset import Dataset as Dataset
     from refcocom_gpu.dataset import load_dataset as load_dataset
+    from refcocom_gpu.errors import ComparisonError as ComparisonError
     from refcocom_gpu.errors import DataError as DataError
     from refcocom_gpu.errors import DatasetError as DatasetError
     from refcocom_gpu.errors import PredictionError as PredictionError
@@ -31,8 +34,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ResultComparison": "comparison",
+    "compare": "comparison",
     "Dataset": "dataset",
     "load_dataset": "dataset",
+    "ComparisonError": "errors",
     "DataError": "errors",
     "DatasetError": "errors",
     "PredictionError": "errors",

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refcocom_gpu import __version__
-from refcocom_gpu.config import VERBS, CacheConfig, DatasetConfig, ScoreConfig, groups, keys_of
+from refcocom_gpu.config import (
+    VERBS,
+    CacheConfig,
+    CompareConfig,
+    DatasetConfig,
+    ScoreConfig,
+    groups,
+    keys_of,
+)
 from refcocom_gpu.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -96,13 +104,18 @@ def _run(words: list[str]) -> int:
     from refcocom_gpu.overrides import parse
 
     config = parse(verb, words[1:])
-    verbs: dict[str, Callable[[Any], None]] = {"score": _score, "cache": _cache}
+    verbs: dict[str, Callable[[Any], None]] = {
+        "score": _score,
+        "compare": _compare,
+        "cache": _cache,
+    }
     verbs[verb](config)
     return 0
 
 
 def _score(config: ScoreConfig) -> None:
     from refcocom_gpu.devices import resolve_device
+    from refcocom_gpu.publish import check_path, write_eval_results
     from refcocom_gpu.results import check_output
     from refcocom_gpu.scorer import score
     from refcocom_gpu.store import MaskStore
@@ -118,6 +131,9 @@ def _score(config: ScoreConfig) -> None:
     output = None if config.output_dir is None else Path(config.output_dir)
     if output is not None:
         check_output(output, overwrite=config.overwrite)
+    published = None if config.eval_results is None else Path(config.eval_results)
+    if published is not None:
+        check_path(published, overwrite=config.overwrite)
     device = resolve_device(config.device)
     dataset = _load(config.dataset)
     store = MaskStore.build(dataset, threads=config.threads).to(device)
@@ -136,8 +152,14 @@ def _score(config: ScoreConfig) -> None:
             threads=config.threads,
             progress=progress,
         )
+    written: list[Path] = []
     if output is not None:
         result.save(output, overwrite=config.overwrite)
+        written += [output / "summary.json", output / "per_example.parquet"]
+    if published is not None:
+        name = None if config.dataset.path is None else config.dataset.name
+        write_eval_results(result, published, dataset_id=name, overwrite=config.overwrite)
+        written.append(published)
     if config.quiet:
         return
     if config.json:
@@ -145,12 +167,21 @@ def _score(config: ScoreConfig) -> None:
         _print(json.dumps(result.summary(), indent=2))
         return
     _print(score_table(result))
-    if output is None:
+    if written:
+        _print("\nWrote " + "\n      ".join(map(str, written)))
+    else:
         _print(
             "\nNothing was written; output_dir=DIR keeps the summary and every example's counts."
         )
-    else:
-        _print(f"\nWrote {output / 'summary.json'}\n      {output / 'per_example.parquet'}")
+
+
+def _compare(config: CompareConfig) -> None:
+    from refcocom_gpu.verbs.compare import run
+
+    _check_threads(config.threads)
+    said = run(config, load=_load, progress=_progress)
+    if not config.quiet:
+        _print(said)
 
 
 def _check_threads(threads: int) -> None:

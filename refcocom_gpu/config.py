@@ -17,6 +17,12 @@ def key(default: Any, meaning: str, *, path: bool = False) -> Any:
     return field(default=default, metadata={"meaning": meaning, "path": path})
 
 
+def same_as(config: type, name: str) -> Any:
+    """A field with the default and the meaning that it has in another config."""
+    (entry,) = (entry for entry in fields(config) if entry.name == name)
+    return field(default=entry.default, metadata=entry.metadata)
+
+
 @dataclass
 class DatasetConfig:
     """Which set is scored; `dataset=sample` and `dataset=refcoco-m` choose a whole group."""
@@ -67,9 +73,51 @@ class ScoreConfig:
         None, "scale of polygon coordinates: pixels or normalized; null refuses polygons"
     )
     output_dir: str | None = key(None, "folder for the result; null writes nothing", path=True)
+    eval_results: str | None = key(
+        None,
+        "file NAME.yaml for the .eval_results folder of a model on the Hub, where nothing is uploaded; "
+        "for a local copy, dataset.name says of what",
+        path=True,
+    )
     overwrite: bool = key(False, "replace a result that is in output_dir")
     json: bool = key(False, "print the summary as JSON instead of the table")
     quiet: bool = key(False, "print nothing but warnings and errors")
+
+
+@dataclass
+class CompareConfig:
+    """Compare two results, or two sets of predictions, example by example."""
+
+    pair: Any = key(
+        None,
+        "A and B: folders that score wrote to output_dir, or predictions in any accepted format, "
+        "which are scored against `dataset`",
+        path=True,
+    )
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    level: float = key(
+        0.95, "probability that the interval of a difference covers; of a breakdown, that all do"
+    )
+    top: int = key(10, "examples and categories shown that differ most")
+    replicates: int = key(2_000, "resamples of the images")
+    seed: int = key(0, "of the resampling")
+    device: str = same_as(ScoreConfig, "device")
+    threads: int = same_as(ScoreConfig, "threads")
+    batch_size: int = same_as(ScoreConfig, "batch_size")
+    missing: str = same_as(ScoreConfig, "missing")
+    convention: str = same_as(ScoreConfig, "convention")
+    values: str = same_as(ScoreConfig, "values")
+    letterbox: int | None = same_as(ScoreConfig, "letterbox")
+    resize: str = same_as(ScoreConfig, "resize")
+    polygons: str | None = same_as(ScoreConfig, "polygons")
+    output_dir: str | None = key(
+        None,
+        "folder for comparison.json and comparison.parquet; null writes nothing",
+        path=True,
+    )
+    overwrite: bool = key(False, "replace a comparison that is in output_dir")
+    json: bool = key(False, "print comparison.json instead of the table")
+    quiet: bool = same_as(ScoreConfig, "quiet")
 
 
 @dataclass
@@ -84,6 +132,7 @@ class CacheConfig:
 
 VERBS: dict[str, tuple[type, str]] = {
     "score": (ScoreConfig, "predictions"),
+    "compare": (CompareConfig, "pair"),
     "cache": (CacheConfig, "action"),
 }
 """Verb to its config and the key that positional arguments fill."""

@@ -41,6 +41,10 @@ class ResultsError(DataError):
     """A folder does not hold a complete result of a schema version this package reads."""
 
 
+class ComparisonError(DataError):
+    """Two results are not of the same examples or not scored alike, so that a difference would mean nothing."""
+
+
 class SyncError(RefCOCOMError):
     """The ranks of a run could not put their counts together: one is gone, late, or scores something else."""
 

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +28,10 @@ from refcocom_gpu import metrics
 from refcocom_gpu.columns import from_numpy, to_numpy
 from refcocom_gpu.conventions import CONVENTIONS, get_convention
 from refcocom_gpu.errors import ResultsError, UsageError
+from refcocom_gpu.files import as_text, parquet_bytes, write_files
 
 if TYPE_CHECKING:
+    from refcocom_gpu.dataset import Dataset
     from refcocom_gpu.store import MaskStore
 
 SCHEMA_VERSION = 1
@@ -174,28 +177,13 @@ class Result:
         Raises:
             UsageError: When the folder holds a result and `overwrite` is False, or cannot be written.
         """
-        folder = Path(folder)
         check_output(folder, overwrite=overwrite)
-        parquet = folder / f".{PER_EXAMPLE}.{os.getpid()}.tmp"
-        summary = folder / f".{SUMMARY}.{os.getpid()}.tmp"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # An open file, not a path: pyarrow reads `a:b` as an address.
-            with parquet.open("wb") as file:
-                pq.write_table(self.per_example, file, compression="zstd")
-            content = {**self.summary(), "per_example_xxh3_128": _hash(parquet)}
-            # A file name that is not UTF-8 is written with its bytes escaped.
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            summary.write_text(text, "utf-8", errors="backslashreplace")
-            parquet.replace(folder / PER_EXAMPLE)
-            summary.replace(folder / SUMMARY)
-        except OSError as error:
-            raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from None
-        finally:
-            if folder.is_dir():
-                parquet.unlink(missing_ok=True)
-                summary.unlink(missing_ok=True)
-        return folder
+        table = parquet_bytes(self.per_example)
+        content = {**self.summary(), "per_example_xxh3_128": xxhash.xxh3_128_hexdigest(table)}
+        text = as_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        # The summary last: it vouches for the other.
+        write_files(folder, {PER_EXAMPLE: table, SUMMARY: text.encode()})
+        return Path(folder)
 
 
 _STATUS = pa.StringArray.from_buffers(
@@ -236,8 +224,16 @@ def about_run(store: MaskStore, device: str | None = None) -> dict[str, Any]:
         store: Ground truth.
         device: What counted; the store's by default.
     """
-    dataset = store.dataset
-    of_dataset = {
+    return {
+        "dataset": about_dataset(store.dataset),
+        "device": device or store.device,
+        "versions": dict(_versions()),
+    }
+
+
+def about_dataset(dataset: Dataset) -> dict[str, Any]:
+    """What a summary says of the dataset that was scored."""
+    return {
         "source": dataset.source,
         "revision": dataset.revision,
         "split": dataset.split,
@@ -246,11 +242,6 @@ def about_run(store: MaskStore, device: str | None = None) -> dict[str, Any]:
         "n_samples": dataset.n_samples,
         "n_examples": dataset.n_examples,
         "counts_as_published": dataset.published_difference() is None,
-    }
-    return {
-        "dataset": of_dataset,
-        "device": device or store.device,
-        "versions": dict(_versions()),
     }
 
 
@@ -267,8 +258,15 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def check_output(folder: str | Path, *, overwrite: bool) -> None:
+def check_output(
+    folder: str | Path, *, overwrite: bool, names: Sequence[str] = (SUMMARY, PER_EXAMPLE)
+) -> None:
     """Refuse a folder before any work is done.
+
+    Args:
+        folder: Where files will be written.
+        overwrite: Whether files that are there may be replaced.
+        names: The files.
 
     Raises:
         UsageError: When it holds a result and `overwrite` is False, or is not a folder.
@@ -276,11 +274,16 @@ def check_output(folder: str | Path, *, overwrite: bool) -> None:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"output_dir {folder} is a file, not a folder")
-    there = [name for name in (SUMMARY, PER_EXAMPLE) if (folder / name).exists()]
+    there = [name for name in names if (folder / name).exists()]
     if there and not overwrite:
         raise UsageError(
             f"{folder} already holds a result ({', '.join(there)}); pass overwrite=true or another output_dir"
         )
+
+
+def holds_result(folder: str | Path) -> bool:
+    """Whether a folder is one that `Result.save` wrote, were it damaged since."""
+    return any(os.path.exists(os.path.join(folder, name)) for name in (SUMMARY, PER_EXAMPLE))  # noqa: PTH110, PTH118
 
 
 def load_results(folder: str | Path) -> Result:

@@ -47,7 +47,7 @@ def test_python_block_then_shell_lines(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.split() == ["1.0", "1.0", "1.0"]
     assert namespace["rc"].load_results("out").miou == 1.0
     lines = [line for block in blocks("bash") for line in block.splitlines() if "refcocom" in line]
-    assert len(lines) == 3
+    assert len(lines) == 6
     for line in lines:
         # A snapshot of the sample has the sample's counts, which is what the warning is about.
         words = shlex.split(line, comments=True)

@@ -22,7 +22,9 @@ from refcocom_gpu.uncertainty.pairwise import Pairwise as Pairwise
 from refcocom_gpu.uncertainty.pairwise import compare as compare
 from refcocom_gpu.uncertainty.pairwise import like_best as like_best
 from refcocom_gpu.uncertainty.pairwise import pairwise_intervals as pairwise_intervals
+from refcocom_gpu.uncertainty.pairwise import quantile_place as quantile_place
 from refcocom_gpu.uncertainty.pairwise import rank_intervals as rank_intervals
+from refcocom_gpu.uncertainty.pairwise import student_quantile as student_quantile
 from refcocom_gpu.uncertainty.ratios import Ratio as Ratio
 from refcocom_gpu.uncertainty.ratios import cluster_se as cluster_se
 from refcocom_gpu.uncertainty.ratios import difference_se as difference_se

@@ -1,0 +1,65 @@
+"""Contents in, whole files out: a reader finds all of a file or none of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from refcocom_gpu.errors import UsageError
+
+
+def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files under temporary names and rename them once all are written, in the order given.
+
+    Args:
+        folder: Made where absent; other files in it are left alone.
+        contents: Name to bytes.
+
+    Returns:
+        The paths, in the same order.
+
+    Raises:
+        UsageError: When the folder cannot be written.
+
+    >>> import tempfile
+    >>> [path.read_bytes() for path in write_files(tempfile.mkdtemp(), {"a": b"1", "b": b"2"})]
+    [b'1', b'2']
+    """
+    folder = Path(folder)
+    temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            temporary[name].write_bytes(content)
+        return [temporary[name].replace(folder / name) for name in contents]
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from None
+    finally:
+        if folder.is_dir():
+            for path in temporary.values():
+                path.unlink(missing_ok=True)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file, the same bytes for the same table.
+
+    >>> parquet_bytes(pa.table({"a": pa.array([1])}))[:4]
+    b'PAR1'
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def as_text(value: str) -> str:
+    r"""Text that can be written as UTF-8: the bytes of a file name that is not are escaped.
+
+    >>> as_text("a\udcffé")
+    'a\\udcffé'
+    """
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")

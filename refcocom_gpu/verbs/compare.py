@@ -1,0 +1,107 @@
+"""`refcocom compare A B`: results are read back, predictions scored first; the comparison is written and told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from refcocom_gpu.comparison import JSON, PARQUET, compare
+from refcocom_gpu.config import CompareConfig, DatasetConfig
+from refcocom_gpu.errors import UsageError
+from refcocom_gpu.results import Result, check_output, holds_result, load_results
+from refcocom_gpu.table import comparison_table
+from refcocom_gpu.uncertainty import quantile_place
+
+if TYPE_CHECKING:
+    from refcocom_gpu.dataset import Dataset
+
+
+class Progress(Protocol):
+    """The progress bar of the command line."""
+
+    def __call__(
+        self, total: int, *, shown: bool
+    ) -> AbstractContextManager[Callable[[int], None] | None]:
+        """A context whose value counts examples."""
+
+
+def run(
+    config: CompareConfig, *, load: Callable[[DatasetConfig], Dataset], progress: Progress
+) -> str:
+    """Compare, write what is asked for, and say what was found.
+
+    Args:
+        config: Of the verb.
+        load: Opens the dataset; called only where there are predictions to score.
+        progress: Shows how far scoring is.
+
+    Returns:
+        What to print.
+
+    Raises:
+        UsageError: When there are not two to compare, and for wrong keys.
+        DataError: For what cannot be scored, read or compared.
+    """
+    pair = config.pair if isinstance(config.pair, list) else [config.pair]
+    if len(pair) != 2 or None in pair:
+        found = 0 if config.pair is None else len(pair)
+        raise UsageError(
+            f"compare takes two, A and B, not {found}: refcocom compare A B (a glob in quotes is one set)"
+        )
+    quantile_place(config.level, config.replicates)
+    output = None if config.output_dir is None else Path(config.output_dir)
+    if output is not None:
+        check_output(output, overwrite=config.overwrite, names=(JSON, PARQUET))
+    comparison = compare(
+        *_results(pair, config, load, progress),
+        level=config.level,
+        replicates=config.replicates,
+        seed=config.seed,
+        top=config.top,
+        names=(str(pair[0]), str(pair[1])),
+    )
+    if output is not None:
+        comparison.save(output, overwrite=config.overwrite)
+    if config.json:
+        return json.dumps(comparison.summary(), indent=2)
+    said = comparison_table(comparison)
+    if output is None:
+        return f"{said}\n\nNothing was written; output_dir=DIR keeps the comparison and every example's IoUs."
+    return f"{said}\n\nWrote {output / JSON}\n      {output / PARQUET}"
+
+
+def _results(
+    pair: list[str],
+    config: CompareConfig,
+    load: Callable[[DatasetConfig], Dataset],
+    progress: Progress,
+) -> list[Result]:
+    results = {path: load_results(path) for path in pair if holds_result(path)}
+    wanted = dict.fromkeys(path for path in pair if path not in results)
+    if wanted:
+        from refcocom_gpu.devices import resolve_device
+        from refcocom_gpu.scorer import score
+        from refcocom_gpu.store import MaskStore
+
+        device = resolve_device(config.device)
+        store = MaskStore.build(load(config.dataset), threads=config.threads).to(device)
+        shown = not (config.quiet or config.json)
+        with progress(len(wanted) * len(store), shown=shown) as counted:
+            for path in wanted:
+                results[path] = score(
+                    path,
+                    store,
+                    missing=config.missing,
+                    convention=config.convention,
+                    values=config.values,
+                    letterbox=config.letterbox,
+                    resize=config.resize,
+                    polygons=config.polygons,
+                    batch_size=config.batch_size,
+                    threads=config.threads,
+                    progress=counted,
+                )
+    return [results[path] for path in pair]
