@@ -33,9 +33,9 @@ class File:
     model: str
     columns: dict[str, Any] = field(default_factory=dict)
     counts: np.ndarray | None = None
-    absent: np.ndarray = field(default_factory=lambda: NONE)
+    absent: np.ndarray | None = field(default_factory=lambda: NONE)
     error: str | None = None
-    digest: str = "0" * 32
+    digest: str | None = "0" * 32
 
 
 def drawn(seed, quality, name=None, **options):
@@ -183,6 +183,13 @@ def test_completeness_is_said(tmp_path):
     (row,) = rows([partial])
     assert (row["n_examples"], row["n_missing"], row["n_empty"]) == (N, 2, 1)
     assert write(tmp_path, [partial])["leaderboard.md"].decode().rstrip().endswith("| 2 |")
+
+
+def test_what_could_not_be_read_has_no_digest():
+    unread = [replace(failed("same"), digest=None, absent=None) for _ in range(2)]
+    found = rows([*unread, replace(MODELS[0], absent=None), replace(failed("same"), digest="a")])
+    assert [row["digest"] for row in found] == ["0" * 32, None, None, "a"]
+    assert found[0]["n_missing"] == 0
 
 
 def test_columns_of_manifests_have_one_type():

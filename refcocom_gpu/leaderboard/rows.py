@@ -28,6 +28,8 @@ from refcocom_gpu.uncertainty.resampling import LEVEL, REPLICATES
 
 SCHEMA_VERSION = 1
 
+NONE = np.zeros(0, np.int64)
+
 NAMES = (("rank", pa.int64()), ("model", pa.string()), ("path", pa.string()))
 """Columns before those of the manifest."""
 
@@ -71,16 +73,16 @@ class FileResult(Protocol):
         """[N, 2] intersection and predicted area; None where `error` is set."""
 
     @property
-    def absent(self) -> NDArray[np.int64]:
-        """Indices of the examples that had no prediction and count as empty."""
+    def absent(self) -> NDArray[np.int64] | None:
+        """Indices of the examples that had no prediction and count as empty; None may stand for no such example."""
 
     @property
     def error(self) -> str | None:
         """Why the file has no scores."""
 
     @property
-    def digest(self) -> str:
-        """Hash of the predictions."""
+    def digest(self) -> str | None:
+        """Hash of the predictions; None where nothing could be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +156,7 @@ MEANING = {
 
 def _identity(result: FileResult) -> tuple[str, ...]:
     columns = json.dumps(dict(result.columns), default=str)
-    return result.model, result.path, result.digest, columns, str(result.error)
+    return result.model, result.path, result.digest or "", columns, str(result.error)
 
 
 def _scored(
@@ -169,7 +171,7 @@ def _scored(
     ious = metrics.iou(*triple, empty=empty)
     precision = metrics.precision_at(ious, strict=strict)
     absent = np.zeros(len(store), np.bool_)
-    absent[result.absent] = True
+    absent[NONE if result.absent is None else result.absent] = True
     row = {
         "result": result,
         "miou": metrics.mean(ious),
@@ -230,7 +232,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
         row.update(
             model=as_text(result.model),
             path=as_text(result.path),
-            digest=as_text(result.digest) or None,
+            digest=as_text(result.digest) if result.digest else None,
         )
     arrays = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in NAMES}
     taken = [name for name, _ in (*NAMES, *SCORES)]
