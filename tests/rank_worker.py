@@ -148,6 +148,18 @@ def scenarios(rank, ranks, folder):
     epoch(saving, logits, Repeating(n, rank, ranks, 1), 16)
     results["saving again"] = outcome(saving)
 
+    # An epoch in which the last rank has nothing, then one in which ranks differ on some examples.
+    idle = rc.RefCOCOMMetric(store, save_predictions=Path(folder) / "idle", partial=True)
+    if rank == 0:
+        idle.update(-logits, range(n))
+    idle.compute()
+    idle.reset()
+    epoch(idle, logits, Uneven(n, rank, ranks, 5), 16)
+    idle.update(logits[:20] if rank == 0 else -logits[:20], range(20))
+    idle.partial = False
+    found = idle.compute()
+    results["idle"] = [found["refcocom/miou"].item().hex(), found["refcocom/n_conflicting"].item()]
+
     other = rc.RefCOCOMMetric(
         store, values="logits" if rank == 0 else "probabilities", partial=True
     )

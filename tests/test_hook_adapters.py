@@ -133,19 +133,56 @@ def test_lightning(store, logits, offline, tmp_path, returns):
 
 
 @pytest.mark.parametrize(
-    "how", [{"limit_val_batches": 3}, {"limit_val_batches": 0.5}, {"fast_dev_run": 2}]
+    ("how", "n"),
+    [
+        ({"limit_val_batches": 3}, 48),
+        ({"limit_val_batches": 1}, 16),
+        ({"limit_val_batches": 0.5}, 144),
+        ({"fast_dev_run": 2}, 32),
+    ],
 )
 @pytest.mark.usefixtures("_calm")
-def test_lightning_says_what_is_partial(store, logits, tmp_path, how):
+def test_lightning_says_what_is_partial(store, logits, tmp_path, how, n):
     from refcocom_gpu.hooks.lightning import RefCOCOMCallback
 
     trainer = lightning_trainer(
         RefCOCOMCallback(rc.RefCOCOMMetric(store)), tmp_path, max_epochs=1, **how
     )
     trainer.fit(lightning_module(logits, RETURNS["a mapping"]), loader(store), loader(store))
-    n = {3: 48, 0.5: 144, 2: 32}[next(iter(how.values()))]
     assert trainer.callback_metrics["refcocom_partial/n_examples"].item() == n
     assert "refcocom/miou" not in trainer.callback_metrics
+
+
+@pytest.mark.usefixtures("_calm")
+def test_lightning_limit_beyond_the_end(store, logits, offline, tmp_path):
+    from refcocom_gpu.hooks.lightning import RefCOCOMCallback
+
+    trainer = lightning_trainer(
+        RefCOCOMCallback(rc.RefCOCOMMetric(store)), tmp_path, limit_val_batches=1000
+    )
+    (found,) = trainer.validate(
+        lightning_module(logits, RETURNS["a mapping"]), loader(store), verbose=False
+    )
+    assert found["refcocom/miou"] == offline.miou
+
+
+@pytest.mark.usefixtures("_calm")
+def test_lightning_with_another_loader(store, logits, offline, tmp_path):
+    from refcocom_gpu.hooks.lightning import RefCOCOMCallback
+
+    class Module(lightning_module(logits, None).__class__):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            return self.model(**batch)["logits"] if dataloader_idx == 1 else None
+
+    def validate(**options):
+        callback = RefCOCOMCallback(rc.RefCOCOMMetric(store), **options)
+        trainer = lightning_trainer(callback, tmp_path)
+        trainer.validate(Module(), [loader(store), loader(store)], verbose=False)
+        return trainer.callback_metrics
+
+    assert validate(dataloader_idx=1)["refcocom/miou"].item() == offline.miou
+    with pytest.raises(rc.UsageError, match=r"should return|dataloader_idx"):
+        validate()
 
 
 @pytest.mark.usefixtures("_calm")
@@ -288,6 +325,31 @@ def test_transformers_rows_may_repeat(store, logits, offline):
         hook.preprocess_logits_for_metrics(logits[:2], None)
     with pytest.raises(rc.UsageError, match="save_predictions"):
         TrainerHook(store, save_predictions="somewhere")
+
+
+def test_transformers_which_output_holds_the_masks(store, logits, offline):
+    from refcocom_gpu.hooks.transformers import TrainerHook
+
+    n = len(store)
+    index, quality = torch.arange(n), torch.rand(n, 1, 3)
+    with pytest.raises(
+        rc.UsageError, match=r"\(297, 1, 3\), \(297, 1, 1, 24, 24\); TrainerHook\(…, preds=K\)"
+    ):
+        TrainerHook(store).preprocess_logits_for_metrics((quality, logits[:, None, None]), index)
+    hook = TrainerHook(store, preds=1, label=0)
+    rows = hook.preprocess_logits_for_metrics((quality, logits[:, None, None]), (index, quality))
+    assert hook.compute_metrics((rows.numpy(), None))["refcocom/miou"] == offline.miou
+
+
+def test_transformers_forgets_an_evaluation_that_was_broken_off(store, logits, offline):
+    from refcocom_gpu.hooks.transformers import TrainerHook
+
+    hook = TrainerHook(store)
+    for sign, parts in ((-1, 4), (1, 9)):
+        for k, part in enumerate(np.array_split(np.arange(len(store)), 9)[:parts]):
+            rows = hook.preprocess_logits_for_metrics(sign * logits[part], torch.from_numpy(part))
+            found = hook.compute_metrics((rows, None), compute_result=k == 8)
+    assert found["refcocom/miou"] == offline.miou
 
 
 # mmengine ---------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from helpers import sample_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refcocom_kernels import ops
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import refcocom_gpu as rc
@@ -109,29 +110,94 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        assert name not in {
-            "_local_scalar_dense",
-            "nonzero",
-            "masked_select",
-            "equal",
-            "is_nonzero",
-        }, name
+        waits = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"}
+        assert name not in waits, name
         # A boolean mask as an index is as long as the device says.
         if name in {"index", "index_put", "index_put_"}:
             assert not any(t is not None and t.dtype == torch.bool for t in args[1])
         return func(*args, **(kwargs or {}))
 
 
+@pytest.fixture
+def no_reading(monkeypatch):
+    """Refuse what brings a tensor to the host, which on host memory dispatches nothing."""
+    inside = []
+
+    def refuse(name, real):
+        def reads(tensor, *args, **kwargs):
+            # The operators' own side for host memory is not what runs on a device.
+            assert inside, name
+            return real(tensor, *args, **kwargs)
+
+        return reads
+
+    def operator(call):
+        def calls(*args, **kwargs):
+            inside.append(call)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                inside.pop()
+
+        return calls
+
+    for name in ("cpu", "numpy", "tolist", "item", "__bool__", "__int__", "__float__", "__array__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse(name, getattr(torch.Tensor, name)))
+    for name in ("logit_counts", "mask_counts"):
+        monkeypatch.setattr(ops, name, operator(getattr(ops, name)))
+
+
 @pytest.mark.parametrize("name", INPUTS)
-def test_update_waits_for_nothing(case, name, on_device):
+def test_update_waits_for_nothing(case, name, on_device, request):
     preds, values, letterbox = INPUTS[name](case)
     metric = rc.RefCOCOMMetric(case.store, values=values, letterbox=letterbox, partial=True)
     index = torch.arange(60)
     metric.update(preds, index)  # tables that are made once
     metric.reset()
-    with Waits():
-        metric.update(preds, index)
-    assert metric.compute()["refcocom_partial/n_examples"].item() == 60
+    with pytest.MonkeyPatch.context():
+        request.getfixturevalue("no_reading")
+        with Waits():
+            metric.update(preds, index)
+        request.getfixturevalue("monkeypatch").undo()
+    assert int((metric.counts[:, 0] >= 0).sum()) == 60
+
+
+def test_inference_mode(case, on_device):
+    """A state that was made in inference mode is written to out of it."""
+    metric = rc.RefCOCOMMetric(case.store, partial=True)
+    with torch.inference_mode():
+        metric.reset()
+        metric.update(2 * torch.ones(1, 4, 4), [0])
+    metric.update(2 * torch.ones(1, 4, 4), [1])
+    assert metric.compute()["refcocom_partial/n_examples"].item() == 2
+
+
+def test_forward_names_what_is_wrong(case, on_device):
+    metric = rc.RefCOCOMMetric(case.store)
+    with pytest.raises(rc.PredictionError, match="non-finite"):
+        metric(torch.full((1, 4, 4), float("nan")), [0])
+    with pytest.raises(rc.PredictionError, match="unknown key"):
+        metric(torch.ones(1, 4, 4), [10**6])
+
+
+def test_what_is_not_finite_is_not_saved(case, on_device, tmp_path):
+    metric = rc.RefCOCOMMetric(case.store, save_predictions=tmp_path, partial=True)
+    metric.update([torch.ones(4, 4), torch.full((4, 4), float("nan"))], [0, 1])
+    with pytest.raises(rc.PredictionError, match="non-finite"):
+        metric.compute()
+    found = rc.score(tmp_path / "epoch-00000" / "*.parquet", case.store, missing="zero")
+    assert found.n_missing == len(case.masks) - 1
+
+
+def test_indices_of_a_device():
+    """What is asked of an index that only a device knows is asked of its type and shape."""
+    from refcocom_gpu.hooks.batches import as_index
+
+    there = torch.zeros(3, dtype=torch.int32, device="meta")
+    assert as_index(there).dtype == torch.int64
+    for bad in (there.float(), there.bool(), there[None]):
+        with pytest.raises(rc.UsageError, match=r"whole numbers|one row"):
+            as_index(bad)
 
 
 def test_mistakes_come_to_light_at_the_end(case, on_device):

@@ -12,6 +12,7 @@ from helpers import real_case, sample_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics import MetricCollection, MetricTracker
+from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 import refcocom_gpu as rc
 from refcocom_gpu.hooks.state import CONFLICT, INTERSECTION
@@ -300,6 +301,74 @@ def test_merge_state(case, offline):
         one.merge_state(rc.RefCOCOMMetric(case.store, letterbox=64))
 
 
+def test_own_counts_come_first_in_a_merge(case):
+    one, two = (rc.RefCOCOMMetric(case.store, partial=True) for _ in range(2))
+    one.update(case.masks[0], 0)
+    two.update(~case.masks[0], 0)
+    one.merge_state(two)
+    assert one.counts[0, :2].tolist() == case.expected[0].tolist()
+    assert one.counts[0, CONFLICT] == 1
+
+
+def test_a_checkpoint_is_not_written_to(case):
+    metric = rc.RefCOCOMMetric(case.store, partial=True)
+    metric.persistent(True)
+    saved = metric.state_dict()
+    metric.load_state_dict(saved)
+    metric.update(case.masks[0], 0)
+    assert saved["counts"][0, INTERSECTION] == -1
+    saved["counts"] = saved["counts"][:3]
+    with pytest.raises(rc.UsageError, match="no counts of this dataset"):
+        metric.load_state_dict(saved)
+
+
+def test_state_that_moves(case, offline):
+    metric = rc.RefCOCOMMetric(case.store)
+    feed(metric, case, range(100))
+    metric.share_memory()
+    feed(metric, case, range(100, 200))
+    metric.set_dtype(torch.float16)
+    feed(metric.half().to(torch.bfloat16), case, range(200, len(case.masks)))
+    same(metric, offline)
+
+
+def test_nothing_is_added_between_sync_and_unsync(case):
+    metric = rc.RefCOCOMMetric(case.store, partial=True)
+    metric._is_synced = True
+    for add in (
+        lambda: metric.update(case.masks[0], 0),
+        lambda: metric(case.masks[0], 0),
+        lambda: metric.add(torch.zeros(1, 6, dtype=torch.int64)),
+    ):
+        with pytest.raises(TorchMetricsUserError, match=r"until unsync\(\)"):
+            add()
+
+
+def test_order_within_a_ragged_batch(case):
+    """Shapes are counted apart, but of an example that comes twice the first in the batch counts."""
+    metric = rc.RefCOCOMMetric(case.store, partial=True)
+    small, large = np.ones((4, 4)), np.ones((8, 8))
+    metric.update([small, large, -small], [0, 3, 3])
+    alone = rc.RefCOCOMMetric(case.store, partial=True)
+    alone.update(large, 3)
+    assert torch.equal(metric.counts[3, :2], alone.counts[3, :2])
+
+
+def test_collection_saves_all_of_it(case, tmp_path):
+    """Only the first metric of a group is updated, so one that saves is in no group."""
+    collection = MetricCollection(
+        {
+            "plain": rc.RefCOCOMMetric(case.store),
+            "saving": rc.RefCOCOMMetric(case.store, save_predictions=tmp_path),
+        }
+    )
+    for part in np.array_split(np.arange(len(case.masks)), 4):
+        collection.update([torch.from_numpy(case.masks[k]) for k in part], part)
+    found = collection.compute()
+    offline = rc.score(tmp_path / "epoch-00000" / "*.parquet", case.store)
+    assert found["saving_refcocom/miou"].item() == offline.miou
+
+
 def test_collection_tells_metrics_apart(case):
     """Groups of a collection are of equal states: masks count alike under any options, floats do not."""
     collection = MetricCollection(
@@ -395,6 +464,17 @@ def test_mistakes_are_named_and_nothing_is_counted(case, preds, index, error, sa
     with pytest.raises(error, match=said):
         metric.update(preds, index)
     assert (metric.counts[:, INTERSECTION] == -1).all()
+
+
+def test_rows_that_are_none(case):
+    metric = rc.RefCOCOMMetric(case.store)
+    for rows in (np.zeros((2, 6)), np.zeros((2, 5), np.int64), np.zeros((2, 1, 8, 8), np.float32)):
+        with pytest.raises(rc.UsageError, match="needs preprocess_logits_for_metrics"):
+            metric.add(rows)
+    with pytest.raises(rc.UsageError, match="dense"):
+        metric.update(torch.eye(4).to_sparse()[None], [0])
+    with pytest.raises(rc.UsageError, match="dist_sync_on_step"):
+        rc.RefCOCOMMetric(case.store, dist_sync_on_step=True)
 
 
 def test_swapped_sides(case):

@@ -90,6 +90,16 @@ def test_saved_predictions_are_scored_offline(world, store):
             is_offline(found[name], offline)
 
 
+def test_epochs_are_counted_alike_and_files_hold_what_was_kept(world, store):
+    folder, results = world
+    offline = rc.score(folder / "idle" / "epoch-00001" / "*.parquet", store)
+    inverted = rc.score(folder / "idle" / "epoch-00000" / "*.parquet", store)
+    assert inverted.miou != offline.miou
+    for found in results:
+        assert found["idle"][0] == offline.miou.hex()
+        assert (found["idle"][1] > 0) == (len(results) > 1)
+
+
 def test_ranks_that_score_something_else_are_named(world):
     _, results = world
     for found in results:

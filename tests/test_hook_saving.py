@@ -1,6 +1,7 @@
 """Saved predictions: what was counted, per epoch, whole files only, never another run's masks."""
 
 import copy
+import gc
 import pickle
 
 import numpy as np
@@ -108,3 +109,40 @@ def test_no_two_writers(case, tmp_path):
     metric.update(case.masks[:1], [0])
     with pytest.raises(rc.UsageError, match="reset it first"):
         pickle.dumps(metric)
+
+
+def test_reset_loses_nothing(case, tmp_path):
+    """What no compute has written, reset writes."""
+    metric = rc.RefCOCOMMetric(case.store, save_predictions=tmp_path)
+    metric.update(case.masks, range(len(case.masks)))
+    found = metric.result()
+    metric.reset()
+    assert offline(tmp_path, case).per_example.equals(found.per_example)
+    # An epoch in which nothing came has no folder.
+    metric.reset()
+    metric.update(case.masks, range(len(case.masks)))
+    metric.compute()
+    assert offline(tmp_path, case, 1).miou == found.miou
+
+
+def test_counts_from_elsewhere_are_not_in_the_file(case, tmp_path):
+    metric = rc.RefCOCOMMetric(case.store, save_predictions=tmp_path)
+    other = rc.RefCOCOMMetric(case.store)
+    with pytest.raises(rc.UsageError, match="takes counts from update alone"):
+        metric.merge_state(other)
+    metric.persistent(True)
+    other.persistent(True)
+    with pytest.raises(rc.UsageError, match="takes counts from update alone"):
+        metric.load_state_dict(other.state_dict())
+    metric.count(case.masks[0], 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_journals_go_with_the_metric(case, tmp_path):
+    metric = rc.RefCOCOMMetric(case.store, save_predictions=tmp_path, partial=True)
+    metric.update(case.masks[:5], range(5))
+    metric.compute()
+    assert len(list(tmp_path.rglob("*.partial"))) == 1
+    del metric
+    gc.collect()
+    assert [path.suffix for path in tmp_path.rglob("*.*")] == [".parquet"]

@@ -99,7 +99,7 @@ def as_stacks(preds: Any, n: int) -> list[Stack]:
     """Predictions of any container as stacks.
 
     Args:
-        preds: [B, h, w] or [B, 1, h, w], one [h, w], or a list of B [h, w] or [1, h, w]; arrays or tensors.
+        preds: [B, h, w] or [B, 1, …, h, w], one [h, w], or a list of B [h, w] or [1, h, w]; arrays or tensors.
         n: B, the number of indices.
 
     Raises:
@@ -112,7 +112,7 @@ def as_stacks(preds: Any, n: int) -> list[Stack]:
     values = _tensor(preds)
     if values.ndim == 2:
         values = values[None]
-    elif values.ndim == 4 and values.shape[1] == 1:
+    while values.ndim > 3 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 3:
         raise UsageError(
@@ -136,6 +136,8 @@ def _tensor(values: Any) -> Tensor:
             raise UsageError(f"predictions are masks or floats, not {array.dtype}")
         values = as_tensor(array)
     tensor: Tensor = values.detach() if values.requires_grad else values
+    if tensor.layout != torch.strided:
+        raise UsageError(f"predictions are dense, not {tensor.layout}")
     if tensor.dtype in _KNOWN:
         return tensor
     if tensor.is_complex():
@@ -157,6 +159,6 @@ def _as_mask(pred: Any) -> Tensor:
 def _by_shape(masks: list[Tensor]) -> Iterator[Stack]:
     groups: dict[Any, list[int]] = {}
     for row, mask in enumerate(masks):
-        groups.setdefault((mask.shape, mask.dtype), []).append(row)
+        groups.setdefault((mask.shape, mask.dtype, mask.device), []).append(row)
     for rows in groups.values():
         yield Stack(torch.stack([masks[row] for row in rows]), rows)

@@ -176,12 +176,14 @@ def collate(
         >>> batch["x"], batch["sentence"], batch["index"]
         (tensor([0.5000, 2.0000], dtype=torch.float64), ['a', 'b'], tensor([7, 3]))
     """
+    if not items:
+        raise UsageError("a batch of no items")
     for item in items:
         if "index" not in item:
             raise UsageError(
                 f"an item has no index among {', '.join(item)}; take items from ExpressionDataset"
             )
-    index = torch.tensor([int(item["index"]) for item in items], dtype=torch.int64)
+    index = torch.tensor([_whole(item["index"]) for item in items], dtype=torch.int64)
     rest = [{name: value for name, value in item.items() if name != "index"} for item in items]
     if collate_fn is None:
         return {**_columns(rest), "index": index}
@@ -195,6 +197,16 @@ def collate(
     # Into the very object: a BatchEncoding moves to a device with all that it holds.
     batch["index"] = index
     return batch
+
+
+def _whole(index: Any) -> int:
+    """An index of an item: an int, or an array or tensor of one, but no float or bool that looks like it."""
+    if str(getattr(index, "dtype", type(index).__name__)).removeprefix("torch.") != "bool":
+        try:
+            return operator.index(index)
+        except TypeError:
+            pass
+    raise UsageError(f"the index of an item is a whole number, not {index!r}")
 
 
 def _columns(items: list[Item]) -> dict[str, Any]:

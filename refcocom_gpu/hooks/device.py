@@ -48,7 +48,7 @@ class DeviceHook:
         self._bounds = int(store.heights.max()), int(store.widths.max())
 
     def count(self, stacks: list[Stack], index: Index) -> None:
-        """Count a batch, which is then the last one; its rows are in the order of the stacks.
+        """Count a batch, which is then the last one.
 
         Args:
             stacks: Its predictions.
@@ -73,8 +73,12 @@ class DeviceHook:
             counted[:, FAULT].masked_fill_(_take(unknown, where), UNKNOWN)
             chosen.append(_take(index, where))
             rows.append(counted)
-        if rows:
-            self.last = torch.cat(chosen), torch.cat(rows)
+        if len(rows) == 1:
+            self.last = chosen[0], rows[0]
+        elif rows:
+            # In the order of the batch again: of an example that comes twice the first counts.
+            order = np.argsort(np.concatenate([where for _, where in stacks])).tolist()
+            self.last = _take(torch.cat(chosen), order), _take(torch.cat(rows), order)
         else:
             self.last = index, index.new_zeros(0, 5)
 

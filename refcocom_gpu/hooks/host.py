@@ -60,9 +60,6 @@ class HostHook:
         words, word_offsets = store.tensors(self.device).bits
         self._words = words.numpy().view(np.uint64)
         self._word_offsets: Ints = word_offsets.numpy()
-        # The state that was recorded into last, and its numbers.
-        self._state: Tensor | None = None
-        self._table: Ints = np.zeros((0, 5), np.int64)
         # Height and width in one number: one comparison a batch.
         self._sizes: Ints = (store.heights << 32) + store.widths
 
@@ -91,16 +88,18 @@ class HostHook:
         problems.raise_if_any()
         if len(parts) == 1:
             self.last = parts[0]
-        else:
-            self.last = (
-                Counted(*map(np.concatenate, zip(*parts, strict=True))) if parts else _NOTHING
+        elif parts:
+            # In the order of the batch again: of an example that comes twice the first counts.
+            order = np.argsort(np.concatenate([where for _, where in stacks]))
+            self.last = Counted(
+                *(np.concatenate(columns)[order] for columns in zip(*parts, strict=True))
             )
+        else:
+            self.last = _NOTHING
 
     def record(self, state: Tensor) -> None:
         """Add the last batch to a state, in place; equal to `state.record`."""
-        if state is not self._state:
-            self._state, self._table = state, state.numpy()
-        cpu.tally(self._table, *self.last)
+        cpu.tally(state.numpy(), *self.last)
 
     def rows(self) -> Tensor:
         """The last batch as [B, 6] int64: the index, then the row of a state."""

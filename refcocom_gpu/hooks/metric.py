@@ -20,7 +20,7 @@ from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from refcocom_gpu.conventions import get_convention
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.hooks.batches import as_index, as_stacks
+from refcocom_gpu.hooks.batches import Index, Stack, as_index, as_stacks
 from refcocom_gpu.hooks.device import DeviceHook
 from refcocom_gpu.hooks.host import HostHook
 from refcocom_gpu.hooks.ranks import gather, header, refuse_different
@@ -96,6 +96,8 @@ class RefCOCOMMetric(Metric):
     ) -> None:
         # A rank whose shard has ended would answer from its cache while the others wait for it.
         kwargs.setdefault("compute_with_cache", False)
+        if kwargs.get("dist_sync_on_step"):
+            raise UsageError("forward scores this rank's batch: dist_sync_on_step is not for it")
         super().__init__(**kwargs)
         get_convention(convention)
         self.store = store
@@ -113,11 +115,16 @@ class RefCOCOMMetric(Metric):
         self._n_syncs = 0
         # Which examples belong into this rank's file: all, unless another rank has them too.
         self._owned: NDArray[np.bool_] = np.ones(len(store), np.bool_)
+        self._anything_seen = False
         about = (
-            store.dataset.fingerprint, values, letterbox, convention, precision_strict, subset, seed,
+            store.dataset.fingerprint, values, letterbox and int(letterbox), convention, precision_strict, subset,
+            None if subset is None else seed,
         )  # fmt: skip
-        # The first state, so that ranks, checkpoints and the groups of a collection that differ are told apart.
-        self.add_state("identity", _digest(repr(about)), dist_reduce_fx=_the_same)
+        # The first state, so that ranks, checkpoints and the groups of a collection that differ are told apart; where
+        # predictions go to is of no account to a checkpoint.
+        where = "" if save_predictions is None else str(Path(save_predictions).absolute())
+        identity = torch.cat([_digest(repr(about)), _digest(where)[:1]])
+        self.add_state("identity", identity, dist_reduce_fx=_the_same)
         self.add_state("counts", empty_state(len(store)), dist_reduce_fx=merge)
         self.to(store.device)
 
@@ -145,7 +152,12 @@ class RefCOCOMMetric(Metric):
             PredictionError: For an index that is no row, a mask with its sides swapped, logits that are not finite;
                 nothing of the batch is counted. On a device, which nobody waits for, `compute` raises it.
         """
-        self._count(preds, index).record(self.counts)
+        found, stacks = self._read(preds, index)
+        hook = self._hook_of(self.counts.device)
+        hook.count(stacks, found)
+        if self._saver is not None:
+            self._saver.write(stacks, found)
+        hook.record(self.counts)
 
     def count(self, preds: Any, index: Any) -> Tensor:
         """Count a batch without adding it, for trainers that gather what each rank found themselves.
@@ -157,7 +169,10 @@ class RefCOCOMMetric(Metric):
         Returns:
             [B, 6] int64 on the metric's device, for `add`: the index and what was counted.
         """
-        return self._count(preds, index).rows()
+        found, stacks = self._read(preds, index)
+        hook = self._hook_of(self.counts.device)
+        hook.count(stacks, found)
+        return hook.rows()
 
     def add(self, rows: Any) -> None:
         """Add what `count` gave, on this rank or others, each as often as it likes.
@@ -165,13 +180,21 @@ class RefCOCOMMetric(Metric):
         Args:
             rows: [B, 6] int64.
         """
-        rows = torch.as_tensor(rows, device=self.counts.device)
+        self._refuse_synced()
+        table = torch.as_tensor(rows)
+        if table.dtype != torch.int64 or table.ndim != 2 or table.shape[1] != 6:
+            raise UsageError(
+                f"rows are [B, 6] int64 as `count` gives them, not {tuple(table.shape)} {table.dtype}; a Trainer needs "
+                "preprocess_logits_for_metrics as well as compute_metrics"
+            )
+        table = table.to(self.counts.device)
         self._update_count += 1
         self._computed = None
-        record(self._writable(), rows[:, 0], rows[:, 1:])
+        record(self._writable(), table[:, 0], table[:, 1:])
 
-    def _count(self, preds: Any, index: Any) -> HostHook | DeviceHook:
-        """Count a batch, and save it where that is asked for; who did holds it."""
+    def _read(self, preds: Any, index: Any) -> tuple[Index, list[Stack]]:
+        """What `update` was given, on the device of the state."""
+        self._refuse_synced()
         found = as_index(index)
         stacks = as_stacks(preds, len(found))
         device = self._writable().device
@@ -181,13 +204,19 @@ class RefCOCOMMetric(Metric):
                     f"predictions are on {stack.values.device}, the metric on {device}; "
                     f"call metric.to({str(stack.values.device)!r}) once before the loop"
                 )
-        hook = self._hook
-        if hook is None or hook.device != device:
-            hook = self._hook = self._make_hook(device)
-        hook.count(stacks, found)
-        if self._saver is not None:
-            self._saver.write(stacks, found)
-        return hook
+        return found, stacks
+
+    def _refuse_synced(self) -> None:
+        if self._is_synced:
+            raise TorchMetricsUserError(
+                "the metric holds the counts of all ranks until unsync(), and would forget what is added now"
+            )
+
+    def _hook_of(self, device: torch.device) -> HostHook | DeviceHook:
+        """What counts on a device."""
+        if self._hook is None or self._hook.device != device:
+            self._hook = self._make_hook(device)
+        return self._hook
 
     def _writable(self) -> Tensor:
         """The state; one that was reset in inference mode may not be written to out of it."""
@@ -201,14 +230,13 @@ class RefCOCOMMetric(Metric):
         Returns:
             What `compute` gives with `partial=True`, of this batch: `refcocom_partial/miou` and so on.
         """
-        if self._is_synced:
-            raise TorchMetricsUserError("forward was called between sync and unsync")
         # Not as torchmetrics does it, which puts the state aside and computes: an error there loses the state.
         self.update(preds, index)
         assert self._hook is not None
         rows = self._hook.rows().cpu()
         state = empty_state(len(self.store))
         record(state, rows[:, 0], rows[:, 1:])
+        check(state.numpy(), self.store, wanted=None, values="any")
         scores = self._scores(state.numpy(), PARTIAL, None)
         self._forward_cache = scores
         return scores
@@ -224,6 +252,8 @@ class RefCOCOMMetric(Metric):
             PredictionError: When examples are unseen and `partial` is False, or a prediction was wrong.
             SyncError: When a rank does not answer, or scores something else.
         """
+        if self._saver is not None:
+            self._saver.finish(self._owned)
         rows = self.counts.cpu().numpy()
         subset = self.subset
         expected = np.arange(len(self.store)) if subset is None else subset.indices
@@ -232,10 +262,6 @@ class RefCOCOMMetric(Metric):
             raise UsageError(
                 f"{len(unexpected):,} examples do not belong to the subset, first index {unexpected[0]}; "
                 "the loader must hold ExpressionDataset(…, subset=…, seed=…) of the same size and seed"
-            )
-        if self._saver is not None:
-            self._saver.finish(
-                self._owned, complete=bool((rows[expected, INTERSECTION] >= 0).all())
             )
         wanted = None if self.partial else expected
         check(rows, self.store, wanted=wanted, values=self._options.values)
@@ -266,7 +292,8 @@ class RefCOCOMMetric(Metric):
         super().reset()
         self._owned = np.ones(len(self.store), np.bool_)
         if self._saver is not None:
-            self._saver.next_epoch()
+            self._saver.next_epoch(anything_seen=self._anything_seen)
+        self._anything_seen = False
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot scores with Matplotlib, without the numbers of examples beside them.
@@ -288,11 +315,44 @@ class RefCOCOMMetric(Metric):
         group = process_group or self.process_group
         ask = gather if dist_sync_fn is gather_all_tensors else dist_sync_fn
         self._n_syncs += 1
-        refuse_different(ask(header(self.identity, self._n_syncs), group=group))
+        epoch = 0 if self._saver is None else self._saver.epoch
+        refuse_different(ask(header(self.identity, self._n_syncs, epoch), group=group))
         states = torch.stack(ask(self.counts, group=group))
-        own = (first_rank(states) == torch.distributed.get_rank(group))[:-1].cpu().numpy()
-        self._owned = own
         self.counts = merge(states)
+        if self._saver is not None:
+            own = first_rank(states) == torch.distributed.get_rank(group)
+            self._owned = own[:-1].cpu().numpy()
+            self._anything_seen |= bool((self.counts[:, INTERSECTION] >= 0).any())
+
+    def unsync(self, should_unsync: bool = True) -> None:
+        """As torchmetrics' own."""
+        super().unsync(should_unsync)
+        if should_unsync:
+            self._owned = np.ones(len(self.store), np.bool_)
+
+    def merge_state(self, incoming_state: Any) -> None:
+        """Add the counts of another metric, of the same dataset and options; its own counts come first.
+
+        Raises:
+            SyncError: When the other scores something else.
+            UsageError: When this one saves predictions, of which those are not.
+        """
+        self._refuse_foreign()
+        super().merge_state(incoming_state)
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        _the_same(torch.stack([self.identity, incoming_state["identity"].to(self.device)]))
+        self.counts = merge(torch.stack([self.counts, incoming_state["counts"].to(self.device)]))
+
+    def _refuse_foreign(self) -> None:
+        if self._saver is not None:
+            raise UsageError(
+                "a metric that saves predictions takes counts from update alone: the file would lack the others"
+            )
+
+    def set_dtype(self, dst_type: Any) -> RefCOCOMMetric:
+        """Nothing: counts are int64."""
+        return self
 
     @contextmanager
     def sync_context(
@@ -337,10 +397,17 @@ class RefCOCOMMetric(Metric):
         return {**super().__getstate__(), "_hook": None}
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        held = state_dict.get(f"{prefix}identity")
-        if held is not None and not torch.equal(held.cpu(), self.identity.cpu()):
+        held = [state_dict.get(f"{prefix}{name}") for name in ("identity", "counts")]
+        if held[0] is not None and not torch.equal(held[0][:-1].cpu(), self.identity[:-1].cpu()):
             raise UsageError("the checkpoint's counts are of another dataset or of other options")
+        if held[1] is not None:
+            self._refuse_foreign()
+            if held[1].shape != self.counts.shape or held[1].dtype != torch.int64:
+                raise UsageError("the checkpoint holds no counts of this dataset")
+        own = self.identity
         super()._load_from_state_dict(state_dict, prefix, *args)
+        # Counts are added in place, which the checkpoint must not notice.
+        self.identity, self.counts = own, self.counts.clone()
 
     # Parts ----------------------------------------------------------------------------------------
 
@@ -378,5 +445,6 @@ def _digest(text: str) -> Tensor:
 
 
 def _the_same(identities: Tensor) -> Tensor:
-    refuse_different([header(identity, 0) for identity in identities])
+    # Where predictions go to does not matter to counts.
+    refuse_different([header(identity[:-1], 0, 0) for identity in identities])
     return identities[0]

@@ -13,6 +13,7 @@ from mmengine.registry import METRICS
 from refcocom_gpu.dataset import Dataset, load_dataset
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.hooks.metric import RefCOCOMMetric
+from refcocom_gpu.predictions.memory import as_ints
 from refcocom_gpu.store import MaskStore
 
 
@@ -59,7 +60,7 @@ class RefCOCOMEvaluator(BaseMetric):  # type: ignore[misc]
         preds = [sample[self._preds] for sample in data_samples]
         if preds and isinstance(preds[0], torch.Tensor) and preds[0].device != self.metric.device:
             self.metric.to(preds[0].device)
-        self.metric.update(preds, [int(sample[self._index]) for sample in data_samples])
+        self.metric.update(preds, as_ints([sample[self._index] for sample in data_samples]))
 
     def evaluate(self, size: int) -> dict[str, Any]:
         """Scores of the epoch, on every rank.
@@ -68,12 +69,11 @@ class RefCOCOMEvaluator(BaseMetric):  # type: ignore[misc]
             size: Not read: examples are told apart by their index.
 
         Raises:
-            PredictionError: When examples are unseen, or a prediction was wrong.
+            PredictionError: When examples are unseen, or a prediction was wrong; `metric.reset()` forgets the epoch.
         """
-        try:
-            return self.compute_metrics([])
-        finally:
-            self.metric.reset()
+        scores = self.compute_metrics([])
+        self.metric.reset()
+        return scores
 
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
         """Scores of what was processed.

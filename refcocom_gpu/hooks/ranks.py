@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from refcocom_gpu.errors import SyncError
+from refcocom_gpu.errors import SyncError, UsageError
 
 
 def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
@@ -27,8 +27,13 @@ def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
 
     Raises:
         SyncError: When a rank does not answer in time.
+        UsageError: When this rank is not of the group.
     """
     group = dist.group.WORLD if group is None else group
+    if dist.get_rank(group) < 0:
+        raise UsageError(
+            "this rank is not in the metric's process_group; make and use the metric on its ranks only"
+        )
     try:
         if dist.get_backend(group) == "gloo" and (timeout := _timeout(group)) is not None:
             # Unlike a plain barrier it names the ranks that are missing.
@@ -37,23 +42,25 @@ def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
     except RuntimeError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SyncError(
-            f"rank {dist.get_rank(group)} of {dist.get_world_size(group)} could not gather the counts of all ranks: "
-            f"a rank ended early, or did not call compute() within the process group's timeout. {reason}"
+            f"rank {dist.get_rank(group)} of {dist.get_world_size(group)} could not gather the counts of all ranks "
+            f"from {tensor.device} over {dist.get_backend(group)}; most often a rank ended early, or did not call "
+            f"compute() within the process group's timeout. {reason}"
         ) from error
     return gathered
 
 
-def header(identity: Tensor, n_syncs: int) -> Tensor:
+def header(identity: Tensor, n_syncs: int, epoch: int) -> Tensor:
     """What ranks compare before they exchange counts.
 
     Args:
-        identity: [4] int64 digest of the dataset and the options.
+        identity: [5] int64 digest of the dataset and the options.
         n_syncs: How often this rank has exchanged counts.
+        epoch: Of the predictions that are saved.
 
     Returns:
-        [5] int64.
+        [7] int64.
     """
-    return torch.cat([identity, identity.new_full((1,), n_syncs)])
+    return torch.cat([identity, torch.tensor([n_syncs, epoch], device=identity.device)])
 
 
 def refuse_different(headers: Sequence[Tensor]) -> None:
@@ -66,7 +73,7 @@ def refuse_different(headers: Sequence[Tensor]) -> None:
         SyncError: When they differ.
     """
     first = headers[0]
-    others = [rank for rank, one in enumerate(headers) if not torch.equal(one[:-1], first[:-1])]
+    others = [rank for rank, one in enumerate(headers) if not torch.equal(one[:-2], first[:-2])]
     if others:
         raise SyncError(
             f"ranks {', '.join(map(str, others))} have another dataset or other options than rank 0; "
@@ -74,9 +81,10 @@ def refuse_different(headers: Sequence[Tensor]) -> None:
         )
     # Counts of two epochs have one shape: mixed, they would give a score that is none.
     if any(not torch.equal(one, first) for one in headers):
-        said = ", ".join(str(int(one[-1])) for one in headers)
+        syncs, epochs = (", ".join(str(int(one[k])) for one in headers) for k in (-2, -1))
         raise SyncError(
-            f"ranks are out of step: they have called compute() {said} times; call it on every rank or on none"
+            f"ranks are out of step: they have called compute() {syncs} times, and are in epochs {epochs} by their "
+            "calls of reset(); call both on every rank or on none"
         )
 
 

@@ -2,11 +2,13 @@
 
 `FOLDER/epoch-00000/rank-00000-of-00004.parquet`, and so on: the files of an epoch are the shards of one set. Rows go
 to a writer's journal as they come, so that a killed epoch loses the batch in flight; every `compute` writes the file
-anew, without the examples that a rank before this one has too, and the last one of an epoch deletes the journal.
+anew, without the examples that a rank before this one has too. The journal goes with the epoch or with the process.
 """
 
 from __future__ import annotations
 
+import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,21 @@ from refcocom_gpu.predictions.writer import PredictionWriter
 from refcocom_gpu.store import MaskStore
 
 
+class _Journal:
+    """The writer of an epoch, and whether it holds what no file does."""
+
+    def __init__(self) -> None:
+        self.writer: PredictionWriter | None = None
+        self.unsaved = False
+        self._process = os.getpid()
+
+    def tidy(self) -> None:
+        """Delete the journal once its file is there; a copy of this process, such as a loader's worker, has no part."""
+        if self.writer is not None and not self.unsaved and self._process == os.getpid():
+            self.writer.discard()
+            self.writer = None
+
+
 class Saver:
     """Writes what a metric is given.
 
@@ -36,8 +53,8 @@ class Saver:
         self.folder = Path(folder)
         self.epoch = 0
         self._store, self._options = store, options
-        self._writer: PredictionWriter | None = None
-        self._complete = False
+        self._journal = _Journal()
+        weakref.finalize(self, self._journal.tidy)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Saver:
         raise UsageError(
@@ -45,7 +62,7 @@ class Saver:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._writer is not None:
+        if self._journal.writer is not None:
             raise UsageError(
                 "a metric that is saving predictions cannot be pickled; reset it first"
             )
@@ -53,12 +70,11 @@ class Saver:
 
     def write(self, stacks: list[Stack], index: Index) -> None:
         """Add a batch; an example that was written before keeps its first mask, as it keeps its first counts."""
-        if self._complete:
-            return
-        if self._writer is None:
-            self._writer = self._open()
+        journal = self._journal
+        if journal.writer is None:
+            journal.writer = self._open()
         pending = np.zeros(len(self._store), np.bool_)
-        pending[self._writer.pending()] = True
+        pending[journal.writer.pending()] = True
         known = index if isinstance(index, np.ndarray) else index.cpu().numpy()
         examples: list[int] = []
         masks: list[Any] = []
@@ -71,28 +87,32 @@ class Saver:
                     pending[example] = False
                     examples.append(example)
                     masks.append(self._at_image_size(mask, example))
-        self._writer.write(examples, masks)
+        journal.writer.write(examples, masks)
+        journal.unsaved |= bool(examples)
 
-    def finish(self, keep: NDArray[np.bool_], *, complete: bool) -> None:
+    def finish(self, keep: NDArray[np.bool_] | None = None) -> None:
         """Write the file of this rank and epoch; more batches may follow, and another `finish`.
 
         Args:
-            keep: [N] which examples belong into this rank's file.
-            complete: Every example was seen on some rank, so that nothing new can come in this epoch.
+            keep: [N] which examples belong into this rank's file; all of them by default.
         """
-        if self._writer is not None and not self._complete:
-            self._writer.save(keep)
-            if complete:
-                self._writer.discard()
-        self._complete = complete
+        if self._journal.writer is not None:
+            self._journal.writer.save(keep)
+            self._journal.unsaved = False
 
-    def next_epoch(self) -> None:
-        """Begin another epoch if anything was written in this one."""
-        self._complete = False
-        if self._writer is not None:
-            self._writer.discard()
-            self._writer = None
-            self.epoch += 1
+    def next_epoch(self, *, anything_seen: bool) -> None:
+        """Begin another epoch; what no `finish` has written is written now.
+
+        Args:
+            anything_seen: Whether any rank saw anything, so that ranks without a batch count epochs as the others do.
+        """
+        journal = self._journal
+        if journal.writer is not None:
+            if journal.unsaved:
+                self.finish()
+            journal.tidy()
+            anything_seen = True
+        self.epoch += anything_seen
 
     def _open(self) -> PredictionWriter:
         rank, ranks = 0, 1

@@ -24,11 +24,13 @@ class TrainerHook:
     ```
 
     Each rank counts its own batch, so six integers per example are gathered and no mask. An example that a sampler
-    repeats counts once. With `label_names=["index"]` the trainer keeps the index beside the batch; where there are
-    other labels, `index` is the last. The model's `forward` is handed the batch, `index` included.
+    repeats counts once. `label_names=["index"]` makes the trainer keep the index beside the batch. The model's
+    `forward` is handed the whole batch, `index` included, and as `index` passes for a label, it is asked for a loss.
 
     Args:
         store: Ground truth.
+        preds: Which of the model's outputs, without the loss, holds the masks; needed where several could.
+        label: Which of `label_names` is `index`.
         options: Of `RefCOCOMMetric`: `values`, `letterbox`, `convention`, `precision_strict`, `partial`, `subset`,
             `seed`, `name`.
 
@@ -44,9 +46,13 @@ class TrainerHook:
     (0.0, 1)
     """
 
-    def __init__(self, store: MaskStore, **options: Any) -> None:
+    def __init__(
+        self, store: MaskStore, *, preds: int | None = None, label: int = -1, **options: Any
+    ) -> None:
         if options.get("save_predictions") is not None:
             raise UsageError("a Trainer gathers counts, not masks: save_predictions is not for it")
+        self._preds, self._label = preds, label
+        self._rows: list[Any] = []
         # The trainer has gathered the counts of all ranks before they come here.
         self._metric = RefCOCOMMetric(store, sync_on_compute=False, **options)
 
@@ -54,14 +60,17 @@ class TrainerHook:
         """Count a batch.
 
         Args:
-            logits: [B, h, w] or [B, 1, h, w]; of several outputs the first.
-            labels: [B] indices; of several labels the last.
+            logits: [B, h, w] or [B, 1, h, w], or a tuple of outputs.
+            labels: [B] indices, or a tuple of labels.
 
         Returns:
             [B, 6] int64, on the device of the logits.
+
+        Raises:
+            UsageError: When it is not clear which output holds the masks, or there is no index.
         """
-        preds = logits[0] if isinstance(logits, tuple | list) else logits
-        index = labels[-1] if isinstance(labels, tuple | list) else labels
+        preds = self._masks_of(logits)
+        index = labels[self._label] if isinstance(labels, tuple | list) else labels
         if index is None:
             raise UsageError(
                 'the batch has no index; pass TrainingArguments(label_names=["index"])'
@@ -84,11 +93,31 @@ class TrainerHook:
             PredictionError: When examples are unseen, or a prediction was wrong.
         """
         rows = prediction[0]
-        for part in rows if isinstance(rows, list) else [rows]:
-            self._metric.add(part if isinstance(part, Tensor) else np.asarray(part))
+        self._rows += rows if isinstance(rows, list) else [rows]
         if not compute_result:
             return {}
+        # The latest first, whose counts stay: before them may be what an evaluation left that was broken off.
+        taken, self._rows = self._rows[::-1], []
         try:
+            for part in taken:
+                self._metric.add(part.flip(0) if isinstance(part, Tensor) else np.array(part[::-1]))
             return {key: value.item() for key, value in self._metric.compute().items()}
         finally:
             self._metric.reset()
+
+    def _masks_of(self, logits: Any) -> Tensor:
+        if isinstance(logits, Tensor):
+            return logits
+        if self._preds is not None:
+            chosen: Tensor = logits[self._preds]
+            return chosen
+        masks = [one for one in logits if isinstance(one, Tensor) and one.ndim > 2]
+        if len(masks) != 1:
+            shapes = ", ".join(
+                str(tuple(one.shape)) if isinstance(one, Tensor) else type(one).__name__
+                for one in logits
+            )
+            raise UsageError(
+                f"the model's outputs beside the loss are {shapes}; TrainerHook(…, preds=K) says which are the masks"
+            )
+        return masks[0]

@@ -7,6 +7,7 @@ the same path goes on from it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import weakref
@@ -247,8 +248,15 @@ class PredictionWriter:
             self._append([self._header])
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
-        self._file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-        self._file.flush()
+        whole = self._file.seek(0, os.SEEK_END)
+        try:
+            self._file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+            self._file.flush()
+        except OSError as error:
+            # Half a line, behind which the next batch would be written.
+            with contextlib.suppress(OSError):
+                self._file.truncate(whole)
+            raise UsageError(f"cannot write {self.journal}: {error.strerror or error}") from None
 
     def _resolve(
         self, keys: Any, predictions: Any, checker: Keys
