@@ -127,6 +127,15 @@ class MaskStore:
         moved.device = resolve_device(device)
         return moved
 
+    def detached(self) -> MaskStore:
+        """The same store without its folder: pickled, it carries its arrays, for machines that lack that folder.
+
+        Bits go along where they are packed (`pack`); otherwise whoever needs them packs them anew.
+        """
+        alone = object.__new__(MaskStore)
+        alone.__dict__.update(self.__dict__, folder=None)
+        return alone
+
     def __len__(self) -> int:
         return self.dataset.n_examples
 
@@ -142,8 +151,9 @@ class MaskStore:
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: where there is a cache it maps the arrays there, as this one does."""
-        state = {**self.__dict__, "_bits": {}, "_tensors": {}}
+        state = {**self.__dict__, "_tensors": {}}
         if self.folder is not None:
+            state["_bits"] = {}
             for name in ("ends", "run_offsets", "areas"):
                 del state[name]
         return state
