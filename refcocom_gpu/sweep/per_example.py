@@ -80,12 +80,15 @@ def partition(model: str) -> str:
     >>> partition("LISA 7B/é=1")
     'model=LISA%207B%2F%C3%A9%3D1'
     """
-    escaped = f"model={quote(printable(model), safe='')}"
+    text = printable(model)
+    escaped = f"model={quote(text, safe='')}"
     if len(escaped) > NAME_BYTES:
-        digest = xxhash.xxh3_64_hexdigest(printable(model).encode())
-        cut = escaped[: NAME_BYTES - len(digest) - 1]
-        # No part of an escape is left at the end.
-        escaped = f"{cut[: cut.rfind('%')] if '%' in cut[-2:] else cut}~{digest}"
+        end = f"~{xxhash.xxh3_64_hexdigest(text.encode())}"
+        # Whole characters: a reader refuses half of one.
+        while len(escaped) + len(end) > NAME_BYTES:
+            text = text[:-1]
+            escaped = f"model={quote(text, safe='')}"
+        escaped += end
     return escaped
 
 
@@ -113,9 +116,12 @@ def _table(store: MaskStore, result: FileResult, empty: float) -> pa.Table:
         store.areas[store.example_sample],
         empty=empty,
     )
-    path = pa.DictionaryArray.from_arrays(
-        from_numpy(np.zeros(len(table), np.int32)), pa.array([printable(result.path)])
+    name = printable(result.path).encode()
+    # Not pa.array, which imports pandas.
+    names = pa.StringArray.from_buffers(
+        1, pa.py_buffer(np.array([0, len(name)], np.int32)), pa.py_buffer(name)
     )
+    path = pa.DictionaryArray.from_arrays(from_numpy(np.zeros(len(table), np.int32)), names)
     table = table.append_column("iou", from_numpy(ious)).append_column("path", path)
     return table.replace_schema_metadata(
         {"schema": "refcocom-sweep-per-example", "version": str(LAYOUT)}
