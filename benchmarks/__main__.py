@@ -12,7 +12,9 @@ from typing import Any
 from benchmarks.timing import machine, run_case
 from benchmarks.workload import Workload
 
-CASES = ("rle", "dense", "logits", "boundary", "encode", "store", "files", "processes", "bootstrap")
+CASES = (
+    "rle", "dense", "logits", "boundary", "encode", "store", "files", "sweep", "processes", "bootstrap",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 
 

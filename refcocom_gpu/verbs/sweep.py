@@ -116,8 +116,9 @@ def _progress(total: int, *, shown: bool) -> Iterator[Callable[[FileResult], Non
         with tqdm(total=total, unit=" files", leave=False, delay=0.5) as bar:
 
             def on_terminal(result: FileResult) -> None:
-                with bar.external_write_mode(file=sys.stderr):
-                    _say_failure(result)
+                if result.error is not None:
+                    with bar.external_write_mode(file=sys.stderr):
+                        _say_failure(result)
                 bar.update()
 
             yield on_terminal
