@@ -13,17 +13,8 @@ from benchmarks.timing import machine, run_case
 from benchmarks.workload import Workload
 
 CASES = (
-    "rle",
-    "dense",
-    "logits",
-    "boundary",
-    "encode",
-    "store",
-    "files",
-    "processes",
-    "bootstrap",
-    "hook",
-)
+    "rle", "dense", "logits", "boundary", "encode", "store", "files", "sweep", "processes", "bootstrap", "hook",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 
 

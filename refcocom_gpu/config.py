@@ -12,9 +12,16 @@ from pathlib import Path
 from typing import Any
 
 
-def key(default: Any, meaning: str, *, path: bool = False) -> Any:
-    """A field with its meaning; `path` marks values that are file names: `~` is expanded, and the main key lists."""
-    return field(default=default, metadata={"meaning": meaning, "path": path})
+def key(default: Any, meaning: str, *, path: bool = False, nested: bool = False) -> Any:
+    """A field with its meaning.
+
+    Args:
+        default: Of the key.
+        meaning: What `--help` says of it.
+        path: Values are file names: `~` is expanded, and the main key takes lists.
+        nested: A list may hold lists.
+    """
+    return field(default=default, metadata={"meaning": meaning, "path": path, "nested": nested})
 
 
 def same_as(config: type, name: str) -> Any:
@@ -121,6 +128,54 @@ class CompareConfig:
 
 
 @dataclass
+class EngineConfig:
+    """Where the files of a sweep are scored; `engine=serial`, `engine=threads` and `engine=ray` choose one."""
+
+    name: str = key("threads", "serial, threads or ray; the counts are the same")
+    workers: int = key(0, "files at a time; 0 for one per core, or per GPU of a Ray cluster")
+    address: str | None = key(
+        None, "of a running Ray cluster, or auto; null starts Ray on this machine"
+    )
+
+
+@dataclass
+class SweepConfig:
+    """Score many prediction files into one folder; stopped at any moment, it goes on where it was."""
+
+    predictions: Any = key(
+        None,
+        "files, folders, globs and addresses (s3://, hf://, http://), each a set of its own; "
+        "[[A,B],C] makes A and B the shards of one",
+        path=True,
+        nested=True,
+    )
+    manifest: str | None = key(
+        None,
+        "CSV, JSONL or Parquet instead: columns path, model and any others",
+        path=True,
+    )
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    device: str = key("auto", "auto, cpu, cuda or cuda:i; with engine=ray auto, cpu or cuda")
+    threads: int = key(1, "CPU threads of each file; 0 for all cores, for engine=serial")
+    batch_size: int = key(256, "dense predictions held in memory at a time, by each worker")
+    missing: str = same_as(ScoreConfig, "missing")
+    convention: str = same_as(ScoreConfig, "convention")
+    precision: str = same_as(ScoreConfig, "precision")
+    values: str = same_as(ScoreConfig, "values")
+    letterbox: int | None = same_as(ScoreConfig, "letterbox")
+    resize: str = same_as(ScoreConfig, "resize")
+    polygons: str | None = same_as(ScoreConfig, "polygons")
+    replicates: int = key(2_000, "bootstrap replicates of the leaderboard's intervals")
+    seed: int = key(0, "seed of the bootstrap")
+    output_dir: str | None = key(
+        None, "folder for the results; what it holds already is not scored again", path=True
+    )
+    json: bool = key(False, "print what was done as JSON")
+    quiet: bool = key(False, "print nothing but warnings and errors")
+
+
+@dataclass
 class CacheConfig:
     """Show, build or clear what is cached on disk."""
 
@@ -133,6 +188,7 @@ class CacheConfig:
 VERBS: dict[str, tuple[type, str]] = {
     "score": (ScoreConfig, "predictions"),
     "compare": (CompareConfig, "pair"),
+    "sweep": (SweepConfig, "predictions"),
     "cache": (CacheConfig, "action"),
 }
 """Verb to its config and the key that positional arguments fill."""
@@ -147,6 +203,7 @@ class Key:
     meaning: str
     is_path: bool
     is_text: bool
+    is_nested: bool = False
 
     @property
     def shown(self) -> str:
@@ -165,7 +222,12 @@ def keys_of(config: type, prefix: str = "") -> Iterator[Key]:
             is_path = entry.metadata["path"]
             is_text = is_path or str(entry.type).startswith("str")
             yield Key(
-                f"{prefix}{entry.name}", entry.default, entry.metadata["meaning"], is_path, is_text
+                f"{prefix}{entry.name}",
+                entry.default,
+                entry.metadata["meaning"],
+                is_path,
+                is_text,
+                entry.metadata["nested"],
             )
 
 

@@ -18,6 +18,8 @@ from refcocom_gpu.errors import UsageError
 
 # `+` and `~` are Hydra's ways to add and delete keys; here they only make a name that is not known.
 _OVERRIDE = re.compile(r"([+~]*[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
+# In a sweep, brackets around a comma are a list within the list; without one they are a glob's.
+_NESTED = re.compile(r"""\s*(\[[^\[\]]*,[^\[\]]*\])\s*(?:,|$)""", re.DOTALL)
 _ELEMENT = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]*?)\s*(?:,|$)""", re.DOTALL)
 
 
@@ -106,7 +108,7 @@ def _compose(verb: str, config: type, overrides: list[str]) -> Any:
         raise UsageError(f"{word}: {lines[0]}" if word else lines[0]) from None
 
 
-def _text(key: Key, value: str, *, listed: bool) -> str | list[str]:
+def _text(key: Key, value: str, *, listed: bool) -> str | list[Any]:
     """A value as the shell gave it; of paths `~` is expanded, and `[a,b]` is a list unless a file has that name."""
     if value == "":
         raise UsageError(
@@ -115,12 +117,30 @@ def _text(key: Key, value: str, *, listed: bool) -> str | list[str]:
     if not key.is_path:
         return value
     if listed and value.startswith("[") and value.endswith("]") and not _exists(value):
-        found = (match[1] for match in _ELEMENT.finditer(value[1:-1]))
-        elements = [e[1:-1] if e[0] in "\"'" and e[-1] == e[0] else e for e in found if e]
+        elements = _elements(value[1:-1], nested=key.is_nested)
         if not elements:
             raise UsageError(f"{key.name}={value} names nothing")
-        return [_home(element) for element in elements]
+        return elements
     return _home(value)
+
+
+def _elements(text: str, *, nested: bool) -> list[Any]:
+    """What stands between the brackets of a list."""
+    elements: list[Any] = []
+    at = 0
+    while at < len(text):
+        inner = _NESTED.match(text, at) if nested else None
+        if inner is not None and not _exists(inner[1]):
+            elements.append(_elements(inner[1][1:-1], nested=False))
+            at = inner.end()
+            continue
+        match = _ELEMENT.match(text, at)
+        assert match is not None  # it matches anything, the empty text included
+        at = max(match.end(), at + 1)
+        if element := match[1]:
+            bare = element[0] in "\"'" and element[-1] == element[0]
+            elements.append(_home(element[1:-1] if bare else element))
+    return elements
 
 
 def _home(path: str) -> str:
@@ -135,7 +155,7 @@ def _exists(path: str) -> bool:
     return os.path.exists(path)  # noqa: PTH110 (Path's raises where a name is too long or a folder closed)
 
 
-def _flat(values: Iterable[str | list[str]]) -> Iterable[str]:
+def _flat(values: Iterable[str | list[Any]]) -> Iterable[Any]:
     for value in values:
         yield from [value] if isinstance(value, str) else value
 

@@ -1,7 +1,7 @@
-"""Predictions and a store in, a `Result` out: the straight line through the package.
+"""Predictions and a store in, counts or a `Result` out: the straight line through the package.
 
 Batches are read, counted and forgotten; two integers per example stay. Mistakes are collected while everything is
-read once; if there is any, nothing is scored.
+read once; if there is any, nothing is scored. `count` gives the integers, `score` makes a result of them.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from refcocom_gpu.conventions import get_convention
 from refcocom_gpu.counters import counter_for
@@ -28,6 +31,21 @@ SAMPLE_PREDICTIONS = {"sample": "good", "sample-coarse": "coarse"}
 """Names of the built-in predictions and the kind each is."""
 
 Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What is known of one set of predictions once all of it was read.
+
+    Attributes:
+        counts: [N, 2] int64 intersection and predicted area.
+        absent: Indices of the examples that had no prediction, int64.
+        about: What a summary says of the predictions.
+    """
+
+    counts: NDArray[np.int64]
+    absent: NDArray[np.int64]
+    about: dict[str, Any]
 
 
 def score(
@@ -76,10 +94,45 @@ def score(
     (True, True)
     """
     start = time.perf_counter()
-    if missing not in MISSING_POLICIES:
-        raise UsageError(f"missing must be {' or '.join(MISSING_POLICIES)}, not {missing!r}")
     get_convention(convention)
     options = ReadOptions(values, letterbox, resize, polygons, batch_size)
+    counted = count(
+        predictions, store, options, missing=missing, threads=threads, progress=progress
+    )
+    info = {
+        **about_run(store),
+        "predictions": counted.about,
+        "options": {"missing": missing, "values": values, "letterbox": letterbox, "resize": resize},
+        "wall_seconds": round(time.perf_counter() - start, 6),
+    }
+    table = per_example(store, counted.counts, counted.absent)
+    return Result(table, info, convention, precision_strict)
+
+
+def count(
+    predictions: str | Path | Iterable[Any],
+    store: MaskStore,
+    options: ReadOptions,
+    *,
+    missing: str = "error",
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Counted:
+    """Count predictions against a store: what `score` does before there is a score.
+
+    Args:
+        predictions: As for `score`.
+        store: As for `score`.
+        options: What the predictions cannot say of themselves.
+        missing: As for `score`.
+        threads: As for `score`.
+        progress: As for `score`.
+
+    Raises:
+        PredictionError: As `score` does.
+        UsageError: As `score` does.
+    """
+    check_missing(missing)
     problems = Problems()
     batches, keys, about = _open(predictions, store, options, problems)
     counter = counter_for(store, options, problems, threads)
@@ -97,28 +150,36 @@ def score(
                 f"no prediction for {keys.describe(index)}; missing=zero scores such examples as empty",
             )
     problems.raise_if_any()
-    if counter.only_unit_range and values == "logits":
+    if counter.only_unit_range and options.values == "logits":
         warnings.warn(
             "refcocom: all logits lie in 0…1; if they are probabilities, pass values=probabilities",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    info = {
-        **about_run(store),
-        "predictions": about,
-        "options": {"missing": missing, "values": values, "letterbox": letterbox, "resize": resize},
-        "wall_seconds": round(time.perf_counter() - start, 6),
-    }
-    table = per_example(store, counts, absent)
-    return Result(table, info, convention, precision_strict)
+    return Counted(counts, absent, about)
+
+
+def check_missing(missing: str) -> None:
+    """Refuse a policy that is not known.
+
+    Raises:
+        UsageError: For an unknown one.
+    """
+    if missing not in MISSING_POLICIES:
+        raise UsageError(f"missing must be {' or '.join(MISSING_POLICIES)}, not {missing!r}")
+
+
+def is_built_in(predictions: Any) -> bool:
+    """Whether predictions are the name of a built-in set; a file of that name comes first."""
+    named = isinstance(predictions, str) and predictions in SAMPLE_PREDICTIONS
+    return named and not Path(predictions).exists()
 
 
 def _open(
     predictions: Any, store: MaskStore, options: ReadOptions, problems: Problems
 ) -> tuple[Batches, Keys, dict[str, Any]]:
     """The batches, the keys, and what the summary says of the predictions."""
-    named = isinstance(predictions, str) and predictions in SAMPLE_PREDICTIONS
-    if named and not Path(predictions).exists():
+    if is_built_in(predictions):
         from refcocom_gpu import sample
 
         keys = Keys(store.dataset, problems)
@@ -129,7 +190,7 @@ def _open(
         batches, keys = read_predictions(paths, store.dataset, options, problems)
         source = ", ".join(map(str, paths))
         try:
-            digest = _hash_files(paths)
+            digest = hash_files(paths)
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
         about = {"source": source, "files": [str(p) for p in paths], "xxh3_128": digest}
@@ -158,7 +219,7 @@ def _built_in(
     yield from read_lines([lines], "sample", keys, options, problems)
 
 
-def _hash_files(paths: Iterable[Path]) -> str:
+def hash_files(paths: Iterable[Path]) -> str:
     """xxh3 of the files' bytes; of a folder, its files' names and bytes in order of name."""
     digest = xxhash.xxh3_128()
     for path in paths:

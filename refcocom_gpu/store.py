@@ -127,6 +127,15 @@ class MaskStore:
         moved.device = resolve_device(device)
         return moved
 
+    def detached(self) -> MaskStore:
+        """The same store without its folder: pickled, it carries its arrays, for machines that lack that folder.
+
+        Bits go along where they are packed (`pack`); otherwise whoever needs them packs them anew.
+        """
+        alone = object.__new__(MaskStore)
+        alone.__dict__.update(self.__dict__, folder=None)
+        return alone
+
     def __len__(self) -> int:
         return self.dataset.n_examples
 
@@ -142,14 +151,11 @@ class MaskStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What another process needs: where there is a cache it maps the arrays there, as this one does."""
-        arrays = {"ends": self.ends, "run_offsets": self.run_offsets, "areas": self.areas}
-        return _restore, (
-            self.dataset,
-            arrays if self.folder is None else None,
-            self.folder,
-            self._threads,
-            self.device,
-        )
+        arrays = bits = None
+        if self.folder is None:
+            arrays = {"ends": self.ends, "run_offsets": self.run_offsets, "areas": self.areas}
+            bits = self._bits
+        return _restore, (self.dataset, arrays, bits, self.folder, self._threads, self.device)
 
     def mask(self, index: int) -> NDArray[np.bool_]:
         """The true mask of one example.
@@ -262,10 +268,18 @@ def _cached(folder: Path | None, name: str, dataset: Dataset, build: Callable[[]
 
 
 def _restore(
-    dataset: Dataset, arrays: Arrays | None, folder: Path | None, threads: int, device: str
+    dataset: Dataset,
+    arrays: Arrays | None,
+    bits: dict[int, NDArray[np.uint64]] | None,
+    folder: Path | None,
+    threads: int,
+    device: str,
 ) -> MaskStore:
     """A store that was pickled."""
-    return MaskStore(dataset, arrays or _runs(dataset, folder, threads), folder, threads, device)
+    runs = _runs(dataset, folder, threads) if arrays is None else arrays
+    store = MaskStore(dataset, runs, folder, threads, device)
+    store._bits = dict(bits or {})
+    return store
 
 
 def _runs(dataset: Dataset, folder: Path | None, threads: int) -> Arrays:

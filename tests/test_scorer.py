@@ -73,7 +73,7 @@ def test_wrong_options_are_usage_errors(options):
         rc.score("sample", STORE, **options)
 
 
-@pytest.mark.parametrize("opener", ["_hash_files", "read"])
+@pytest.mark.parametrize("opener", ["hash_files", "read"])
 def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path, monkeypatch, opener):
     from refcocom_gpu import scorer
 
@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path, monkeypatch, open
 
     path = write_jsonl(tmp_path / "p.jsonl", CASE.rows())
     monkeypatch.setattr(
-        *((scorer, "_hash_files") if opener == "_hash_files" else (rows_module, "read_jsonl")),
+        *((scorer, "hash_files") if opener == "hash_files" else (rows_module, "read_jsonl")),
         refuse,
     )
     with pytest.raises(rc.UsageError, match=re.escape(f"{path} cannot be read: Permission denied")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 SCHEMA = "refcocom-predictions"
 VERSION = 1
 
+HEADER_BYTES = 2**16
+"""A first line longer than this is a prediction."""
+
 
 def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
     """The header of a new file."""
@@ -23,6 +27,31 @@ def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
     if model is not None:
         header["model"] = model
     return {**header, "dataset": dataset.fingerprint}
+
+
+def model_of(path: Path) -> str | None:
+    """The model that a native file names in its header; None where it names none or has no header."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            metadata = pq.read_schema(path.absolute(), memory_map=True).metadata or {}
+            fields = {
+                k.decode("utf-8", "replace"): v.decode("utf-8", "replace")
+                for k, v in metadata.items()
+            }
+        elif path.suffix.lower() in {".jsonl", ".ndjson"}:
+            with path.open("rb") as file:
+                fields = msgspec.json.decode(file.readline(HEADER_BYTES))
+        else:
+            return None
+    # Whatever is wrong with the file is found, and named, by its reader.
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(fields, Mapping) or fields.get("schema") != SCHEMA:
+        return None
+    model = fields.get("model")
+    return model if isinstance(model, str) and model else None
 
 
 def check_header(line: bytes, where: str, dataset: Dataset, problems: Problems) -> bool:

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
-from refcocom_gpu.comparison import JSON, PARQUET, compare
-from refcocom_gpu.config import CompareConfig, DatasetConfig
+from refcocom_gpu.config import CompareConfig
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.results import Result, check_output, holds_result, load_results
-from refcocom_gpu.table import comparison_table
-from refcocom_gpu.uncertainty import quantile_place
-
-if TYPE_CHECKING:
-    from refcocom_gpu.dataset import Dataset
+from refcocom_gpu.verbs import check_threads, load, print_, progress
 
 
-class Progress(Protocol):
-    """The progress bar of the command line."""
+def run(config: CompareConfig) -> None:
+    """Compare, write what is asked for, and say what was found."""
+    from refcocom_gpu.comparison import JSON, PARQUET, compare
+    from refcocom_gpu.table import comparison_table
+    from refcocom_gpu.uncertainty import quantile_place
 
-    def __call__(
-        self, total: int, *, shown: bool
-    ) -> AbstractContextManager[Callable[[int], None] | None]:
-        """A context whose value counts examples."""
-
-
-def run(
-    config: CompareConfig, *, load: Callable[[DatasetConfig], Dataset], progress: Progress
-) -> str:
-    """Compare, write what is asked for, and say what was found.
-
-    Args:
-        config: Of the verb.
-        load: Opens the dataset; called only where there are predictions to score.
-        progress: Shows how far scoring is.
-
-    Returns:
-        What to print.
-
-    Raises:
-        UsageError: When there are not two to compare, and for wrong keys.
-        DataError: For what cannot be scored, read or compared.
-    """
+    check_threads(config.threads)
     pair = config.pair if isinstance(config.pair, list) else [config.pair]
     if len(pair) != 2 or None in pair:
         found = 0 if config.pair is None else len(pair)
@@ -56,7 +29,7 @@ def run(
     if output is not None:
         check_output(output, overwrite=config.overwrite, names=(JSON, PARQUET))
     comparison = compare(
-        *_results(pair, config, load, progress),
+        *_results(pair, config),
         level=config.level,
         replicates=config.replicates,
         seed=config.seed,
@@ -65,20 +38,21 @@ def run(
     )
     if output is not None:
         comparison.save(output, overwrite=config.overwrite)
+    if config.quiet:
+        return
     if config.json:
-        return json.dumps(comparison.summary(), indent=2)
-    said = comparison_table(comparison)
+        print_(json.dumps(comparison.summary(), indent=2))
+        return
+    print_(comparison_table(comparison))
     if output is None:
-        return f"{said}\n\nNothing was written; output_dir=DIR keeps the comparison and every example's IoUs."
-    return f"{said}\n\nWrote {output / JSON}\n      {output / PARQUET}"
+        print_(
+            "\nNothing was written; output_dir=DIR keeps the comparison and every example's IoUs."
+        )
+    else:
+        print_(f"\nWrote {output / JSON}\n      {output / PARQUET}")
 
 
-def _results(
-    pair: list[str],
-    config: CompareConfig,
-    load: Callable[[DatasetConfig], Dataset],
-    progress: Progress,
-) -> list[Result]:
+def _results(pair: list[str], config: CompareConfig) -> list[Result]:
     results = {path: load_results(path) for path in pair if holds_result(path)}
     wanted = dict.fromkeys(path for path in pair if path not in results)
     if wanted:

@@ -1,0 +1,154 @@
+"""Many prediction files: time per file and memory as they grow, threads against one after the other, and Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.timing import OURS, Case, Contender
+from benchmarks.workload import N_EXAMPLES, Workload
+
+FEW = 12
+"""Files of a timed sweep."""
+
+GROWTH = (10, int(os.environ.get("REFCOCOM_SWEEP_FILES", "300")))
+"""Files of the sweeps whose time per file is compared; the environment makes a trial shorter."""
+
+# A process of its own: what a sweep of n files takes until the last is kept, what the end takes, the peak of its memory
+# (not ru_maxrss: Linux hands a child the peak of the process that started it), and a hash of all counts.
+SWEEP = """
+import json, os, sys, time
+import refcocom_gpu as rc
+import numpy as np, xxhash
+from refcocom_gpu.engines import make_engine
+from refcocom_gpu.sweep import read_inputs, run_sweep
+dataset, pattern, n, output, engine, workers = sys.argv[1:7]
+store = rc.MaskStore.build(rc.load_dataset(dataset))
+items = read_inputs(pattern)[: int(n)]
+begin = time.perf_counter()
+engine = make_engine(engine, int(workers))
+# Workers start, kernels are loaded.
+run_sweep(items[:2], store, output + "-first", engine=engine)
+start = time.perf_counter()
+last = start
+def settled(_):
+    global last
+    last = time.perf_counter()
+outcome = run_sweep(items, store, output, engine=engine, settled=settled)
+end = time.perf_counter()
+engine.close()
+assert outcome.n_failed == 0 and outcome.n_scored == len(items), outcome
+counts = xxhash.xxh3_64_hexdigest(np.stack([r.counts for r in outcome.results]).tobytes())
+with open("/proc/self/status") as status:
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+print(json.dumps({"start-up s": start - begin, "ms/file": 1e3 * (last - start) / len(items),
+    "end ms/file": 1e3 * (end - last) / len(items), "peak MB": peak / 976.5625, "counts": counts}))
+"""
+
+
+def cases(w: Workload) -> Iterator[Case]:
+    """Engines, then growth."""
+    import refcocom_gpu as rc
+    from refcocom_gpu.engines import make_engine
+    from refcocom_gpu.sweep import read_inputs, run_sweep
+
+    folder = Path(tempfile.mkdtemp(prefix="refcocom-sweep-"))
+    try:
+        dataset = w.write_dataset(folder / "dataset.jsonl")
+        store = rc.MaskStore.build(rc.load_dataset(dataset), cache=folder / "cache")
+        files = write_files(w, folder / "files", max(FEW, *GROWTH))
+        fresh = count()
+
+        def sweep(engine: str) -> Any:
+            def run() -> Any:
+                output = folder / f"out-{next(fresh)}"
+                items = read_inputs(files[:FEW])
+                outcome = run_sweep(items, store, output, engine=make_engine(engine))
+                shutil.rmtree(output)
+                return np.concatenate([r.counts for r in outcome.results])  # type: ignore[misc]
+
+            return run
+
+        yield Case(
+            f"sweep of {FEW} files to their results and leaderboard, store warm",
+            [
+                Contender(f"{OURS}: engine=threads", sweep("threads"), FEW * N_EXAMPLES, "ours"),
+                Contender(f"{OURS}: engine=serial", sweep("serial"), FEW * N_EXAMPLES),
+            ],
+        )
+        yield growth(folder, dataset)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_files(w: Workload, folder: Path, n: int) -> list[str]:
+    """`n` files of the workload's predictions, in each of which another mask is the true one."""
+    folder.mkdir()
+    rows = w.prediction_rows()
+    # One table, cut and joined: what differs is one row.
+    table = pa.Table.from_pylist(rows)
+    files = []
+    for k in range(n):
+        sample = int(w.sample[k])
+        mask = w.rle(w.targets, sample, sample)
+        exact = {**rows[k], "segmentation": {**mask, "counts": mask["counts"].decode()}}
+        other = pa.Table.from_pylist([exact], schema=table.schema)
+        path = folder / f"model-{k:04}.parquet"
+        changed = pa.concat_tables([table[:k], other, table[k + 1 :]]).combine_chunks()
+        pq.write_table(changed, path, compression="zstd")
+        files.append(str(path))
+    return files
+
+
+def growth(folder: Path, dataset: Path) -> Case:
+    """Few and many files, a process each; the first `GROWTH[0]` with every engine, whose counts must be equal."""
+    few, many = GROWTH
+    runs = [("threads", few), ("serial", few), ("threads", many), ("serial", many)]
+    absent = {}
+    try:
+        import ray  # noqa: F401
+
+        runs.append(("ray", many))
+    except ImportError as error:
+        absent["ray"] = str(error)
+    environment = {**os.environ, "REFCOCOM_CACHE": str(folder / "cache")}
+    notes: dict[str, Any] = {}
+    counts: dict[int, set[str]] = {}
+    for number, (engine, n) in enumerate([("threads", few), *runs]):
+        output = folder / f"grown-{number}"
+        words = [str(dataset), f"{folder}/files/*.parquet", str(n), str(output), engine, "2"]
+        done = subprocess.run(
+            [sys.executable, "-c", SWEEP, *words],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for made in (output, folder / f"{output.name}-first"):
+            shutil.rmtree(made)
+        found = json.loads(done.stdout.splitlines()[-1])
+        counts.setdefault(n, set()).add(found.pop("counts"))
+        # The first run fills the caches.
+        if number:
+            notes[f"{n:,} files, engine={engine}, 2 workers"] = found
+    if any(len(found) > 1 for found in counts.values()):
+        raise AssertionError("the engines do not give the same counts")
+    for n in GROWTH:
+        serial, threads = (
+            notes[f"{n:,} files, engine={engine}, 2 workers"]["ms/file"]
+            for engine in ("serial", "threads")
+        )
+        notes[f"{n:,} files: serial / threads"] = serial / threads
+    return Case("growth of a sweep", [], absent=absent, notes=notes)

@@ -1,0 +1,150 @@
+"""Paths, globs, addresses or a manifest in, the sets of predictions of a sweep out, each with a name for its model."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions import READERS, expand_paths
+from refcocom_gpu.scorer import is_built_in
+from refcocom_gpu.sweep.contents import expand_url, is_url
+
+Entry = str | Path | Sequence[str | Path]
+"""A path, glob or address; or a list of them, the shards of one set."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One set of predictions.
+
+    Attributes:
+        path: As the user named it; shards are joined by commas.
+        files: Where its shards are: paths as they can be opened, or addresses.
+        place: What tells its path from the others'.
+        model: What the manifest calls it.
+        columns: The manifest's other columns.
+    """
+
+    path: str
+    files: tuple[str, ...]
+    place: str = ""
+    model: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def formats(self) -> str:
+        """What decides how the files are read: the same bytes are other predictions under another ending."""
+        return ",".join(ending(file) for file in self.files)
+
+
+def ending(file: str) -> str:
+    """The ending of a path or address, in lower case.
+
+    >>> ending("s3://bucket/a.PARQUET"), ending("http://host/p.jsonl?key=a/b.c")
+    ('.parquet', '.jsonl')
+    """
+    return Path(_bare(file)).suffix.lower()
+
+
+def read_inputs(
+    predictions: Entry | Iterable[Entry] | None, manifest: str | Path | None = None
+) -> list[Item]:
+    """The sets of predictions of a sweep.
+
+    Args:
+        predictions: Paths, globs and addresses, each match a set of its own; a list within the list is one set.
+        manifest: A CSV, JSONL or Parquet file with the columns `path` and, optionally, `model`; others are carried
+            along. Paths are relative to its folder.
+
+    Raises:
+        UsageError: When nothing is named, a name of `predictions` is not there, or the manifest cannot be used. What
+            a manifest names and is not there is that item's own error.
+    """
+    if (predictions is None) == (manifest is None):
+        raise UsageError(
+            "a sweep needs predictions: refcocom sweep PREDS… output_dir=DIR, or manifest=FILE"
+            if predictions is None
+            else "predictions are named twice: by predictions=… and by manifest=…"
+        )
+    if predictions is not None:
+        items = _named(predictions)
+    else:
+        from refcocom_gpu.sweep.manifest import read_manifest
+
+        items = read_manifest(str(manifest))
+    if not items:
+        raise UsageError("no prediction file was given")
+    places = distinguish([item.path if len(item.files) > 1 else item.files[0] for item in items])
+    return [
+        Item(i.path, i.files, place, i.model, i.columns)
+        for i, place in zip(items, places, strict=True)
+    ]
+
+
+def _named(predictions: Entry | Iterable[Entry]) -> list[Item]:
+    entries = [predictions] if isinstance(predictions, str | Path) else list(predictions)
+    items = []
+    for entry in entries:
+        if isinstance(entry, str | Path):
+            items += [Item(name, (name,)) for name in _matches(entry)]
+        else:
+            files = tuple(name for shard in entry for name in _matches(shard))
+            items.append(Item(", ".join(files), files))
+    # A glob and a name in it, or two globs, are no reason to list a file twice.
+    return list({item.files: item for item in items}.values())
+
+
+def _matches(entry: str | Path) -> list[str]:
+    name = os.fspath(entry)
+    if is_built_in(name):
+        return [name]
+    if is_url(name):
+        return expand_url(name)
+    found = expand_paths(entry)
+    for path in found:
+        if path.suffix.lower() == ".csv":
+            raise UsageError(f"{path}: a table of prediction files is named by manifest={path}")
+    return [str(path) for path in found]
+
+
+def distinguish(paths: Sequence[str]) -> list[str]:
+    """What tells each path from the others: less the folders that all begin with and the names that all end with.
+
+    >>> distinguish(["runs/a/preds.parquet", "runs/b/1/preds.parquet"])
+    ['a', 'b/1']
+    >>> distinguish(["out/step-1.jsonl", "out/step-2.jsonl"]), distinguish(["out/preds.jsonl"])
+    (['step-1', 'step-2'], ['preds'])
+    """
+    parts = [[p for p in re.split(r"[/\\]+", _bare(path)) if p] or [path] for path in paths]
+    # Every path keeps at least one part.
+    spare = min(map(len, parts)) - 1
+    first = _common(parts, spare)
+    parts = [p[first:] for p in parts]
+    last = _common([p[::-1] for p in parts], spare - first) if len(set(paths)) > 1 else 0
+    whole = ["/".join(p[: len(p) - last]) for p in parts]
+    if last:
+        return whole
+    short = [_stem(name) for name in whole]
+    return short if len(set(short)) == len(set(whole)) else whole
+
+
+def _common(parts: Sequence[Sequence[str]], most: int) -> int:
+    n = 0
+    while n < most and len({p[n] for p in parts}) == 1:
+        n += 1
+    return n
+
+
+def _stem(name: str) -> str:
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 (a name may hold slashes, of which Path drops some)
+    return stem if suffix.lower() in READERS and stem else name
+
+
+def _bare(file: str) -> str:
+    """An address without its query, which may hold slashes and dots."""
+    return re.split(r"[?#]", file)[0] if is_url(file) else file

@@ -1,0 +1,267 @@
+"""Items, a store and an engine in, an output folder out: every set scored once, kept as it comes, joined at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from refcocom_gpu.conventions import get_convention
+from refcocom_gpu.engines import Engine, Lost, make_engine
+from refcocom_gpu.scorer import check_missing, is_built_in
+from refcocom_gpu.store import MaskStore
+from refcocom_gpu.sweep.contents import combined, digest_of, is_url, token_of
+from refcocom_gpu.sweep.inputs import Item
+from refcocom_gpu.sweep.ledger import Kept, Ledger, locked
+from refcocom_gpu.sweep.per_example import write_per_example
+from refcocom_gpu.sweep.task import (
+    FileResult,
+    Known,
+    Options,
+    built_in_digest,
+    code_version,
+    failed,
+    key_of,
+    said,
+    score_file,
+)
+
+RLE_FORMATS = {"", ".parquet", ".jsonl", ".ndjson", ".json"}
+"""What is counted against runs; everything else needs packed bits. The built-in sets have no ending."""
+
+Settled = Callable[[FileResult], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a sweep did.
+
+    Attributes:
+        results: One per item, in the order of the items.
+        n_scored: Sets that were scored now; the others were kept from before or hold what another holds.
+        written: Files and folders that were written, first those of the leaderboard.
+    """
+
+    results: list[FileResult]
+    n_scored: int
+    written: list[Path]
+
+    @property
+    def n_failed(self) -> int:
+        """Sets that could not be scored."""
+        return sum(result.error is not None for result in self.results)
+
+
+def run_sweep(
+    items: Sequence[Item],
+    store: MaskStore,
+    output_dir: str | Path,
+    *,
+    options: Options | None = None,
+    engine: Engine | None = None,
+    convention: str = "official",
+    precision_strict: bool = False,
+    replicates: int = 2_000,
+    seed: int = 0,
+    settled: Settled | None = None,
+) -> Outcome:
+    """Score many sets of predictions into a folder; what it holds already is not scored again.
+
+    Args:
+        items: From `read_inputs`.
+        store: Ground truth.
+        output_dir: Made where absent. Killed at any moment, the next sweep into it goes on from what it holds.
+        options: How predictions are counted.
+        engine: Where; threads by default. Counts do not depend on it.
+        convention: Name of the convention the scores follow.
+        precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
+        replicates: Of the leaderboard's bootstrap.
+        seed: Of the leaderboard's bootstrap.
+        settled: Called with each result as soon as it is known, in any order.
+
+    Returns:
+        Results in the order of the items. A set that cannot be scored has an error and does not stop the others.
+
+    Raises:
+        UsageError: For an option that is not known, a folder that cannot be written, or one that another sweep is
+            writing.
+    """
+    options = options or Options()
+    engine = engine or make_engine("threads")
+    check_missing(options.missing)
+    get_convention(convention)
+    _ = options.reading
+    options = replace(options, device=engine.device(options.device), code=code_version())
+    with locked(output_dir) as folder:
+        sweep = _Sweep(items, store, Ledger(folder), options, engine, settled)
+        results = sweep.run()
+        from refcocom_gpu.leaderboard import write_leaderboard
+
+        per_example = write_per_example(folder, store, results, convention)
+        written = write_leaderboard(
+            results,
+            store,
+            folder,
+            convention=convention,
+            precision_strict=precision_strict,
+            replicates=replicates,
+            seed=seed,
+        )
+    return Outcome(results, sweep.n_scored, [*written, per_example])
+
+
+class _Sweep:
+    """The state of one sweep: what is known of each item, by its number."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        store: MaskStore,
+        ledger: Ledger,
+        options: Options,
+        engine: Engine,
+        settled: Settled | None,
+    ) -> None:
+        self.items, self.store, self.ledger, self.options = items, store, ledger, options
+        self.engine = engine
+        self._settled = settled or (lambda result: None)
+        self._results: dict[int, FileResult] = {}
+        self.n_scored = 0
+
+    def run(self) -> list[FileResult]:
+        """All results, in the order of the items."""
+        self._pass(range(len(self.items)), self.ledger.finished)
+        # What waited for an equal file that failed, and what was kept but proved damaged.
+        left = [n for n in range(len(self.items)) if n not in self._results]
+        self._pass(left, None)
+        self.ledger.compact()
+        return [self._results[n] for n in range(len(self.items))]
+
+    def _pass(self, numbers: Iterable[int], finished: set[str] | None) -> None:
+        """Settle items; with `finished`, an item whose content is kept or already under way is not scored."""
+        waiting: dict[int, str] = {}
+        shared = self._shared(finished)
+        with closing(
+            self._outcomes(self._to_score(numbers, finished, waiting), shared)
+        ) as outcomes:
+            for number, result in outcomes:
+                self.ledger.note(result.known)
+                if result.error is not None or result.digest is None:
+                    self._settle(number, result)
+                    continue
+                waiting[number] = result.digest
+                if result.counts is None or result.absent is None:
+                    continue
+                self.n_scored += 1
+                kept = Kept(result.counts, result.absent, result.header_model)
+                self.ledger.put(self._identity(number, result.digest), kept)
+                # From here on mapped from the file: thousands of results need not stay in memory.
+                self._join(waiting, number, kept)
+        for number in list(waiting):
+            self._join(waiting, number)
+
+    def _to_score(
+        self, numbers: Iterable[int], finished: set[str] | None, waiting: dict[int, str]
+    ) -> Iterator[tuple[int, Item]]:
+        """Items that need a worker, hashed one by one as workers get free; the others wait for the ledger."""
+        under_way: set[str] = set()
+        for number in numbers:
+            item = self.items[number]
+            try:
+                digest = self._digest(item)
+            except OSError as error:
+                self._settle(number, failed(item, said(error)))
+                continue
+            if digest is None or finished is None:
+                yield number, item
+                continue
+            key = key_of(self._identity(number, digest))
+            if key in finished:
+                waiting[number] = digest
+                self._join(waiting, number)
+            elif key in under_way:
+                waiting[number] = digest
+            else:
+                under_way.add(key)
+                yield number, item
+
+    def _outcomes(
+        self, numbered: Iterator[tuple[int, Item]], shared: Any
+    ) -> Generator[tuple[int, FileResult], None, None]:
+        with closing(self.engine.map(_task, numbered, shared)) as outcomes:
+            for outcome in outcomes:
+                if isinstance(outcome, Lost):
+                    number, item = outcome.item
+                    reason = f"its worker died each time it was tried: {outcome.reason}"
+                    yield number, failed(item, reason)
+                else:
+                    yield outcome
+
+    def _shared(self, finished: set[str] | None) -> tuple[MaskStore, Options]:
+        remote = {file for item in self.items for file in item.files if is_url(file)}
+        options = replace(
+            self.options,
+            finished=frozenset(finished if finished and remote else ()),
+            known={file: known for file, known in self.ledger.known.items() if file in remote},
+        )
+        if not self.engine.elsewhere:
+            return self.store, options
+        # Arrays, not the path of a cache that other machines lack or hold in another state.
+        if any(set(item.formats.split(",")) - RLE_FORMATS for item in self.items):
+            self.store.pack()
+        return self.store.detached(), options
+
+    def _digest(self, item: Item) -> str | None:
+        """The content of local files, hashed unless they are known to be as they were; None of remote ones."""
+        if len(item.files) == 1 and is_built_in(item.files[0]):
+            return built_in_digest(item)
+        if any(is_url(file) for file in item.files):
+            return None
+        digests, known = [], list[Known]()
+        for file in item.files:
+            name = os.path.abspath(file)  # noqa: PTH100 (Path's raises where the working folder is gone)
+            token = token_of(Path(file))
+            if token is not None and self.ledger.known.get(name, ("",))[0] == token:
+                digests.append(self.ledger.known[name][1])
+                continue
+            digests.append(digest_of([Path(file)]))
+            # Hashed between two looks that agree, or it is not remembered.
+            if token is not None and token == token_of(Path(file)):
+                known.append((name, token, digests[-1]))
+        self.ledger.note(known)
+        return combined(digests)
+
+    def _identity(self, number: int, digest: str) -> dict[str, str]:
+        return self.options.identity(self.store.dataset, digest, self.items[number].formats)
+
+    def _join(self, waiting: dict[int, str], number: int, fresh: Kept | None = None) -> None:
+        """Settle an item from the ledger, where its content is kept, or from what was counted just now."""
+        item, digest = self.items[number], waiting[number]
+        kept = self.ledger.get(self._identity(number, digest)) or fresh
+        if kept is None:
+            return
+        del waiting[number]
+        self._settle(
+            number,
+            FileResult(
+                path=item.path,
+                model=item.model or kept.model or item.place,
+                columns=item.columns,
+                counts=kept.counts,
+                absent=kept.absent,
+                digest=digest,
+                header_model=kept.model,
+            ),
+        )
+
+    def _settle(self, number: int, result: FileResult) -> None:
+        self._results[number] = result
+        self._settled(result)
+
+
+def _task(shared: tuple[MaskStore, Options], numbered: tuple[int, Item]) -> tuple[int, FileResult]:
+    (store, options), (number, item) = shared, numbered
+    return number, score_file(store, item, options)

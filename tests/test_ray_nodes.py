@@ -1,0 +1,46 @@
+"""A Ray cluster of two nodes, one of which dies: the sweep ends, with the results of one that nothing happened to.
+
+A module of its own, because a process is connected to one cluster at a time.
+"""
+
+import contextlib
+
+from sweeps import contents, made_runs, needs_ray, quiet_ray, ray, sweep
+
+from refcocom_gpu.engines import make_engine
+
+# A dead node is noticed within two seconds, not half a minute.
+WATCHFUL = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 3,
+}
+
+
+@needs_ray
+@quiet_ray
+def test_a_node_that_is_killed_costs_what_was_in_flight(tmp_path):
+    from ray.cluster_utils import Cluster
+
+    files = made_runs(tmp_path / "runs", 24)
+    sweep(files, tmp_path / "serial", engine=make_engine("serial"))
+    with contextlib.ExitStack() as stack:
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": WATCHFUL}
+        )
+        stack.callback(cluster.shutdown)
+        node = cluster.add_node(num_cpus=1)
+        engine = make_engine("ray", 0, cluster.address)
+        stack.callback(engine.close)
+        assert len([n for n in ray.nodes() if n["Alive"]]) == 2
+        done = []
+
+        def settled(result):
+            done.append(result)
+            if len(done) == 6:
+                cluster.remove_node(node, allow_graceful=False)
+
+        outcome = sweep(files, tmp_path / "killed", engine=engine, settled=settled)
+        assert len([n for n in ray.nodes() if n["Alive"]]) == 1
+    assert (outcome.n_failed, outcome.n_scored) == (0, 24)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "serial")
