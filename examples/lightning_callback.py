@@ -5,8 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import reference_model as ref
 from lightning.pytorch import LightningModule, Trainer
-from reference_model import BATCH_SIZE, make_model, make_optimizer, training_set, validation_set
 from torch.utils.data import DataLoader
 
 import refcocom_gpu as rc
@@ -30,13 +30,15 @@ class Module(LightningModule):
 
     def configure_optimizers(self):
         """Lightning's."""
-        optimizer, schedule = make_optimizer(self.model, self.n_steps)
+        optimizer, schedule = ref.make_optimizer(self.model, self.n_steps)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_validation_epoch_end(self):
         """Say how it goes; callbacks have logged before."""
         if self.trainer.is_global_zero and not self.trainer.sanity_checking:
-            print(f"epoch {self.current_epoch}: mIoU {self.trainer.callback_metrics['refcocom/miou']:.4f}")
+            print(
+                f"epoch {self.current_epoch}: mIoU {self.trainer.callback_metrics['refcocom/miou']:.4f}"
+            )
 
 
 def main() -> int:
@@ -49,10 +51,10 @@ def main() -> int:
     args = parser.parse_args()
     saved = args.saved or Path(tempfile.mkdtemp())
 
-    training = training_set(args.images)
+    training = ref.training_set(args.images)
     store = rc.MaskStore.build(rc.load_dataset("sample"))
     metric = rc.RefCOCOMMetric(store, save_predictions=saved)
-    train = DataLoader(training, BATCH_SIZE, shuffle=True, drop_last=True)
+    train = DataLoader(training, ref.BATCH_SIZE, shuffle=True)
     trainer = Trainer(
         max_epochs=args.epochs,
         accelerator="auto",
@@ -65,16 +67,15 @@ def main() -> int:
         enable_model_summary=False,
     )
     trainer.fit(
-        Module(make_model(training.vocabulary), args.epochs * len(train)),
+        Module(ref.make_model(training.vocabulary), args.epochs * len(train)),
         train,
-        DataLoader(validation_set(training.vocabulary), BATCH_SIZE, collate_fn=rc.collate),
+        DataLoader(ref.validation_set(training.vocabulary), ref.BATCH_SIZE, collate_fn=rc.collate),
     )
     if not trainer.is_global_zero:
         return 0
     hook = trainer.callback_metrics["refcocom/miou"].item()
     offline = rc.score(saved / f"epoch-{args.epochs - 1:05}" / "*.parquet", store).miou
-    print(f"hook {hook!r}, offline {offline!r}")
-    return int(hook != offline)
+    return ref.report(hook, offline)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import reference_model as ref
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from reference_model import BATCH_SIZE, make_model, training_set, validation_set
 from torch.utils.data import DataLoader
 
 import refcocom_gpu as rc
@@ -40,15 +40,15 @@ def main() -> int:
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
 
-    training = training_set(args.images)
+    training = ref.training_set(args.images)
     runner = Runner(
-        model=Model(make_model(training.vocabulary)),
+        model=Model(ref.make_model(training.vocabulary)),
         work_dir=str(folder / "work"),
-        train_dataloader=DataLoader(training, BATCH_SIZE, shuffle=True, drop_last=True),
+        train_dataloader=DataLoader(training, ref.BATCH_SIZE, shuffle=True),
         train_cfg={"by_epoch": True, "max_epochs": args.epochs, "val_interval": 1},
         optim_wrapper={"optimizer": {"type": "AdamW", "lr": 2e-3}},
         val_dataloader=DataLoader(
-            validation_set(training.vocabulary), BATCH_SIZE, collate_fn=rc.collate
+            ref.validation_set(training.vocabulary), ref.BATCH_SIZE, collate_fn=rc.collate
         ),
         val_cfg={},
         val_evaluator={
@@ -66,8 +66,7 @@ def main() -> int:
         print(f"epoch {epoch}: mIoU {miou:.4f}")
     store = rc.MaskStore.build(rc.load_dataset("sample"))
     offline = rc.score(folder / "saved" / f"epoch-{args.epochs - 1:05}" / "*.parquet", store).miou
-    print(f"hook {history[-1]!r}, offline {offline!r}")
-    return int(history[-1] != offline)
+    return ref.report(history[-1], offline)
 
 
 if __name__ == "__main__":

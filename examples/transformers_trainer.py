@@ -5,16 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import reference_model as ref
 import torch
 import torch.nn.functional as F
-from reference_model import (
-    BATCH_SIZE,
-    SIDE,
-    make_model,
-    make_optimizer,
-    training_set,
-    validation_set,
-)
 from transformers import Trainer, TrainingArguments
 
 import refcocom_gpu as rc
@@ -33,7 +26,9 @@ class Collator:
             return torch.utils.data.default_collate(items)
         batch = rc.collate(items)
         masks = [torch.from_numpy(self.store.mask(int(k))) for k in batch["index"]]
-        labels = [F.interpolate(mask[None, None].float(), (SIDE, SIDE))[0] for mask in masks]
+        labels = [
+            F.interpolate(mask[None, None].float(), (ref.SIDE, ref.SIDE))[0] for mask in masks
+        ]
         return {**batch, "labels": torch.stack(labels)}
 
 
@@ -45,18 +40,18 @@ def main() -> int:
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
 
-    training = training_set(args.images)
-    validation = validation_set(training.vocabulary)
+    training = ref.training_set(args.images)
+    validation = ref.validation_set(training.vocabulary)
     store = rc.MaskStore.build(rc.load_dataset("sample"))
-    model = make_model(training.vocabulary)
+    model = ref.make_model(training.vocabulary)
     hook = TrainerHook(store)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
             output_dir=str(folder),
             num_train_epochs=args.epochs,
-            per_device_train_batch_size=BATCH_SIZE,
-            per_device_eval_batch_size=BATCH_SIZE,
+            per_device_train_batch_size=ref.BATCH_SIZE,
+            per_device_eval_batch_size=ref.BATCH_SIZE,
             eval_strategy="epoch",
             # The trainer hands the last of these to the hook.
             label_names=["index"],
@@ -67,7 +62,7 @@ def main() -> int:
         train_dataset=training,
         eval_dataset=validation,
         data_collator=Collator(store),
-        optimizers=make_optimizer(model, args.epochs * (len(training) // BATCH_SIZE + 1)),
+        optimizers=ref.make_optimizer(model, args.epochs * (len(training) // ref.BATCH_SIZE + 1)),
         preprocess_logits_for_metrics=hook.preprocess_logits_for_metrics,
         compute_metrics=hook.compute_metrics,
     )
@@ -81,14 +76,13 @@ def main() -> int:
 
     model.eval()
     with rc.PredictionWriter(folder / "preds.parquet", store.dataset) as writer, torch.no_grad():
-        for first in range(0, len(validation), BATCH_SIZE):
-            last = min(first + BATCH_SIZE, len(validation))
+        for first in range(0, len(validation), ref.BATCH_SIZE):
+            last = min(first + ref.BATCH_SIZE, len(validation))
             batch = rc.collate([validation[k] for k in range(first, last)])
             batch = {key: value.to(trainer.args.device) for key, value in batch.items()}
             writer.write(batch["index"], model(**batch)["logits"])
     offline = rc.score(folder / "preds.parquet", store).miou
-    print(f"hook {found!r}, offline {offline!r}")
-    return int(found != offline)
+    return ref.report(found, offline)
 
 
 if __name__ == "__main__":

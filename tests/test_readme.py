@@ -40,12 +40,14 @@ def _made(path: Path) -> Path:
 
 def test_python_block_then_shell_lines(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    code, _ = blocks("python")
+    code, loop, _ = blocks("python")
     namespace = {}
     exec(compile(code, "README.md", "exec"), namespace)
     assert namespace["result"].miou == 1.0
     assert capsys.readouterr().out.split() == ["1.0", "1.0", "1.0"]
     assert namespace["rc"].load_results("out").miou == 1.0
+    exec(compile(loop, "README.md", "exec"), namespace)
+    assert namespace["scores"]["refcocom/miou"] == 1.0
     lines = [line for block in blocks("bash") for line in block.splitlines() if "refcocom" in line]
     assert len(lines) == 6
     for line in lines:
@@ -57,7 +59,7 @@ def test_python_block_then_shell_lines(folder, monkeypatch, capsys):
 
 
 def test_the_operators():
-    _, code = blocks("python")
+    *_, code = blocks("python")
     *lines, call = code.rstrip().splitlines()
     expression, _, said = call.partition("  # ")
     namespace = {}
@@ -110,4 +112,13 @@ def test_the_parts_are_there():
         assert name in text
         module = ROOT / "refcocom_gpu" / name
         assert module.is_dir() or module.with_suffix(".py").is_file()
-    assert all((ROOT / name).is_dir() for name in ("kernels", "conf", "tests", "benchmarks"))
+    assert all(
+        (ROOT / name).is_dir() for name in ("kernels", "conf", "tests", "benchmarks", "examples")
+    )
+
+
+def test_every_example_is_listed():
+    listed = re.findall(r"^- `(\w+\.py)`:", README, re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+    for name in re.findall(r"\]\((\w[\w/.]*)\)", README):
+        assert (ROOT / name).is_file(), name
