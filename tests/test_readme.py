@@ -30,6 +30,13 @@ def folder(tmp_path_factory):
         pa.Table.from_pylist(make_records()),
         _made(folder / "snapshot" / "data") / "validation.parquet",
     )
+    for name, seed in (("one", 1), ("two", 2), ("exact", None)):
+        rows = make_predictions(make_records(), "good", seed or 0)
+        if seed is None:
+            truth = {s["id"]: s["mask"] for record in make_records() for s in record["samples"]}
+            rows = [{**row, "segmentation": truth[row["sample_id"]]} for row in rows]
+        lines = "\n".join(json.dumps(row) for row in rows)
+        (_made(folder / "runs" / name) / "preds.jsonl").write_text(lines)
     return folder
 
 
@@ -40,7 +47,7 @@ def _made(path: Path) -> Path:
 
 def test_python_block_then_shell_lines(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    code, loop, _ = blocks("python")
+    code, loop, queries, _ = blocks("python")
     namespace = {}
     exec(compile(code, "README.md", "exec"), namespace)
     assert namespace["result"].miou == 1.0
@@ -49,13 +56,18 @@ def test_python_block_then_shell_lines(folder, monkeypatch, capsys):
     exec(compile(loop, "README.md", "exec"), namespace)
     assert namespace["scores"]["refcocom/miou"] == 1.0
     lines = [line for block in blocks("bash") for line in block.splitlines() if "refcocom" in line]
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         # A snapshot of the sample has the sample's counts, which is what the warning is about.
         words = shlex.split(line, comments=True)
         assert words[0] == "refcocom"
         assert main(words[1:]) == 0, line
     assert json.loads((folder / "run" / "summary.json").read_text())["miou"] == 1.0
+    exec(compile(queries, "README.md", "exec"), namespace)
+    best, *_ = namespace["small"].fetchall()
+    assert best[0] == "exact"
+    assert len(namespace["hard"].fetchall()) == 0
+    assert len(namespace["split"].fetchall()) == 10
 
 
 def test_the_operators():
@@ -108,7 +120,10 @@ def test_the_prediction_format(folder, monkeypatch, capsys):
 
 def test_the_parts_are_there():
     text = next(block for block in blocks("text") if block.startswith("refcocom_gpu/"))
-    for name in ("dataset", "sources", "records", "rle", "store", "cache", "counters", "metrics"):
+    for name in (
+        "dataset", "sources", "records", "rle", "store", "cache", "counters", "metrics", "hooks", "sweep",
+        "engines", "verbs", "leaderboard", "uncertainty", "comparison",
+    ):  # fmt: skip
         assert name in text
         module = ROOT / "refcocom_gpu" / name
         assert module.is_dir() or module.with_suffix(".py").is_file()
@@ -120,5 +135,8 @@ def test_the_parts_are_there():
 def test_every_example_is_listed():
     listed = re.findall(r"^- `(\w+\.py)`:", README, re.MULTILINE)
     assert sorted(listed) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
-    for name in re.findall(r"\]\((\w[\w/.]*)\)", README):
+    for name in (
+        "dataset", "sources", "records", "rle", "store", "cache", "counters", "metrics", "hooks", "sweep",
+        "engines", "verbs", "leaderboard", "uncertainty", "comparison",
+    ):  # fmt: skip
         assert (ROOT / name).is_file(), name
