@@ -4,6 +4,7 @@ A module of its own, because a process is connected to one cluster at a time.
 """
 
 import contextlib
+import time
 
 from sweeps import contents, made_runs, needs_ray, quiet_ray, ray, sweep
 
@@ -15,6 +16,10 @@ WATCHFUL = {
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 3,
 }
+
+
+def alive():
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 @needs_ray
@@ -32,7 +37,7 @@ def test_a_node_that_is_killed_costs_what_was_in_flight(tmp_path):
         node = cluster.add_node(num_cpus=1)
         engine = make_engine("ray", 0, cluster.address)
         stack.callback(engine.close)
-        assert len([n for n in ray.nodes() if n["Alive"]]) == 2
+        assert alive() == 2
         done = []
 
         def settled(result):
@@ -41,6 +46,10 @@ def test_a_node_that_is_killed_costs_what_was_in_flight(tmp_path):
                 cluster.remove_node(node, allow_graceful=False)
 
         outcome = sweep(files, tmp_path / "killed", engine=engine, settled=settled)
-        assert len([n for n in ray.nodes() if n["Alive"]]) == 1
+        # That the node died is known to those it worked for before it is known to all.
+        until = time.monotonic() + 60
+        while alive() != 1 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert alive() == 1
     assert (outcome.n_failed, outcome.n_scored) == (0, 24)
     assert contents(tmp_path / "killed") == contents(tmp_path / "serial")
