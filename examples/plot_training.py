@@ -51,7 +51,12 @@ def plot(found: list[tuple[float, float, float]], path: Path) -> None:
         [epoch + 0.12 for epoch in epochs], estimated, bars, fmt="s", color="#c8571b",
         markersize=4, capsize=3, linewidth=1.2,
     )  # fmt: skip
-    axes.annotate("all 297 examples", (epochs[-1], miou[-1]))
+    beside = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
+    axes.annotate("all 297 examples", (epochs[-1], miou[-1]), (16, 8), color="#1f4e8c", **beside)
+    axes.annotate(
+        "100 of them,\n±1.96 standard errors", (epochs[-1], estimated[-1]), (16, -16),
+        color="#c8571b", **beside,
+    )  # fmt: skip
     axes.set(xlabel="epoch", ylabel="mIoU on the built-in sample", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ N_WORDS = 14
 """Sentences are padded, or cut, to this length."""
 
 PADDING, UNKNOWN = 0, 1
-N_IMAGES, EPOCHS, BATCH_SIZE = 400, 12, 16
+N_IMAGES, EPOCHS, BATCH_SIZE = 300, 6, 16
 SAMPLE_SEED, TRAINING_SEED = 0, 1
 
 LEFT_RIGHT = {"left": "right", "leftmost": "rightmost"}

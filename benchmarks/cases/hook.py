@@ -135,7 +135,10 @@ def _idioms(
         if not preds.is_floating_point():
             return preds[k]
         full = F.interpolate(
-            preds[k][None, None], (HEIGHT, WIDTH), mode="bilinear", align_corners=False
+            preds[k][None, None].float(),
+            tuple(truth[k].shape),
+            mode="bilinear",
+            align_corners=False,
         )
         return full[0, 0] > 0
 
