@@ -43,7 +43,8 @@ def main() -> None:
                     metric.update(model(**batch)["logits"], batch["index"])  # hook
             scores = metric.compute()  # hook
             metric.reset()  # hook
-            accelerator.print(f"epoch {epoch}: loss {loss:.3f}, mIoU {scores['refcocom/miou']:.3f}")
+            if accelerator.is_main_process:
+                print(f"epoch {epoch}: loss {loss:.3f}, mIoU {scores['refcocom/miou']:.3f}")
         check_saved(folder, store, scores)
     accelerator.end_training()
 

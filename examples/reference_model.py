@@ -181,6 +181,8 @@ class ReferenceModel(nn.Module):
         self.up2, self.merge2 = nn.Conv2d(inner, 2 * C, 1), Film(2 * C, n_text, 1)
         self.up1 = nn.Conv2d(2 * C, C, 1)
         self.out = nn.Conv2d(C, 4, 3, padding=1)
+        # Training begins with all pixels set: it is easier to take away than to begin with nothing.
+        nn.init.constant_(self.out.bias, 2.0)
 
     def forward(
         self, image: Tensor, words: Tensor, labels: Tensor | None = None, **others: object

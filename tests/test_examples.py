@@ -10,17 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TINY = ("--epochs", "2", "--images", "2")
-"""So few steps that no prediction is empty yet: a comparison of zeros would say little."""
+"""As few steps as leave some predictions with pixels: a comparison of zeros would say little."""
 
-TORCHRUN = (
-    "-m",
-    "torch.distributed.run",
-    "--nproc-per-node",
-    "2",
-    "--rdzv-endpoint",
-    "localhost:0",
-)
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
+TIMEOUT = 300
+"""Seconds: processes that wait for each other are an error here, and no hang."""
 
 OURS = ("plain", "accelerate_loop", "reference_model", "plot_training")
 """Scripts in which a warning is ours to mend; trainers have their own."""
@@ -33,7 +28,7 @@ def run(*words: str) -> str:
         environment["PYTHONWARNINGS"] = "error"
     done = subprocess.run(
         [sys.executable, *words],
-        cwd=ROOT, env=environment, capture_output=True, text=True, encoding="utf-8",
+        cwd=ROOT, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -85,7 +80,7 @@ def test_the_picture(tmp_path):
 
 
 def test_training_helps():
-    out = run("examples/reference_model.py", "--epochs", "6", "--images", "60")
+    out = run("examples/reference_model.py", "--epochs", "5", "--images", "100")
     miou = [float(found) for found in re.findall(r"mIoU ([\d.]+)", out)]
-    assert len(miou) == 6
-    assert miou[-1] > miou[0] + 0.1
+    assert len(miou) == 5
+    assert miou[-1] > miou[0] + 0.03
