@@ -21,7 +21,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=ref.N_IMAGES, help="training scenes")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    accelerator = Accelerator()
+    # Without it processes on CPUs do not know of each other.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     data = ref.training_set(args.images)
     model = ref.make_model(data.vocabulary, args.seed)
     torch.manual_seed(args.seed + accelerator.process_index)  # each process mirrors other pictures

@@ -1,6 +1,7 @@
 """Lightning: one callback, on any number of devices. `python examples/lightning_callback.py --devices 2`."""
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -47,9 +48,9 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--images", type=int, default=100, help="training scenes")
     parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--saved", type=Path, help="folder for predictions; temporary by default")
     args = parser.parse_args()
-    saved = args.saved or Path(tempfile.mkdtemp())
+    # Lightning starts the other processes as this one was started: they take the folder from the environment.
+    saved = Path(os.environ.setdefault("EXAMPLE_SAVED", tempfile.mkdtemp()))
 
     training = ref.training_set(args.images)
     store = rc.MaskStore.build(rc.load_dataset("sample"))
@@ -71,6 +72,7 @@ def main() -> int:
         train,
         DataLoader(ref.validation_set(training.vocabulary), ref.BATCH_SIZE, collate_fn=rc.collate),
     )
+    trainer.strategy.barrier()  # until each rank's file is there
     if not trainer.is_global_zero:
         return 0
     hook = trainer.callback_metrics["refcocom/miou"].item()

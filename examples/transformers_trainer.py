@@ -13,6 +13,8 @@ from transformers import Trainer, TrainingArguments
 import refcocom_gpu as rc
 from refcocom_gpu.hooks.transformers import TrainerHook
 
+KEY = "eval_refcocom/miou"
+
 
 class Collator:
     """The trainer's one collator; with true masks for validation too, because it asks for a loss there."""
@@ -57,6 +59,8 @@ def main() -> int:
             label_names=["index"],
             save_strategy="no",
             report_to=[],
+            # Without it processes on CPUs do not know of each other.
+            use_cpu=not torch.cuda.is_available(),
             disable_tqdm=True,
         ),
         train_dataset=training,
@@ -67,12 +71,11 @@ def main() -> int:
         compute_metrics=hook.compute_metrics,
     )
     trainer.train()
-    found = trainer.evaluate()["eval_refcocom/miou"]
+    found = [entry[KEY] for entry in trainer.state.log_history if KEY in entry]
     if not trainer.is_world_process_zero():
         return 0
-    for entry in trainer.state.log_history:
-        if "eval_refcocom/miou" in entry:
-            print(f"epoch {entry['epoch']:.0f}: mIoU {entry['eval_refcocom/miou']:.4f}")
+    for epoch, miou in enumerate(found):
+        print(f"epoch {epoch}: mIoU {miou:.4f}")
 
     model.eval()
     with rc.PredictionWriter(folder / "preds.parquet", store.dataset) as writer, torch.no_grad():
@@ -82,7 +85,7 @@ def main() -> int:
             batch = {key: value.to(trainer.args.device) for key, value in batch.items()}
             writer.write(batch["index"], model(**batch)["logits"])
     offline = rc.score(folder / "preds.parquet", store).miou
-    return ref.report(found, offline)
+    return ref.report(found[-1], offline)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def refuse_different(headers: Sequence[Tensor]) -> None:
     if others:
         raise SyncError(
             f"ranks {', '.join(map(str, others))} have another dataset or other options than rank 0; "
-            "make the metric the same way on every rank"
+            "make the metric the same way on every rank, with one folder for save_predictions"
         )
     # Counts of two epochs have one shape: mixed, they would give a score that is none.
     if any(not torch.equal(one, first) for one in headers):
