@@ -186,7 +186,7 @@ def gone(rank, ranks, folder, how):
     if rank == ranks - 1:
         if how == "leaves":
             return None
-        time.sleep(12)
+        time.sleep(20)
         return None
     start = time.monotonic()
     try:

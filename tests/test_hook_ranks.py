@@ -117,5 +117,5 @@ def test_a_rank_that_is_gone_is_named_in_time(tmp_path, how):
     for rank, found in enumerate(results[:2]):
         assert f"rank {rank} of 3 could not gather the counts" in found["said"]
         # The process group's timeout is 4 s.
-        assert found["seconds"] < 11
+        assert found["seconds"] < 18
     assert "2" in results[0]["said"].split("timeout.")[1]
