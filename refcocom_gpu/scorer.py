@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,8 @@ def count(
     """
     check_missing(missing)
     problems = Problems()
+    # One thread means one: a reader beside it would take a core from another file of a sweep.
+    options = replace(options, read_ahead=threads != 1)
     batches, keys, about = _open(predictions, store, options, problems)
     counter = counter_for(store, options, problems, threads)
     for batch in batches:

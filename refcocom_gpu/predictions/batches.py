@@ -80,6 +80,7 @@ class ReadOptions:
         resize: `direct` resizes the valid region to the image; `sam` goes through the padded input first.
         polygons: Scale of polygon coordinates; None refuses polygons, because a guess can be wrong.
         batch_size: Predictions held in memory at a time.
+        read_ahead: Read the next batch in a thread of its own while one is counted.
     """
 
     values: str = "logits"
@@ -87,6 +88,7 @@ class ReadOptions:
     resize: str = "direct"
     polygons: str | None = None
     batch_size: int = 256
+    read_ahead: bool = True
 
     def __post_init__(self) -> None:
         _one_of("values", self.values, tuple(VALUES))

@@ -33,7 +33,7 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
         problems.add("malformed", str(path), f"not a Parquet file: {error}")
         return
     with file:
-        yield from _read(file, str(path), keys, problems)
+        yield from _read(file, str(path), keys, options, problems)
 
 
 def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -45,7 +45,9 @@ def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
-def _read(file: pq.ParquetFile, path: str, keys: Keys, problems: Problems) -> Batches:
+def _read(
+    file: pq.ParquetFile, path: str, keys: Keys, options: ReadOptions, problems: Problems
+) -> Batches:
     schema = file.schema_arrow
     metadata = {
         k.decode("utf-8", "replace"): v.decode("utf-8", "replace")
@@ -84,7 +86,7 @@ def _read(file: pq.ParquetFile, path: str, keys: Keys, problems: Problems) -> Ba
             batches = file.iter_batches(
                 BATCH_ROWS, row_groups=only, columns=wanted, use_threads=False
             )
-            for batch in _ahead(batches):
+            for batch in _ahead(batches) if options.read_ahead else batches:
                 yield _batch(batch, first_row, path, keys, problems)
                 first_row += len(batch)
     except (pa.ArrowException, OSError) as error:
