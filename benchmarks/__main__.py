@@ -14,6 +14,7 @@ from benchmarks.workload import Workload
 
 CASES = (
     "rle", "dense", "logits", "boundary", "encode", "store", "files", "sweep", "processes", "bootstrap", "hook",
+    "scale",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 

@@ -19,6 +19,7 @@ import xxhash
 from refcocom_gpu import metrics
 from refcocom_gpu.columns import from_numpy
 from refcocom_gpu.conventions import get_convention
+from refcocom_gpu.engines.threads import ThreadsEngine
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.results import per_example
 from refcocom_gpu.store import MaskStore
@@ -55,18 +56,17 @@ def write_per_example(
     """
     root = folder / FOLDER
     empty = get_convention(convention).empty
-    expected: set[Path] = set()
+    expected: dict[Path, FileResult] = {}
     try:
         root.mkdir(exist_ok=True)
         for result in results:
-            if result.counts is None:
-                continue
-            path = root / partition(result.model) / f"{_content_name(store, result, empty)}.parquet"
-            if path not in expected and not path.exists():
-                path.parent.mkdir(exist_ok=True)
-                _write(path, _table(store, result, empty))
-            expected.add(path)
-        _forget_others(root, expected)
+            if result.counts is not None:
+                name = f"{_content_name(store, result, empty)}.parquet"
+                expected[root / partition(result.model) / name] = result
+        absent = ((path, result) for path, result in expected.items() if not path.exists())
+        for _ in ThreadsEngine().map(_write_rows, absent, (store, empty)):
+            pass
+        _forget_others(root, set(expected))
     except OSError as error:
         raise UsageError(f"cannot write to {root}: {error.strerror or error}") from None
     return root
@@ -126,6 +126,12 @@ def _table(store: MaskStore, result: FileResult, empty: float) -> pa.Table:
     return table.replace_schema_metadata(
         {"schema": "refcocom-sweep-per-example", "version": str(LAYOUT)}
     )
+
+
+def _write_rows(shared: tuple[MaskStore, float], rows: tuple[Path, FileResult]) -> None:
+    (store, empty), (path, result) = shared, rows
+    path.parent.mkdir(exist_ok=True)
+    _write(path, _table(store, result, empty))
 
 
 def _write(path: Path, table: pa.Table) -> None:
