@@ -185,6 +185,22 @@ def pairwise_intersections(first: Tensor, second: Tensor) -> Tensor:
     return (first[:, None] & second[None]).sum(dim=(-2, -1))
 
 
+def vote(masks: Tensor, weights: Tensor) -> Tensor:
+    """The pixels for which more than half of the weight votes.
+
+    Args:
+        masks: [K, H, W] bool.
+        weights: [K] int64, 0 or more.
+
+    Returns:
+        [H, W] bool.
+
+    >>> vote(torch.tensor([[[True, True]], [[True, False]], [[False, False]]]), torch.tensor([1, 1, 1]))
+    tensor([[ True, False]])
+    """
+    return 2 * (masks * weights[:, None, None]).sum(dim=0) > weights.sum()
+
+
 def boundary(mask: Tensor, distance: int) -> Tensor:
     """What an erosion by `distance` pixels takes away, nothing being set outside the image.
 

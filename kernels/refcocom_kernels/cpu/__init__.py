@@ -12,6 +12,8 @@ from refcocom_kernels.cpu.boundary import boundary_distance as boundary_distance
 from refcocom_kernels.cpu.boundary import mask_boundary_counts as mask_boundary_counts
 from refcocom_kernels.cpu.boundary import run_boundary_counts as run_boundary_counts
 from refcocom_kernels.cpu.encode import mask_runs as mask_runs
+from refcocom_kernels.cpu.groups import group_intersections as group_intersections
+from refcocom_kernels.cpu.groups import group_votes as group_votes
 from refcocom_kernels.cpu.logits import NON_FINITE as NON_FINITE
 from refcocom_kernels.cpu.logits import UNIT_RANGE as UNIT_RANGE
 from refcocom_kernels.cpu.logits import LogitCounts as LogitCounts

@@ -34,6 +34,16 @@ def bits_at(words: Any, start: int, n: int) -> Any:
 
 
 @inline
+def span(words: Any, first: int, last: int) -> Any:
+    """The words between `first` and `last` - 1 that hold set bits: where they begin and end."""
+    while first < last and words[np.uint64(first)] == _U0:
+        first += 1
+    while last > first and words[np.uint64(last - 1)] == _U0:
+        last -= 1
+    return first, last
+
+
+@inline
 def rows_from_runs(ends: Any, first: int, last: int, height: int, width: int, rows: Any) -> None:
     """Runs down the columns to bits: each run toggles two bits, and a running XOR down the rows fills between."""
     stride = (width + 63) >> 6
@@ -73,25 +83,27 @@ def rows_from_bytes(pixels: Any, start: int, height: int, width: int, rows: Any)
 
 
 @inline
-def rows_from_packed(words: Any, first_word: int, height: int, width: int, rows: Any) -> None:
-    """Packed bits of one mask to row-aligned ones."""
+def rows_from_packed(words: Any, first_bit: int, height: int, width: int, rows: Any) -> None:
+    """Packed bits of one mask, or of some rows of it, to row-aligned ones."""
     stride = (width + 63) >> 6
     for y in range(height):
-        at = 64 * first_word + y * width
+        at = first_bit + y * width
         for k in range(stride):
             n = min(64, width - 64 * k)
             rows[np.uint64(y * stride + k)] = bits_at(words, at + 64 * k, n)
 
 
 @inline
-def pack_rows(rows: Any, height: int, width: int, first_word: int, words: Any) -> None:
-    """Row-aligned bits of one mask to packed ones; `words` comes in as zeros."""
+def pack_rows(
+    rows: Any, width: int, y0: int, y1: int, word0: int, word1: int, first_bit: int, words: Any
+) -> None:
+    """Row-aligned bits within a box to packed ones, row 0 at `first_bit`; `words` comes in as zeros."""
     stride = (width + 63) >> 6
-    for y in range(height):
-        for k in range(stride):
+    for y in range(y0, y1):
+        for k in range(word0, word1):
             bits = rows[np.uint64(y * stride + k)]
-            bit = y * width + 64 * k
-            word, shift = first_word + (bit >> 6), np.uint64(bit & 63)
+            bit = first_bit + y * width + 64 * k
+            word, shift = bit >> 6, np.uint64(bit & 63)
             words[np.uint64(word)] |= bits << shift
             if shift and bits >> (np.uint64(64) - shift):
                 words[np.uint64(word + 1)] |= bits >> (np.uint64(64) - shift)
@@ -107,7 +119,8 @@ def pack_runs(
     for m in range(first, last):
         height, width = heights[m], widths[m]
         rows_from_runs(ends, run_offsets[m], run_offsets[m + 1], height, width, rows)
-        pack_rows(rows, height, width, word_offsets[m], words)
+        stride = (width + 63) >> 6
+        pack_rows(rows, width, 0, height, 0, stride, 64 * word_offsets[m], words)
 
 
 @inline

@@ -11,6 +11,7 @@ from refcocom_kernels.cpu.kernels.bits import (
     rows_from_bytes,
     rows_from_packed,
     rows_from_runs,
+    span,
 )
 from refcocom_kernels.cpu.kernels.jit import inline, jit
 from refcocom_kernels.cpu.kernels.vectors import popcount
@@ -125,14 +126,22 @@ def boundaries_of_packed(
     here, there = np.empty(2 * scratch, np.uint64), np.empty(2 * scratch, np.uint64)
     box = np.empty(4, np.int64)
     for m in range(first, last):
-        height, width = heights[m], widths[m]
-        rows_from_packed(words, word_offsets[m], height, width, rows)
+        width, at = widths[m], word_offsets[m]
+        start, stop = span(words, at, word_offsets[m + 1])
+        # Rows that hold nothing are left out: to the erosion they are like those outside the image.
+        above = (64 * (start - at)) // width
+        below = min(heights[m], (64 * (stop - at) + width - 1) // width)
+        first_bit = 64 * at + above * width
+        height = max(0, below - above)
+        rows_from_packed(words, first_bit, height, width, rows)
         _boundary_rows(rows, height, width, distances[m], here, there, box)
+        stride = (width + 63) >> 6
         n = _U0
-        for k in range(height * ((width + 63) >> 6)):
-            n += popcount(rows[np.uint64(k)])
+        for y in range(box[0], box[1]):
+            for k in range(box[2], box[3]):
+                n += popcount(rows[np.uint64(y * stride + k)])
         areas[m] = n
-        pack_rows(rows, height, width, word_offsets[m], boundaries)
+        pack_rows(rows, width, box[0], box[1], box[2], box[3], first_bit, boundaries)
 
 
 @inline
