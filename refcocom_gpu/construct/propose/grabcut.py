@@ -131,7 +131,7 @@ def _trimap(mask: Mask, band: int) -> NDArray[np.uint8]:
     outside = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # Of what is thinner than the band, the middle is still sure.
     inner = min(float(band), float(inside.max()) / 2)
-    trimap = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    trimap: NDArray[np.uint8] = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     trimap[mask & (inside > inner)] = cv2.GC_FGD
     trimap[outside > band] = cv2.GC_BGD
     return trimap
