@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -25,6 +25,9 @@ from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.memory import read_pairs
 from refcocom_gpu.results import Result, about_run, per_example
 from refcocom_gpu.store import MaskStore
+
+if TYPE_CHECKING:
+    from refcocom_gpu.dataset import Dataset
 
 MISSING_POLICIES = ("error", "zero")
 SAMPLE_PREDICTIONS = {"sample": "good", "sample-coarse": "coarse"}
@@ -136,7 +139,7 @@ def count(
     problems = Problems()
     # One thread means one: a reader beside it would take a core from another file of a sweep.
     options = replace(options, read_ahead=threads != 1)
-    batches, keys, about = _open(predictions, store, options, problems)
+    batches, keys, about = open_predictions(predictions, store.dataset, options, problems)
     counter = counter_for(store, options, problems, threads)
     for batch in batches:
         counter.add(batch)
@@ -177,19 +180,33 @@ def is_built_in(predictions: Any) -> bool:
     return named and not Path(predictions).exists()
 
 
-def _open(
-    predictions: Any, store: MaskStore, options: ReadOptions, problems: Problems
+def open_predictions(
+    predictions: Any, dataset: Dataset, options: ReadOptions, problems: Problems
 ) -> tuple[Batches, Keys, dict[str, Any]]:
-    """The batches, the keys, and what the summary says of the predictions."""
+    """Begin to read predictions, wherever they are.
+
+    Args:
+        predictions: As for `score`.
+        dataset: What they are predictions for.
+        options: What they cannot say of themselves.
+        problems: Collects every mistake; check it when the batches are exhausted.
+
+    Returns:
+        The batches, the keys that know which examples were given, and what a summary says of the predictions:
+        `source`, and of files `files` and `xxh3_128`.
+
+    Raises:
+        UsageError: When nothing is there, or of no known format.
+    """
     if is_built_in(predictions):
         from refcocom_gpu import sample
 
-        keys = Keys(store.dataset, problems)
+        keys = Keys(dataset, problems)
         rows = sample.make_predictions(sample.make_records(), SAMPLE_PREDICTIONS[predictions])  # type: ignore[arg-type]
         return _built_in(rows, keys, options, problems), keys, {"source": predictions}
     if isinstance(predictions, str | Path) or _is_paths(predictions):
         paths = expand_paths(predictions)
-        batches, keys = read_predictions(paths, store.dataset, options, problems)
+        batches, keys = read_predictions(paths, dataset, options, problems)
         source = ", ".join(map(str, paths))
         try:
             digest = hash_files(paths)
@@ -197,7 +214,7 @@ def _open(
             raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
         about = {"source": source, "files": [str(p) for p in paths], "xxh3_128": digest}
         return batches, keys, about
-    keys = Keys(store.dataset, problems)
+    keys = Keys(dataset, problems)
     return read_pairs(predictions, keys, options, problems), keys, {"source": "memory"}
 
 

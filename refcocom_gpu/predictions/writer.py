@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 
 from refcocom_gpu import rle
 from refcocom_gpu.errors import Problems, UsageError
-from refcocom_gpu.letterbox import NON_FINITE, logit_runs
-from refcocom_gpu.predictions.arrays import check_array, is_float
+from refcocom_gpu.predictions.arrays import check_array
 from refcocom_gpu.predictions.batches import ReadOptions
 from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import as_ints, as_lists
+from refcocom_gpu.predictions.runs import array_runs
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset import Dataset
@@ -135,7 +135,9 @@ class PredictionWriter:
             place = _place(row)
             checked = check_array(array, example, place, checker, problems)
             runs.append(
-                None if checked is None else self._to_runs(checked, example, place, problems)
+                None
+                if checked is None
+                else array_runs(checked, *self._size(example), self.options, place, problems)
             )
         problems.raise_if_any()
         present = [
@@ -282,18 +284,6 @@ class PredictionWriter:
             described = checker.describe(int(index[row]))
             checker.problems.add("duplicate", _place(row), f"{described} was written before")
         return index, arrays
-
-    def _to_runs(
-        self, array: Any, example: int, place: str, problems: Problems
-    ) -> NDArray[np.int32] | None:
-        if not is_float(array):
-            mask = array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
-            return rle.run_ends(mask)
-        height, width = self._size(example)
-        ends = logit_runs(array, height, width, self.options)
-        if ends is None:
-            problems.add("non-finite", place, NON_FINITE)
-        return ends
 
     def _size(self, example: int) -> tuple[int, int]:
         sample = int(self.dataset.example_sample[example])

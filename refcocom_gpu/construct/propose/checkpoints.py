@@ -1,0 +1,257 @@
+"""The name of a SAM-family checkpoint in, the model of Transformers and how it wants to see a picture out.
+
+The processors of Transformers need torchvision; what they do to a picture is little, and done here.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refcocom_gpu.errors import UsageError
+from refcocom_gpu.letterbox import resized
+from refcocom_gpu.predictions import ReadOptions
+from refcocom_gpu.records.tables import first_line
+from refcocom_gpu.scorer import hash_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What the checkpoints of one architecture have in common.
+
+    Attributes:
+        cls: The class of Transformers.
+        letterboxed: Whether the picture keeps its shape and is padded to a square, or is stretched to it.
+        mean: Per channel, of values in 0…1, where the checkpoint states none.
+        std: Likewise.
+    """
+
+    cls: str
+    letterboxed: bool
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+_SAM2 = Family("Sam2Model", letterboxed=False)
+_SAM3 = Family("Sam3TrackerModel", letterboxed=False, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+FAMILIES = {
+    "sam": Family("SamModel", letterboxed=True),
+    "sam_hq": Family("SamHQModel", letterboxed=True),
+    "sam2": _SAM2,
+    # The published checkpoints are of the whole video model, which holds that of pictures.
+    "sam2_video": _SAM2,
+    "sam3_tracker": _SAM3,
+    "sam3_tracker_video": _SAM3,
+    "sam3_video": _SAM3,
+}
+"""By `model_type` of a checkpoint's config."""
+
+CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint that is there and of a known family; nothing of it is loaded.
+
+    Attributes:
+        model: Name on the Hub, or a local folder.
+        revision: The commit where it is known, else as asked for.
+        family: What kind of model it is.
+    """
+
+    model: str
+    revision: str | None
+    family: Family
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder."""
+        return Path(self.model).is_dir()
+
+    def weights(self) -> str:
+        """A hash of a local checkpoint's weights and configs."""
+        folder = Path(self.model)
+        files = [folder / name for name in CONFIGS if (folder / name).is_file()]
+        for ending in ("safetensors", "bin", "index.json"):
+            files += folder.glob(f"*.{ending}")
+        return hash_files(sorted(set(files)))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How a picture lies in the square that a model sees.
+
+    Attributes:
+        side: Of the square, pixels.
+        letterboxed: As `Family` says.
+        mean: Per channel, of values in 0…1.
+        std: Likewise.
+    """
+
+    side: int
+    letterboxed: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def options(self) -> ReadOptions:
+        """How logits of the square become a mask of the picture, by each family's own postprocessing."""
+        if self.letterboxed:
+            return ReadOptions(letterbox=self.side, resize="sam", read_ahead=False)
+        return ReadOptions(read_ahead=False)
+
+    def inner(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that the picture has in the square.
+
+        >>> Frame(1024, True, (), ()).inner(480, 640)
+        (768, 1024)
+        """
+        return resized(height, width, self.side) if self.letterboxed else (self.side, self.side)
+
+    def pixels(self, picture: NDArray[np.uint8]) -> Tensor:
+        """The input of the model.
+
+        Args:
+            picture: [H, W, 3] RGB.
+
+        Returns:
+            [1, 3, side, side] float32; padding is 0, which is the mean colour.
+        """
+        import torch
+        from torch.nn import functional
+
+        channels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None]
+        inner = self.inner(picture.shape[0], picture.shape[1])
+        # Eight bits in and out with antialiasing, as Pillow and torchvision resize.
+        small = functional.interpolate(channels, inner, mode="bilinear", antialias=True)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        normal = (small.float() / 255 - mean) / std
+        return functional.pad(normal, (0, self.side - inner[1], 0, self.side - inner[0]))
+
+    def points(self, xy: NDArray[np.float64], height: int, width: int) -> Tensor:
+        """Positions in the picture as positions in the square.
+
+        Args:
+            xy: [..., 2] x and y in pixels of the picture.
+            height: H of the picture.
+            width: W.
+
+        Returns:
+            [..., 2] float32.
+        """
+        import torch
+
+        inner_h, inner_w = self.inner(height, width)
+        scaled: NDArray[np.float64] = xy * np.array([inner_w / width, inner_h / height])
+        return torch.from_numpy(scaled).float()
+
+
+def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
+    """Read what a checkpoint says it is.
+
+    Args:
+        model: Name on the Hub, or a local folder.
+        revision: Branch, tag or commit of a name on the Hub.
+
+    Raises:
+        UsageError: When Transformers is not installed, nothing is there or can be reached, or it is another model.
+    """
+    transformers = _transformers()
+    try:
+        config, _ = transformers.PretrainedConfig.get_config_dict(model, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no model {model!r}: {first_line(error)}") from None
+    kind = config.get("model_type")
+    family = FAMILIES.get(kind)
+    if family is None:
+        raise UsageError(
+            f"{model} is a model of type {kind!r}; what proposes masks is {', '.join(FAMILIES)}"
+        )
+    if not hasattr(transformers, family.cls):
+        raise UsageError(
+            f"{model} needs {family.cls}, which transformers {transformers.__version__} does not have"
+        )
+    return Checkpoint(model, config.get("_commit_hash") or revision, family)
+
+
+@functools.cache
+def open_checkpoint(checkpoint: Checkpoint, device: str) -> tuple[Any, Frame]:
+    """Load a model, once in a process.
+
+    Args:
+        checkpoint: From `find_checkpoint`.
+        device: `cpu`, `cuda` or `cuda:i`.
+
+    Returns:
+        The model, float32 and ready to be asked, and how it sees a picture.
+
+    Raises:
+        UsageError: When the weights are not there, not those of such a model, or the checkpoint contradicts itself.
+    """
+    import torch
+
+    cls = getattr(_transformers(), checkpoint.family.cls)
+    try:
+        model, about = cls.from_pretrained(
+            checkpoint.model,
+            revision=checkpoint.revision,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except Exception as error:  # of the Hub, of safetensors, of torch and of the model's own checks
+        raise UsageError(f"{checkpoint.model} cannot be loaded: {first_line(error)}") from error
+    if missing := sorted(about["missing_keys"]):
+        # They would be drawn at random, and so would the masks.
+        raise UsageError(
+            f"{checkpoint.model} lacks {len(missing)} weights of {checkpoint.family.cls}, among them {missing[0]}"
+        )
+    frame = _frame(checkpoint, int(model.config.prompt_encoder_config.image_size))
+    return model.eval().requires_grad_(False).to(device), frame
+
+
+def _frame(checkpoint: Checkpoint, side: int) -> Frame:
+    """What the checkpoint says of its pictures, the family's custom where it says nothing."""
+    from transformers.utils import cached_file
+
+    said: dict[str, Any] = {}
+    for name in CONFIGS[1:]:
+        try:
+            path = cached_file(
+                checkpoint.model,
+                name,
+                revision=checkpoint.revision,
+                _raise_exceptions_for_missing_entries=False,
+            )
+            content = json.loads(Path(path).read_text("utf-8")) if path else {}
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{checkpoint.model}, {name}: {first_line(error)}") from None
+        said |= content.get("image_processor", content)
+    size = said.get("size", side)
+    for stated in size.values() if isinstance(size, dict) else [size]:
+        if stated not in (side, None):
+            raise UsageError(
+                f"{checkpoint.model}: its processor makes pictures of {stated} pixels, its model takes {side}"
+            )
+    family = checkpoint.family
+    mean, std = said.get("image_mean", family.mean), said.get("image_std", family.std)
+    return Frame(side, family.letterboxed, tuple(mean), tuple(std))
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise UsageError(
+            "models of the Hub need Transformers: pip install 'refcocom-gpu[construct]'"
+        ) from None
+    return transformers

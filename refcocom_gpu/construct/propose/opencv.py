@@ -1,0 +1,68 @@
+"""What the proposers take from OpenCV, which is an extra."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refcocom_gpu.construct.instances import Mask
+from refcocom_gpu.errors import UsageError
+
+
+def open_cv() -> Any:
+    """The module `cv2`.
+
+    Raises:
+        UsageError: When it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise UsageError(
+            "this proposer needs OpenCV: pip install 'refcocom-gpu[construct]'"
+        ) from None
+    return cv2
+
+
+def depths(mask: Mask) -> NDArray[np.float32]:
+    """How far each pixel is from the nearest one that is not set; what lies beyond the picture is not set.
+
+    Args:
+        mask: [H, W] bool.
+
+    Returns:
+        [H, W] float32, pixels; 0 where the mask is not set.
+
+    Raises:
+        UsageError: OpenCV is not installed.
+
+    >>> depths(np.ones((3, 3), np.bool_))
+    array([[1., 1., 1.],
+           [1., 2., 1.],
+           [1., 1., 1.]], dtype=float32)
+    """
+    cv2 = open_cv()
+    padded = np.pad(mask, 1).view(np.uint8)
+    found: NDArray[np.float32] = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return found[1:-1, 1:-1]
+
+
+def deepest_point(mask: Mask) -> tuple[int, int]:
+    """The pixel farthest from what is not set, the first in reading order of several.
+
+    Args:
+        mask: [H, W] bool, not empty.
+
+    Returns:
+        x and y.
+
+    Raises:
+        UsageError: OpenCV is not installed.
+
+    >>> deepest_point(np.ones((3, 5), np.bool_))
+    (1, 1)
+    """
+    y, x = np.unravel_index(np.argmax(depths(mask)), mask.shape)
+    return int(x), int(y)
