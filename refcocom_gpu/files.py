@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from refcocom_gpu.errors import UsageError
+
+LOCK = ".lock"
+"""Held by whoever writes a folder over some time."""
 
 
 def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]:
@@ -63,3 +69,39 @@ def as_text(value: str) -> str:
     'a\\udcffé'
     """
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path, what: str) -> Iterator[Path]:
+    """A folder, made where absent, for one writer at a time; the system frees it when a writer is killed.
+
+    Args:
+        folder: Where something is written over some time.
+        what: Who writes, for messages.
+
+    Raises:
+        UsageError: When another one is at work in it, or it cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"output_dir {folder} is a file, not a folder")
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UsageError(
+            f"another {what} is writing to {folder}; wait for it to end, or choose another output_dir"
+        ) from None
+    except NotImplementedError:
+        warnings.warn(
+            f"refcocom: the file system of {folder} has no locks; see to it that one {what} writes there at a time",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from None
+    try:
+        yield folder
+    finally:
+        lock.release()

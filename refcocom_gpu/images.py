@@ -95,20 +95,61 @@ class Images:
             DatasetError: The picture is not there, does not decode, or is not as large as its masks.
         """
         row = range(len(self))[operator.index(row)]
+        stored, where = self._file(row)
+        if stored is None:
+            return _draw(int(self.dataset.image_ids[row]))
+        picture = _decode(stored, where)
+        self._check_size(picture, row, where)
+        return picture
+
+    def encoded(self, row: int) -> bytes:
+        """The file of a picture as it is stored, not decoded; of the built-in sample, a PNG.
+
+        Args:
+            row: A row of `dataset.images`.
+
+        Raises:
+            IndexError: There is no such row.
+            DatasetError: The picture is not there.
+        """
+        stored, where = self._file(row)
+        if stored is None:
+            from refcocom_gpu.sample import draw_image, encode_png
+
+            return encode_png(draw_image(int(self.dataset.image_ids[row])))
+        if isinstance(stored, bytes):
+            return stored
+        try:
+            return stored.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{where}: {stored} cannot be read: {error.strerror}") from None
+
+    def path(self, row: int) -> Path | None:
+        """Where the file of a picture lies; None where the source holds its bytes, or it is drawn.
+
+        Args:
+            row: A row of `dataset.images`.
+
+        Raises:
+            IndexError: There is no such row.
+            DatasetError: The source names no picture.
+        """
+        stored, _ = self._file(row)
+        return stored if isinstance(stored, Path) else None
+
+    def _file(self, row: int) -> tuple[Path | bytes | None, str]:
+        """The file or the bytes of a picture, None where it is drawn; and what to call it in a message."""
+        row = range(len(self))[operator.index(row)]
         image_id = int(self.dataset.image_ids[row])
+        where = f"{self.dataset.source}: image {image_id}"
         if self.folder is not None:
             name = self.dataset.images["file_name"][row].as_py()
             if not name:
-                raise DatasetError(f"{self.dataset.source}: image {image_id}: file_name is absent")
-            where = f"{self.folder / name}: image {image_id}"
-            picture = _decode(self.folder / name, where)
-        elif self._table is not None:
-            where = f"{self.dataset.source}: image {image_id}"
-            picture = _decode(_stored(self._table[row][PICTURE][0].as_py(), where), where)
-        else:
-            return _draw(image_id)
-        self._check_size(picture, row, where)
-        return picture
+                raise DatasetError(f"{where}: file_name is absent")
+            return self.folder / name, f"{self.folder / name}: image {image_id}"
+        if self._table is not None:
+            return _stored(self._table[row][PICTURE][0].as_py(), where), where
+        return None, where
 
     def _check_size(self, picture: Picture, row: int, where: str) -> None:
         samples = slice(*self._first[row : row + 2])

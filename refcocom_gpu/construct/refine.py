@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu.errors import UsageError
-
-Mask = NDArray[np.bool_]
+from refcocom_gpu.construct.instances import Mask
+from refcocom_gpu.construct.propose.opencv import open_cv
 
 
 def refine(mask: Mask, *, islands: float = 0.01, holes: float = 0.01) -> Mask:
@@ -51,21 +50,6 @@ def refine(mask: Mask, *, islands: float = 0.01, holes: float = 0.01) -> Mask:
 
 def _pieces(mask: Mask, connectivity: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Labels of the pieces, [H, W], 0 outside, and the pixels of each label."""
-    cv2 = opencv()
+    cv2 = open_cv()
     n, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=connectivity)
     return labels, np.bincount(labels.reshape(-1), minlength=n)
-
-
-def opencv():  # type: ignore[no-untyped-def]
-    """The module.
-
-    Raises:
-        UsageError: It is not installed.
-    """
-    try:
-        import cv2
-    except ImportError:
-        raise UsageError(
-            "refining masks needs OpenCV: pip install 'refcocom-gpu[construct]'"
-        ) from None
-    return cv2

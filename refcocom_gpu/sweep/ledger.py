@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +20,7 @@ from refcocom_gpu.cache import Built, DamagedError, open_arrays, write_arrays
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.sweep.task import Known, key_of
 
-RESULTS, KNOWN, LOCK = "results", ".known.jsonl", ".lock"
+RESULTS, KNOWN = "results", ".known.jsonl"
 
 
 class Kept(NamedTuple):
@@ -122,35 +120,3 @@ class Ledger:
 
     def _path(self, key: str) -> Path:
         return self._results / f"{key}.safetensors"
-
-
-@contextlib.contextmanager
-def locked(folder: str | Path) -> Iterator[Path]:
-    """The folder of a sweep, made where absent, for one sweep at a time; the system frees it when a sweep is killed.
-
-    Raises:
-        UsageError: When another sweep is at work in it, or it cannot be written.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"output_dir {folder} is a file, not a folder")
-    lock = filelock.FileLock(folder / LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UsageError(
-            f"another sweep is writing to {folder}; wait for it to end, or choose another output_dir"
-        ) from None
-    except NotImplementedError:
-        warnings.warn(
-            f"refcocom: the file system of {folder} has no locks; see to it that one sweep writes there at a time",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from None
-    try:
-        yield folder
-    finally:
-        lock.release()

@@ -11,11 +11,12 @@ from typing import Any
 
 from refcocom_gpu.conventions import get_convention
 from refcocom_gpu.engines import Engine, Lost, make_engine
+from refcocom_gpu.files import locked
 from refcocom_gpu.scorer import check_missing, is_built_in
 from refcocom_gpu.store import MaskStore
 from refcocom_gpu.sweep.contents import combined, digest_of, is_url, token_of
 from refcocom_gpu.sweep.inputs import Item
-from refcocom_gpu.sweep.ledger import Kept, Ledger, locked
+from refcocom_gpu.sweep.ledger import Kept, Ledger
 from refcocom_gpu.sweep.per_example import write_per_example
 from refcocom_gpu.sweep.task import (
     FileResult,
@@ -95,7 +96,7 @@ def run_sweep(
     get_convention(convention)
     _ = options.reading
     options = replace(options, device=engine.device(options.device), code=code_version())
-    with locked(output_dir) as folder:
+    with locked(output_dir, "sweep") as folder:
         sweep = _Sweep(items, store, Ledger(folder), options, engine, settled)
         results = sweep.run()
         from refcocom_gpu.leaderboard import write_leaderboard
