@@ -13,8 +13,8 @@ from benchmarks.timing import machine, run_case
 from benchmarks.workload import Workload
 
 CASES = (
-    "rle", "dense", "logits", "boundary", "encode", "store", "files", "sweep", "processes", "bootstrap", "agree", "hook",
-    "scale",
+    "rle", "dense", "logits", "boundary", "encode", "store", "files", "sweep", "processes", "bootstrap", "agree",
+    "hook", "scale",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 
-def key(default: Any, meaning: str, *, path: bool = False, nested: bool = False) -> Any:
+def key(
+    default: Any, meaning: str, *, path: bool = False, listed: bool = False, nested: bool = False
+) -> Any:
     """A field with its meaning.
 
     Args:
         default: Of the key.
         meaning: What `--help` says of it.
         path: Values are file names: `~` is expanded, and the main key takes lists.
+        listed: A list is taken, also where it is not the main key; elements are text.
         nested: A list may hold lists.
     """
-    return field(default=default, metadata={"meaning": meaning, "path": path, "nested": nested})
+    kinds = {"path": path, "listed": listed, "nested": nested}
+    return field(default=default, metadata={"meaning": meaning, **kinds})
 
 
 def same_as(config: type, name: str) -> Any:
@@ -176,6 +180,68 @@ class SweepConfig:
 
 
 @dataclass
+class ConstructConfig:
+    """Make a refined dataset of an original one; stopped at any moment, it goes on where it was."""
+
+    predictions: Any = key(
+        None,
+        "prediction files, each the masks of one model; [[A,B],C] makes A and B the shards of one",
+        path=True,
+        nested=True,
+    )
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    images: str | None = key(
+        None, "folder of the pictures by file_name, where the dataset does not hold them", path=True
+    )
+    sam: Any = key(
+        None,
+        "SAM-family models of Transformers that propose too: Hub names or folders, [A,B]",
+        path=True,
+        listed=True,
+    )
+    sam_revision: str | None = key(None, "branch, tag or commit of the SAM-family model on the Hub")
+    grabcut: bool = key(False, "OpenCV's GrabCut proposes too: it needs pictures and no model")
+    device: str = key("auto", "of models: auto, cpu, cuda or cuda:i")
+    missing: str = key("error", "examples without a prediction: error, or skip")
+    values: str = same_as(ScoreConfig, "values")
+    letterbox: int | None = same_as(ScoreConfig, "letterbox")
+    resize: str = same_as(ScoreConfig, "resize")
+    polygons: str | None = same_as(ScoreConfig, "polygons")
+    batch_size: int = same_as(ScoreConfig, "batch_size")
+    consensus: str = key("majority", "how candidates become one mask: majority, weighted or medoid")
+    islands: float = key(0.01, "pieces below this share of the largest piece are removed")
+    holes: float = key(0.01, "holes below this share of the largest piece are filled")
+    min_candidates: int = key(2, "instances with fewer usable candidates are removed")
+    confidence: float = key(0.7, "instances whose candidates agree less are removed")
+    original_iou: float = key(
+        0.5, "instances whose refined mask has a lower IoU with the original are removed"
+    )
+    pair_weight: float = key(1.0, "weight of the candidates' mean IoU in the confidence")
+    boundary_weight: float = key(1.0, "weight of their mean boundary IoU in it")
+    box_weight: float = key(1.0, "weight of the IoU with the original box in it")
+    words: str | None = key(
+        None, "file of words, one a line, that remove the expressions that hold them", path=True
+    )
+    classifier: str | None = key(
+        None, "text classifier of Transformers that finds harmful expressions: Hub name or folder"
+    )
+    classifier_revision: str | None = key(None, "branch, tag or commit of the classifier")
+    classifier_labels: Any = key(None, "its labels that are harmful, [A,B]", listed=True)
+    harm: float = key(0.5, "score from which a harmful label removes an expression")
+    pictures: str = key("embed", "pictures in the written dataset: embed, path or none")
+    shard_mb: int = key(500, "size at which a Parquet shard ends, megabytes")
+    truth: str | None = key(
+        None, "dataset with exact masks of the same samples: judges what was made", path=True
+    )
+    output_dir: str | None = key(
+        None, "folder for the dataset; what is known of an image is not asked again", path=True
+    )
+    json: bool = key(False, "print construct.json instead of the table")
+    quiet: bool = same_as(ScoreConfig, "quiet")
+
+
+@dataclass
 class CacheConfig:
     """Show, build or clear what is cached on disk."""
 
@@ -189,6 +255,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "score": (ScoreConfig, "predictions"),
     "compare": (CompareConfig, "pair"),
     "sweep": (SweepConfig, "predictions"),
+    "construct": (ConstructConfig, "predictions"),
     "cache": (CacheConfig, "action"),
 }
 """Verb to its config and the key that positional arguments fill."""
@@ -203,6 +270,7 @@ class Key:
     meaning: str
     is_path: bool
     is_text: bool
+    is_listed: bool = False
     is_nested: bool = False
 
     @property
@@ -219,14 +287,15 @@ def keys_of(config: type, prefix: str = "") -> Iterator[Key]:
         if nested is not MISSING:
             yield from keys_of(nested, f"{prefix}{entry.name}.")
         else:
-            is_path = entry.metadata["path"]
-            is_text = is_path or str(entry.type).startswith("str")
+            is_path, is_listed = entry.metadata["path"], entry.metadata["listed"]
+            is_text = is_path or is_listed or str(entry.type).startswith("str")
             yield Key(
                 f"{prefix}{entry.name}",
                 entry.default,
                 entry.metadata["meaning"],
                 is_path,
                 is_text,
+                is_listed,
                 entry.metadata["nested"],
             )
 

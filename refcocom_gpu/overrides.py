@@ -49,7 +49,8 @@ def parse(verb: str, words: Sequence[str]) -> Any:
             if name == main_key and name in text:
                 raise UsageError(f"{name} is given twice; several are given as {name}=[A,B]")
             is_none = value == "null" and known[name].default is None
-            text[name] = None if is_none else _text(known[name], value, listed=name == main_key)
+            listed = name == main_key or known[name].is_listed
+            text[name] = None if is_none else _text(known[name], value, listed=listed)
         elif name in known:
             parsed.append(word)
         elif name in choices:
@@ -114,14 +115,14 @@ def _text(key: Key, value: str, *, listed: bool) -> str | list[Any]:
         raise UsageError(
             f"{key.name} is given no value" + "; write null for none" * (key.default is None)
         )
-    if not key.is_path:
+    if not (key.is_path or listed):
         return value
     if listed and value.startswith("[") and value.endswith("]") and not _exists(value):
         elements = _elements(value[1:-1], nested=key.is_nested)
         if not elements:
             raise UsageError(f"{key.name}={value} names nothing")
         return elements
-    return _home(value)
+    return _home(value) if key.is_path else value
 
 
 def _elements(text: str, *, nested: bool) -> list[Any]:

@@ -45,7 +45,9 @@ def read_source(
         DatasetError: The records lack what they must hold, or the Hub cannot be reached.
     """
     kind, path, commit = locate(source, revision)
-    compare = kind == "hub" or (kind == "parquet" and path.is_dir())
+    # A constructed set says what it is.
+    constructed = (path / "construct.json").is_file()
+    compare = kind == "hub" or (kind == "parquet" and path.is_dir() and not constructed)
     if kind == "parquet":
         columns = _read_parquet(parquet_files(path, split))
     elif kind == "arrow":

@@ -1,4 +1,4 @@
-"""Groups of masks: pairs and votes equal the naive torch definition, whatever the sizes, the weights and the threads."""
+"""Groups of masks: pairs and votes equal the naive torch definition, whatever the sizes, weights and threads."""
 
 import numpy as np
 import pytest

@@ -1,8 +1,8 @@
 """Exact masks in, what an annotator and several models might have drawn instead out, all from a seed.
 
 A model's mask is the true one with its outline moved: by a smooth random field, whose size grows with how hard the
-instance is, and by a bias of its own. Now and then it makes a mistake of another kind: it leaves out a part, or takes in
-a neighbour.
+instance is, and by a bias of its own. Now and then it makes a mistake of another kind: it leaves out a part, or
+takes in a neighbour.
 """
 
 from __future__ import annotations

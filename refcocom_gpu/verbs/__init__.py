@@ -82,12 +82,14 @@ def load(config: DatasetConfig) -> Dataset:
 
 
 @contextlib.contextmanager
-def progress(total: int, *, shown: bool) -> Iterator[Callable[[int], None] | None]:
-    """A bar over examples on a terminal; its value counts them, None where nothing is shown."""
+def progress(
+    total: int, *, shown: bool, unit: str = "examples"
+) -> Iterator[Callable[[int], None] | None]:
+    """A bar on a terminal; its value counts, None where nothing is shown."""
     if not (shown and sys.stderr is not None and sys.stderr.isatty()):
         yield None
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, unit=" examples", leave=False, delay=0.5) as bar:
+    with tqdm(total=total, unit=f" {unit}", leave=False, delay=0.5) as bar:
         yield bar.update

@@ -14,3 +14,4 @@ from __future__ import annotations
 
 from refcocom_gpu.construct.propose.files import FileProposer as FileProposer
 from refcocom_gpu.construct.propose.grabcut import GrabCutProposer as GrabCutProposer
+from refcocom_gpu.construct.propose.sam import SamProposer as SamProposer

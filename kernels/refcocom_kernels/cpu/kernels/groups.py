@@ -1,4 +1,4 @@
-"""Numba kernels over groups of packed masks: all pairs of a group, and the vote of a group. Launched by `cpu/groups.py`.
+"""Numba kernels over groups of packed masks: the pairs and the vote of each. Launched by `cpu/groups.py`.
 
 Packed bits as in `masks.py`. The masks of a group follow each other and have one size.
 """
