@@ -46,7 +46,8 @@ class Dataset:
         images: `image_id` int64, `file_name` string.
         samples: `sample_id` int64, `image` int64 (row of `images`), `position` int64 (0… within its
             image), `category` string, `supercategory` string, `height` int64, `width` int64,
-            `counts` large_binary (COCO compressed RLE string, not yet validated).
+            `counts` large_binary (COCO compressed RLE string, not yet validated), `label` string,
+            `bbox` list<double> (x, y, w, h in pixels as the record states them, or null).
         examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string.
             Sorted by (sample, sentence_idx): the examples of a sample are consecutive; the row
             number is the *index*.
@@ -55,8 +56,8 @@ class Dataset:
         source: What was asked for: a Hub name, a path, or `sample`.
         revision: The resolved commit of a Hub dataset, else None.
         split: Split name.
-        fingerprint: 32 hex digits, a hash of the content above but for file names: equal content
-            has equal fingerprint from any source.
+        fingerprint: 32 hex digits, a hash of the content above but for file names, labels and
+            boxes, which no score depends on: equal content has equal fingerprint from any source.
     """
 
     images: pa.Table

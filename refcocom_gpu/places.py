@@ -30,7 +30,7 @@ class Place(NamedTuple):
         commit: The commit the path records, or None.
     """
 
-    kind: Literal["parquet", "arrow", "json", "sample", "hub"]
+    kind: Literal["parquet", "arrow", "json", "refer", "sample", "hub"]
     path: Path
     commit: str | None
 
@@ -53,7 +53,10 @@ def locate(source: str | Path, revision: str | None) -> Place:
     if path.is_dir():
         path, commit = _snapshot(path, revision)
         is_arrow = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
-        place = Place("arrow" if is_arrow else "parquet", path, commit)
+        if refs := sorted(path.glob("refs(*).p")):
+            place = Place("refer", _only(refs), commit)
+        else:
+            place = Place("arrow" if is_arrow else "parquet", path, commit)
     elif path.is_file():
         place = Place(_kind_of_file(path), path, _recorded_commit(path))
     elif source == "sample":
@@ -68,12 +71,23 @@ def locate(source: str | Path, revision: str | None) -> Place:
     return place
 
 
-def _kind_of_file(path: Path) -> Literal["parquet", "json"]:
+def _only(refs: list[Path]) -> Path:
+    """The one pickle of a REFER release: each is another split of the same images, and none is the usual one."""
+    if len(refs) > 1:
+        raise UsageError(
+            f"{refs[0].parent} holds {', '.join(path.name for path in refs)}; pass one of them as the path"
+        )
+    return refs[0]
+
+
+def _kind_of_file(path: Path) -> Literal["parquet", "json", "refer"]:
+    if path.suffix == ".p":
+        return "refer"
     if path.suffix == ".parquet":
         return "parquet"
     if path.suffix in (".jsonl", ".json", ".ndjson"):
         return "json"
-    raise UsageError(f"{path}: expected a folder or a file named .parquet, .jsonl or .json")
+    raise UsageError(f"{path}: expected a folder or a file named .parquet, .jsonl, .json or .p")
 
 
 def parquet_files(path: Path, split: str) -> list[Path]:

@@ -84,10 +84,15 @@ def write_shards(folder: Path, records: list[dict], name: str = NAME) -> Path:
     return folder
 
 
-def assert_same(found: Dataset, expected: Dataset) -> None:
+def assert_same(found: Dataset, expected: Dataset, absent: tuple[str, ...] = ()) -> None:
     assert found.fingerprint == expected.fingerprint
     for name in ("images", "samples", "examples"):
-        assert getattr(found, name).equals(getattr(expected, name)), name
+        tables = [getattr(one, name) for one in (found, expected)]
+        if name == "samples":
+            for column in absent:
+                assert set(tables[0][column].to_pylist()) <= {"", None}
+            tables = [table.drop_columns(absent) for table in tables]
+        assert tables[0].equals(tables[1]), name
 
 
 @pytest.fixture(autouse=True)
@@ -166,8 +171,9 @@ def test_sample_source() -> None:
 
 def test_prose_shape(tmp_path: Path, records: list[dict], expected: Dataset) -> None:
     words = [prose(r) for r in records]
-    assert_same(load_dataset(write_jsonl(tmp_path / "prose.json", words)), expected)
-    assert_same(load_dataset(write_shards(tmp_path / "prose", words)), expected)
+    absent = ("label",)
+    assert_same(load_dataset(write_jsonl(tmp_path / "prose.json", words)), expected, absent)
+    assert_same(load_dataset(write_shards(tmp_path / "prose", words)), expected, absent)
 
 
 def test_list_form_counts(tmp_path: Path, records: list[dict], expected: Dataset) -> None:
@@ -371,7 +377,7 @@ def test_save_to_disk_of_the_sequence_feature(
         record["samples"] = {name: [s[name] for s in record["samples"]] for name in sample}
     saved = ArrowDataset.from_list(records, features=features)
     saved.save_to_disk(str(tmp_path / "saved"))
-    assert_same(load_dataset(tmp_path / "saved"), expected)
+    assert_same(load_dataset(tmp_path / "saved"), expected, ("label", "bbox"))
 
 
 def test_image_bytes_are_never_touched(
@@ -708,7 +714,8 @@ def test_only_what_is_asked_of_parquet(tmp_path: Path, records: list[dict]) -> N
     read = sources._project(folder / NAME.format(0, 2))
     assert read.schema.names == ["image_id", "file_name", "samples"]
     sample = read.schema.field("samples").type.value_type
-    assert {f.name for f in sample} == {"id", "category", "supercategory", "sentences", "mask"}
+    names = {"id", "category", "supercategory", "sentences", "mask", "label", "bbox"}
+    assert {f.name for f in sample} == names
     assert pc.sum(pc.list_value_length(read["samples"])).as_py() == sum(
         len(r["samples"]) for r in records[:2]
     )

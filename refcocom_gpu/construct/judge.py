@@ -68,7 +68,8 @@ class Judgement:
     @cached_property
     def confidence(self) -> Floats:
         """[n]; below every threshold where there is none."""
-        return np.nan_to_num(to_numpy(self.table["confidence"]), nan=-1.0)
+        found: Floats = np.nan_to_num(to_numpy(self.table["confidence"]), nan=-1.0)
+        return found
 
     def threshold(self, share: float) -> float:
         """The confidence from which on a share of all instances is kept, or as much of it as there is."""

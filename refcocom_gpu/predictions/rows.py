@@ -20,10 +20,10 @@ from refcocom_kernels import cpu
 
 from refcocom_gpu import rle
 from refcocom_gpu.errors import Problems, RLEError
+from refcocom_gpu.polygons import rasterise
 from refcocom_gpu.predictions.batches import Batches, ReadOptions, RLEBatch
 from refcocom_gpu.predictions.header import check_header
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.polygons import rasterise
 from refcocom_gpu.predictions.rle_batches import finish_batch
 
 BLOCK_BYTES = 2**20
@@ -259,9 +259,9 @@ class _Rows:
             return key, (0, 0), None, sentence
         try:
             if isinstance(segmentation, list):
-                index = self._peek(key)
+                height, width = self._size(key)
                 height, width, counts = rasterise(
-                    segmentation, self.keys.dataset, index, self.options.polygons
+                    segmentation, height, width, self.options.polygons
                 )
             else:
                 height, width, counts = rle.check(segmentation)
@@ -270,9 +270,12 @@ class _Rows:
             return key, None, b"", sentence
         return key, (height, width), counts, sentence
 
-    def _peek(self, key: list[int]) -> int:
-        columns = [np.array([value], np.int64) for value in key]
-        return int(self.keys.lookup(columns)[0])
+    def _size(self, key: list[int]) -> tuple[int, int]:
+        """Of the image; of an unknown key any will do, because the row is refused for its key."""
+        index = int(self.keys.lookup([np.array([value], np.int64) for value in key])[0])
+        dataset = self.keys.dataset
+        sample = dataset.example_sample[index] if index >= 0 else 0
+        return int(dataset.heights[sample]), int(dataset.widths[sample])
 
     def _where(self, number: int) -> str:
         return f"{self.source}, {self.unit} {number}"

@@ -11,12 +11,14 @@ import pyarrow.compute as pc
 from refcocom_gpu.columns import from_numpy, to_numpy
 from refcocom_gpu.errors import DatasetError
 from refcocom_gpu.records.tables import (
+    BOX,
     Columns,
     compress,
     concatenate,
     examples_table,
     first_line,
     images_table,
+    is_box,
     listed,
     samples_table,
 )
@@ -24,8 +26,8 @@ from refcocom_gpu.records.tables import (
 RECORD_FIELDS = ("image_id", "file_name", "image_meta", "samples")
 """Fields of an image record that are read; the picture is not among them."""
 
-UNREAD_SAMPLE_FIELDS = ("image_id", "label", "bbox")
-"""Published fields of a sample that scoring does without; any other is read, for errors to name."""
+UNREAD_SAMPLE_FIELDS = ("image_id",)
+"""Published fields of a sample that nothing needs; any other is read, for errors to name."""
 
 
 def from_arrow(table: pa.Table, where: str) -> Columns:
@@ -149,6 +151,8 @@ def _from_batch(batch: pa.RecordBatch, where: str, first: int) -> Columns:
             size.take(from_numpy(np.arange(0, 2 * n, 2))),
             size.take(from_numpy(np.arange(1, 2 * n, 2))),
             counts.cast(pa.large_binary()),
+            _text(samples.get("label"), n),
+            _boxes(samples.get("bbox"), n, sample),
         ),
         examples_table(
             from_numpy(owner),
@@ -212,6 +216,18 @@ def _lengths(lists: pa.Array) -> Any:
 def _text(column: pa.Array | None, length: int) -> pa.Array:
     column = pa.nulls(length, pa.string()) if column is None else column.cast(pa.string())
     return column.fill_null("")
+
+
+def _boxes(column: pa.Array | None, length: int, who: Any) -> pa.Array:
+    if column is None or pa.types.is_null(column.type):
+        return pa.nulls(length, BOX)
+    if not _is_list(column.type):
+        raise DatasetError(f"{who(0)}: bbox is {column.type}, not a list x, y, w, h")
+    column = column.cast(BOX)
+    for row, box in enumerate(column.to_pylist()):
+        if box is not None and (None in box or not is_box(box)):
+            raise DatasetError(f"{who(row)}: bbox is {box}, not four numbers x, y, w, h")
+    return column
 
 
 def _refuse_null(column: pa.Array, name: str, who: Any) -> None:

@@ -11,11 +11,13 @@ import pyarrow as pa
 
 from refcocom_gpu.errors import SHOWN, DatasetError
 from refcocom_gpu.records.tables import (
+    BOX,
     Columns,
     compress,
     examples_table,
     first_line,
     images_table,
+    is_box,
     listed,
     samples_table,
 )
@@ -35,6 +37,8 @@ class _Sample(msgspec.Struct):
     mask: _Mask
     category: str | None = None
     supercategory: str | None = None
+    label: str | None = None
+    bbox: list[float] | None = None
 
 
 class _Meta(msgspec.Struct):
@@ -105,7 +109,7 @@ def from_records(records: Sequence[Mapping[str, Any]], where: str) -> Columns:
 
 def _from_structs(items: Iterable[tuple[str, Any]], decode: Any, raw: Any, where: str) -> Columns:
     images: list[tuple[int, str, int | None, int | None]] = []
-    samples: list[tuple[int, int, str, str, int, int, bytes]] = []
+    samples: list[tuple[Any, ...]] = []
     examples: list[tuple[int, int, str]] = []
     problems: list[str] = []
     for place, item in items:
@@ -121,6 +125,10 @@ def _from_structs(items: Iterable[tuple[str, Any]], decode: Any, raw: Any, where
             continue
         for sample in record.samples:
             examples += [(len(samples), i, sentence) for i, sentence in enumerate(sample.sentences)]
+            if sample.bbox is not None and not is_box(sample.bbox):
+                problems.append(
+                    f"{place}: sample {sample.id}: bbox is {sample.bbox}, not four numbers x, y, w, h"
+                )
             runs = sample.mask.counts
             samples.append((
                 sample.id,
@@ -129,6 +137,8 @@ def _from_structs(items: Iterable[tuple[str, Any]], decode: Any, raw: Any, where
                 sample.supercategory or "",
                 *sample.mask.size,
                 runs.encode() if isinstance(runs, str) else compress(runs),
+                sample.label or "",
+                sample.bbox,
             ))  # fmt: skip
         images.append((image_id, record.file_name or "", meta.height or 0, meta.width or 0))
     if problems:
@@ -139,7 +149,7 @@ def _from_structs(items: Iterable[tuple[str, Any]], decode: Any, raw: Any, where
     try:
         return Columns(
             images_table(*_transpose(images, (i, s, i, i))),
-            samples_table(*_transpose(samples, (i, i, s, s, i, i, b))),
+            samples_table(*_transpose(samples, (i, i, s, s, i, i, b, s, BOX))),
             examples_table(*_transpose(examples, (i, i, s))),
         )
     except (OverflowError, pa.ArrowInvalid) as error:

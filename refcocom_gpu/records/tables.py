@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ class Columns(NamedTuple):
         images: `image_id` int64, `file_name` string, `meta_height` int64 and `meta_width` int64
             (0: not stated).
         samples: `sample_id` int64, `image` int64 (row of `images`), `category` string,
-            `supercategory` string, `height` int64, `width` int64, `counts` large_binary.
+            `supercategory` string, `height` int64, `width` int64, `counts` large_binary, `label`
+            string, `bbox` list<double> (x, y, w, h; null where it is not stated).
         examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string.
     """
 
@@ -64,12 +66,22 @@ def images_table(*columns: pa.Array) -> pa.Table:
 def samples_table(*columns: pa.Array) -> pa.Table:
     """`Columns.samples` of its columns in order."""
     names = ["sample_id", "image", "category", "supercategory", "height", "width", "counts"]
+    names += ["label", "bbox"]
     return pa.table(columns, names=names)
 
 
 def examples_table(*columns: pa.Array) -> pa.Table:
     """`Columns.examples` of its columns in order."""
     return pa.table(columns, names=["sample", "sentence_idx", "sentence"])
+
+
+BOX = pa.list_(pa.float64())
+"""The type of `samples.bbox`."""
+
+
+def is_box(values: Sequence[Any]) -> bool:
+    """Whether numbers are x, y, w, h: four, finite, the sides not negative."""
+    return len(values) == 4 and all(map(math.isfinite, values)) and min(values[2:]) >= 0
 
 
 def compress(runs: Any) -> bytes:

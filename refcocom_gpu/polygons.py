@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from refcocom_gpu.errors import RLEError
-
-if TYPE_CHECKING:
-    from refcocom_gpu.dataset import Dataset
+from refcocom_gpu.rle import check_counts
 
 
 def rasterise(
-    polygons: list[Any], dataset: Dataset, index: int, scale: str | None
+    polygons: list[Any], height: int, width: int, scale: str | None
 ) -> tuple[int, int, bytes]:
     """COCO polygons of one mask to (H, W, compressed counts).
 
     Args:
         polygons: `[[x1, y1, x2, y2, …], …]`; their union is the mask; an empty list is an empty mask.
-        dataset: Gives the size of the image, which polygons do not carry.
-        index: Example, or −1 when its key is unknown (any size will do: the row is refused for its key).
+        height: H of the image, which polygons do not carry.
+        width: W.
         scale: `pixels` or `normalized` coordinates; None refuses.
 
     Raises:
@@ -30,8 +28,6 @@ def rasterise(
             "mask is a list of polygons, and their scale is not declared: "
             "pass polygons=pixels or polygons=normalized"
         )
-    sample = dataset.example_sample[index] if index >= 0 else 0
-    height, width = int(dataset.heights[sample]), int(dataset.widths[sample])
     scaled = []
     for k, polygon in enumerate(polygons):
         if not isinstance(polygon, list) or not all(
@@ -52,8 +48,6 @@ def rasterise(
             raise RLEError(f"polygon {k} lies far outside the image of {height}×{width} pixels")
         scaled.append([float(c) for c in polygon])
     if not scaled:
-        from refcocom_gpu.rle import check_counts
-
         return height, width, check_counts([height * width])
     from pycocotools import mask as coco
 

@@ -1,0 +1,365 @@
+"""The original sets: a release is read without running what its pickle names, and its copies give the same dataset."""
+
+import io
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pycocotools import mask as coco
+
+import refcocom_gpu as rc
+from refcocom_gpu import rle
+from refcocom_gpu.errors import DatasetError, UsageError
+from refcocom_gpu.images import Images
+
+SIZE = (40, 60)
+POLYGONS = [[[5, 5, 30, 5, 30, 30, 5, 30]], [[2.5, 3, 50, 9, 20, 38.5], [40, 20, 55, 20, 55, 30]]]
+
+
+def crowd() -> dict[str, Any]:
+    """An uncompressed RLE, as COCO gives crowds."""
+    mask = np.zeros(SIZE, bool)
+    mask[10:20, 15:45] = True
+    return {"size": list(SIZE), "counts": np.diff(rle.run_ends(mask), prepend=0).tolist()}
+
+
+SEGMENTATIONS = [*POLYGONS, crowd()]
+
+
+def refs() -> list[dict[str, Any]]:
+    """Three references in two images, in the order in which one split names an image twice, apart."""
+    made = []
+    for k, (image_id, split) in enumerate([(7, "val"), (9, "val"), (7, "val"), (9, "testA")]):
+        made.append(
+            {
+                "ref_id": 100 + k,
+                "ann_id": 500 + k % 3,
+                "image_id": image_id if k < 3 else 7,
+                "category_id": 1,
+                "file_name": f"COCO_train2014_{image_id}_{k}.jpg",
+                "split": split,
+                "sent_ids": [2 * k, 2 * k + 1],
+                "sentences": [
+                    {
+                        "raw": f"Left ONE {k}",
+                        "sent": f"left one {k}",
+                        "sent_id": 2 * k,
+                        "tokens": [],
+                    },
+                    {"raw": f"thé {k}", "sent": f"thé {k}", "sent_id": 2 * k + 1, "tokens": []},
+                ],
+            }
+        )
+    return made
+
+
+def instances() -> dict[str, Any]:
+    images = [
+        {"id": i, "height": SIZE[0], "width": SIZE[1], "file_name": f"{i}.jpg", "license": 1}
+        for i in (7, 9)
+    ]
+    annotations = [
+        {
+            "id": 500 + k,
+            "image_id": (7, 9, 7)[k],
+            "category_id": 1,
+            "segmentation": s,
+            "bbox": [5, 5, 25, 25.5],
+            "area": 3.0,
+            "iscrowd": int(k == 2),
+        }
+        for k, s in enumerate(SEGMENTATIONS)
+    ]
+    return {
+        "info": {},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "dog", "supercategory": "animal"}],
+    }
+
+
+def release(folder: Path, name: str = "refs(unc).p", protocol: int = 2) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(pickle.dumps(refs(), protocol))
+    (folder / "instances.json").write_text(json.dumps(instances()))
+    return folder
+
+
+def expected_masks() -> list[np.ndarray]:
+    """What pycocotools draws, by image in order of appearance: references 0 and 2, then 1."""
+    drawn = [coco.decode(coco.merge(coco.frPyObjects(p, *SIZE))) for p in POLYGONS]
+    drawn.append(coco.decode(coco.frPyObjects(crowd(), *SIZE)))
+    return [drawn[k].astype(bool) for k in (0, 2, 1)]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_release(tmp_path: Path, protocol: int) -> None:
+    dataset = rc.load_dataset(release(tmp_path / "refcoco", protocol=protocol))
+    assert dataset.sample_ids.tolist() == [100, 102, 101]
+    assert dataset.image_ids.tolist() == [7, 9]
+    assert dataset.examples["sentence"].to_pylist()[:3] == ["left one 0", "thé 0", "left one 2"]
+    assert dataset.samples["category"].to_pylist() == ["dog"] * 3
+    assert dataset.samples["supercategory"].to_pylist() == ["animal"] * 3
+    assert dataset.samples["bbox"].to_pylist() == [[5, 5, 25, 25.5]] * 3
+    assert dataset.images["file_name"].to_pylist() == ["7.jpg", "9.jpg"]
+    store = rc.MaskStore.build(dataset, cache=False)
+    for sample, mask in enumerate(expected_masks()):
+        np.testing.assert_array_equal(store.mask(int(dataset.first_example[sample])), mask)
+
+
+def test_splits(tmp_path: Path) -> None:
+    folder = release(tmp_path / "refcoco")
+    assert rc.load_dataset(folder, split="val").n_samples == 3
+    with pytest.raises(UsageError, match="no split 'testB'; it holds testA, val"):
+        rc.load_dataset(folder, split="testB")
+
+
+def test_several_pickles_are_chosen_from(tmp_path: Path) -> None:
+    folder = release(release(tmp_path / "refcoco"), "refs(google).p")
+    with pytest.raises(UsageError, match=r"refs\(google\)\.p, refs\(unc\)\.p; pass one"):
+        rc.load_dataset(folder)
+    assert rc.load_dataset(folder / "refs(google).p").n_samples == 3
+
+
+def test_text_of_python_2(tmp_path: Path) -> None:
+    # As Python 2 wrote it: `str` is bytes (opcode U), here in Latin-1 and in UTF-8.
+    for text, expected in ((b"caf\xe9", "café"), (b"caf\xc3\xa9", "café")):
+        folder = release(tmp_path / "py2")
+        pickled = pickle.dumps(refs(), 2)
+        ours = pickle.dumps("left one 0", 2)[2:-3]
+        assert ours in pickled
+        theirs = b"U" + bytes([len(text)]) + text
+        (folder / "refs(unc).p").write_bytes(pickled.replace(ours, theirs))
+        sentences = rc.load_dataset(folder).examples["sentence"].to_pylist()
+        # In Latin-1 the other sentences, which are Unicode, are as they were.
+        assert sentences[:2] == [expected, "thé 0"]
+
+
+class Runs:
+    """Asks to run a command when it is unpickled."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("function", "name"), [(os.system, r"posix\.system"), (eval, r"builtins\.eval")]
+)
+def test_a_pickle_that_runs_code(tmp_path: Path, function: Any, name: str, nested: bool) -> None:
+    folder = release(tmp_path / "evil")
+    trap = tmp_path / "sprung"
+    call = Runs(function, f"touch {trap}" if function is os.system else f"open({str(trap)!r}, 'w')")
+    content = refs()
+    content[1]["sentences"][0]["tokens"] = [call]
+    (folder / "refs(unc).p").write_bytes(pickle.dumps(content if nested else call))
+    with pytest.raises(DatasetError, match=f"asks to run {name}"):
+        rc.load_dataset(folder)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 10, 200, -1])
+def test_a_cut_pickle(tmp_path: Path, keep: int) -> None:
+    folder = release(tmp_path / "cut")
+    path = folder / "refs(unc).p"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DatasetError, match=r"refs\(unc\)\.p: not a"):
+        rc.load_dataset(folder)
+
+
+def broken(change: Any) -> Any:
+    content = instances()
+    change(content)
+    return content
+
+
+BROKEN = {
+    "no annotation": (lambda c: c["annotations"].pop(0), "ref_id 100.*no annotation 500"),
+    "no image": (lambda c: c["images"].pop(0), "no image 7"),
+    "another image": (lambda c: c["annotations"][0].update(image_id=9), "of image 9, not 7"),
+    "no polygon": (lambda c: c["annotations"][0].update(segmentation=[]), "without a polygon"),
+    "two points": (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), "4 numbers"),
+    "other size": (lambda c: c["images"][0].update(height=41), "its mask is 40×60, its image 41"),
+    "box": (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "bbox is"),
+    "text": (lambda c: c["annotations"][0].update(segmentation="x"), "mask is a string"),
+    "no categories": (lambda c: c.pop("categories"), "not COCO's annotations"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_broken_annotations(tmp_path: Path, what: str) -> None:
+    change, message = BROKEN[what]
+    folder = release(tmp_path / "broken")
+    (folder / "instances.json").write_text(json.dumps(broken(change)))
+    with pytest.raises(DatasetError, match=message):
+        rc.load_dataset(folder)
+
+
+def test_absent_and_cut_instances(tmp_path: Path) -> None:
+    folder = release(tmp_path / "cut")
+    path = folder / "instances.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DatasetError, match=r"instances\.json: not COCO"):
+        rc.load_dataset(folder)
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"instances\.json cannot be read"):
+        rc.load_dataset(folder)
+
+
+def test_pictures_of_a_release_are_files(tmp_path: Path) -> None:
+    from PIL import Image
+
+    dataset = rc.load_dataset(release(tmp_path / "refcoco"))
+    with pytest.raises(UsageError, match="pass the folder"):
+        Images(dataset)
+    for name in ("7.jpg", "9.jpg"):
+        Image.new("RGB", SIZE[::-1]).save(tmp_path / name)
+    assert Images(dataset, tmp_path)[1].size == SIZE[::-1]
+
+
+# Mirrors ------------------------------------------------------------------------------------------
+
+
+def plain_rows() -> list[dict[str, Any]]:
+    """Everything in its place, RLE compressed where the release has polygons."""
+    known = instances()
+    rows = []
+    for ref in refs():
+        annotation = next(a for a in known["annotations"] if a["id"] == ref["ann_id"])
+        rows.append(
+            {
+                **{name: ref[name] for name in ("ref_id", "image_id", "split", "sent_ids")},
+                "sentences": [s["sent"] for s in ref["sentences"]],
+                "segmentation": annotation["segmentation"],
+                "bbox": annotation["bbox"],
+                "height": SIZE[0],
+                "width": SIZE[1],
+                "category": "dog",
+                "supercategory": "animal",
+                "file_name": f"{ref['image_id']}.jpg",
+            }
+        )
+    return rows
+
+
+def hub_rows() -> list[dict[str, Any]]:
+    """The annotation and the image as JSON text within the row."""
+    rows = []
+    for row, ref in zip(plain_rows(), refs(), strict=True):
+        annotation = {"segmentation": row.pop("segmentation"), "bbox": row.pop("bbox"), "id": 1}
+        image = {"height": row.pop("height"), "width": row.pop("width"), "file_name": "x.jpg"}
+        sentences = [{**s, "tokens": []} for s in ref["sentences"]]
+        row |= {"raw_anns": json.dumps(annotation), "raw_image_info": json.dumps(image)}
+        rows.append({**row, "sentences": sentences})
+    return rows
+
+
+def rle_rows() -> list[dict[str, Any]]:
+    rows = plain_rows()
+    for row in rows:
+        mask = coco.frPyObjects(row["segmentation"], *SIZE)
+        merged = coco.merge(mask) if isinstance(mask, list) else mask
+        row["segmentation"] = {"size": list(SIZE), "counts": merged["counts"].decode()}
+        del row["height"], row["width"]
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("shape", [plain_rows, hub_rows, rle_rows])
+@pytest.mark.parametrize("ending", [".json", ".jsonl", ".parquet"])
+def test_mirrors_give_the_release(tmp_path: Path, shape: Any, ending: str) -> None:
+    if shape is plain_rows and ending == ".parquet":
+        pytest.skip("polygons beside an RLE are no Parquet column")
+    expected = rc.load_dataset(release(tmp_path / "refcoco"))
+    found = rc.load_dataset(write_rows(tmp_path / f"mirror{ending}", shape()))
+    assert found.fingerprint == expected.fingerprint
+    assert found.samples["bbox"].to_pylist() == expected.samples["bbox"].to_pylist()
+
+
+def test_rows_without_a_split_are_all_taken(tmp_path: Path) -> None:
+    rows = plain_rows()
+    for row in rows:
+        del row["split"]
+    assert rc.load_dataset(write_rows(tmp_path / "m.jsonl", rows)).n_samples == 4
+    with pytest.raises(UsageError, match="no split 'train'"):
+        rc.load_dataset(write_rows(tmp_path / "m.json", plain_rows()), split="train")
+
+
+MISTAKES = {
+    "no mask": (lambda r: r.pop("segmentation"), "missing segmentation; fields found: ref_id"),
+    "no sentences": (lambda r: r.pop("sentences"), "missing sentences"),
+    "no size": (lambda r: r.pop("height"), "height and width of its image are absent"),
+    "an id": (lambda r: r.update(ref_id="x"), "ref_id is 'x', not a whole number"),
+    "a number": (lambda r: r.update(sentences=[3]), "sentence 0 is neither text"),
+    "a box": (lambda r: r.update(bbox=[1, 2, -3, 4]), "bbox is"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_mistakes_of_mirrors_name_their_place(tmp_path: Path, what: str) -> None:
+    change, message = MISTAKES[what]
+    rows = plain_rows()
+    change(rows[1])
+    with pytest.raises(DatasetError, match=rf"1 malformed instance\(s\)\n  line 2: .*{message}"):
+        rc.load_dataset(write_rows(tmp_path / "m.jsonl", rows))
+
+
+def test_a_cut_line_and_a_cut_table(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "m.jsonl", plain_rows())
+    path.write_text(path.read_text()[:-40])
+    with pytest.raises(DatasetError, match="line 4: "):
+        rc.load_dataset(path)
+    table = write_rows(tmp_path / "m.parquet", rle_rows())
+    table.write_bytes(table.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match="cannot be read as Parquet"):
+        rc.load_dataset(table)
+
+
+def test_labels_and_boxes_of_records(tmp_path: Path) -> None:
+    record = {
+        "image_id": 1,
+        "samples": [{"id": 1, "sentences": ["a"], "mask": {"size": [1, 1], "counts": "01"}}],
+    }
+    path = tmp_path / "r.jsonl"
+    for box, label in ((None, None), ([0, 0, 1, 1.5], "dog")):
+        record["samples"][0] |= {"bbox": box, "label": label}
+        path.write_text(json.dumps(record))
+        samples = rc.load_dataset(path, cache=False).samples
+        assert samples["bbox"].to_pylist() == [box]
+        assert samples["label"].to_pylist() == [label or ""]
+    for box in ([1, 2, 3], [1, 2, 3, -4]):
+        record["samples"][0]["bbox"] = box
+        path.write_text(json.dumps(record))
+        with pytest.raises(DatasetError, match="sample 1: bbox is"):
+            rc.load_dataset(path, cache=False)
+        table = tmp_path / "r.parquet"
+        pq.write_table(pa.Table.from_pylist([record]), table)
+        with pytest.raises(DatasetError, match="sample 1: bbox is"):
+            rc.load_dataset(table)
+
+
+def test_nothing_is_unpickled_but_plain_values() -> None:
+    from refcocom_gpu.records.refer import _Unpickler
+
+    for value in (np.float64(1), {1, 2}, bytearray(b"x")):
+        stream = io.BytesIO(pickle.dumps(value, 2))
+        with pytest.raises(DatasetError, match="asks to run"):
+            _Unpickler(stream).load()
