@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from refcocom_gpu.columns import to_numpy
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.places import locate, parquet_files
+from refcocom_gpu.records import is_mirror
 from refcocom_gpu.records.tables import first_line
 from refcocom_gpu.sources import open_arrow_folder, open_hub
 
@@ -192,7 +193,8 @@ def _from_parquet(files: list[Path]) -> Any:
 
     try:
         names = [n for n in FIELDS if n in pq.read_schema(files[0]).names]
-        if PICTURE not in names:
+        # Rows that are instances repeat the picture of an image, if they have one.
+        if PICTURE not in names or is_mirror(pq.read_schema(files[0]).names):
             return None
         # Absolute and escaped, because `datasets` takes a name for an address or a pattern.
         data_files = [glob.escape(str(path.absolute())) for path in files]

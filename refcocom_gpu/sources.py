@@ -47,9 +47,12 @@ def read_source(
     kind, path, commit = locate(source, revision)
     # A constructed set says what it is.
     constructed = (path / "construct.json").is_file()
+    mirrored = False
     compare = kind == "hub" or (kind == "parquet" and path.is_dir() and not constructed)
     if kind == "parquet":
-        columns = _read_parquet(parquet_files(path, split), split)
+        files = parquet_files(path, split)
+        mirrored = any(map(_is_mirror, files))
+        columns = _read_parquet(files, split)
     elif kind == "arrow":
         columns = _from_datasets(open_arrow_folder(path, split), str(path))
     elif kind == "json":
@@ -62,7 +65,7 @@ def read_source(
         from refcocom_gpu.sample import make_records
 
         columns = records.from_records(make_records(), "sample")
-    return columns, commit, compare
+    return columns, commit, compare and not mirrored
 
 
 def _read_jsonl(path: Path, split: str, cache: bool | str | Path) -> records.Columns:
@@ -100,9 +103,17 @@ def _to_ipc(table: pa.Table) -> pa.Buffer:
 
 
 def _read_parquet(files: list[Path], split: str) -> records.Columns:
-    if mirrored := [path for path in files if _is_mirror(path)]:
+    mirrored = [path for path in files if _is_mirror(path)]
+    if mirrored and len(mirrored) < len(files):
+        other = next(path for path in files if path not in mirrored)
+        raise DatasetError(
+            f"{mirrored[0]} holds instances by ref_id, {other} does not: one or the other"
+        )
+    if mirrored:
         rows = (row for path in mirrored for row in _mirror_rows(path))
-        return records.from_mirror(rows, str(mirrored[0]), split)
+        # A copy whose files are named after splits may call them otherwise in its rows, as `testA` in `test-….parquet`.
+        named = all(split.lower() in path.name.lower() for path in mirrored)
+        return records.from_mirror(rows, str(mirrored[0]), split, named=named)
     return records.concatenate([records.from_arrow(_project(path), str(path)) for path in files])
 
 

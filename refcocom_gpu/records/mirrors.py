@@ -63,13 +63,16 @@ def mirror_rows(text: bytes) -> Iterator[tuple[str, Any]] | None:
     return ((f"line {number}", line) for number, line in lines if line.strip())
 
 
-def from_mirror(rows: Iterable[tuple[str, Any]], where: str, split: str) -> Columns:
+def from_mirror(
+    rows: Iterable[tuple[str, Any]], where: str, split: str, *, named: bool = False
+) -> Columns:
     """Read instances, of one split where rows name theirs.
 
     Args:
         rows: Each a place and a mapping, or its JSON.
         where: What to call the file in an error message.
         split: Which rows are taken; rows without `split` are taken all.
+        named: The files were chosen by the name of the split: where no row has it, all are of it.
 
     Returns:
         The flat columns; a sample's id is its `ref_id`.
@@ -90,8 +93,9 @@ def from_mirror(rows: Iterable[tuple[str, Any]], where: str, split: str) -> Colu
             continue
         parsed.append((place, row))
     splits = [row.get("split") for _, row in parsed]
-    if any(isinstance(name, str) for name in splits):
-        wanted = in_split((name for name in splits if isinstance(name, str)), split, where)
+    names = {name for name in splits if isinstance(name, str)}
+    if names and not (named and split not in names):
+        wanted = in_split(names, split, where)
         parsed = [entry for entry in parsed if entry[1].get("split") in wanted]
     references = []
     for place, row in parsed:
@@ -123,10 +127,12 @@ def _reference(row: Mapping[str, Any]) -> Reference:
     return Reference(
         ref_id=_required(row["ref_id"], "ref_id"),
         image_id=_required(row["image_id"], "image_id"),
-        file_name=str(row.get("file_name") or image.get("file_name") or ""),
+        # Rows tend to name a crop's file, the image's own description the picture's.
+        file_name=str(image.get("file_name") or row.get("file_name") or ""),
         category=category if isinstance(category, str) else "",
         supercategory=str(row.get("supercategory") or ""),
-        bbox=checked_box(_box(row.get("bbox", annotation.get("bbox")))),
+        # The annotation's is COCO's x, y, w, h; some copies give corners beside it.
+        bbox=checked_box(_box(annotation.get("bbox", row.get("bbox")))),
         height=height,
         width=width,
         counts=counts,

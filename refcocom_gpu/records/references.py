@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from refcocom_gpu.errors import SHOWN, DatasetError, RLEError, UsageError
@@ -19,7 +20,7 @@ from refcocom_gpu.records.tables import (
     is_box,
     samples_table,
 )
-from refcocom_gpu.rle import check
+from refcocom_gpu.rle import check, column, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,15 @@ def mask_of(segmentation: Any, height: int | None, width: int | None) -> tuple[i
     """A COCO segmentation to (H, W, compressed counts).
 
     Args:
-        segmentation: Polygons in pixels, one polygon, or an RLE object of any form.
+        segmentation: Polygons in pixels, one polygon, an RLE object of any form, or a list of such, its parts.
         height: H of the image, None where it is not known.
         width: W.
 
     Raises:
         RLEError: It is none of these, of another size, or polygons whose image has no known size.
     """
+    if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], Mapping):
+        segmentation = _merged(segmentation)
     if isinstance(segmentation, list):
         if segmentation and not isinstance(segmentation[0], list):
             segmentation = [segmentation]
@@ -74,6 +77,20 @@ def mask_of(segmentation: Any, height: int | None, width: int | None) -> tuple[i
     if (height, width) not in ((None, None), found[:2]):
         raise RLEError(f"its mask is {found[0]}×{found[1]}, its image {height}×{width}")
     return found
+
+
+def _merged(parts: Sequence[Any]) -> dict[str, Any]:
+    from pycocotools import mask as coco
+
+    checked = [check(part) for part in parts]
+    if len({part[:2] for part in checked}) > 1:
+        raise RLEError("the parts of its mask differ in size")
+    height, width, _ = checked[0]
+    # Parsed first: what is not valid RLE, pycocotools reads as it likes.
+    parse(column(counts for _, _, counts in checked), np.full(len(checked), height * width))
+    size = [height, width]
+    merged = coco.merge([{"size": size, "counts": counts} for _, _, counts in checked])
+    return {"size": size, "counts": merged["counts"]}
 
 
 def in_split(found: Iterable[str], split: str, where: str) -> set[str]:
@@ -124,7 +141,7 @@ def columns_of(references: Iterable[Reference]) -> Columns:
             ints(r.height for _, r in samples),
             ints(r.width for _, r in samples),
             pa.array([r.counts for _, r in samples], pa.large_binary()),
-            texts(r.category for _, r in samples),
+            texts("" for _ in samples),
             pa.array([r.bbox for _, r in samples], BOX),
         ),
         examples_table(

@@ -80,8 +80,8 @@ BOX = pa.list_(pa.float64())
 
 
 def is_box(values: Sequence[Any]) -> bool:
-    """Whether numbers are x, y, w, h: four, finite, the sides not negative."""
-    return len(values) == 4 and all(map(math.isfinite, values)) and min(values[2:]) >= 0
+    """Whether numbers can be x, y, w, h: four, and finite."""
+    return len(values) == 4 and all(map(math.isfinite, values))
 
 
 def compress(runs: Any) -> bytes:
