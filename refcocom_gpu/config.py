@@ -41,7 +41,7 @@ class DatasetConfig:
     name: str = key("moondream/refcoco-m", "Hub name, or `sample` for the built-in set")
     path: str | None = key(
         None,
-        "local snapshot instead: folder of Parquet shards, save_to_disk folder, .parquet, .jsonl",
+        "local snapshot instead: folder of Parquet shards, save_to_disk folder, .parquet, .jsonl, REFER release",
         path=True,
     )
     revision: str | None = key(None, "branch, tag or commit on the Hub")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ class SamProposer:
         return {
             "kind": "sam",
             "class": here.family.cls,
-            "model": here.model,
+            # Not the folder a local one lies in: a run may go on elsewhere, and its weights say what it is.
+            "model": Path(here.model).name if here.is_local else here.model,
             "revision": here.revision,
             "weights": here.weights() if here.is_local else None,
             "prompts": list(self.prompts),
