@@ -28,7 +28,7 @@ def tiny_sam() -> Any:
 
     vision = {
         "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 16,
-        "output_channels": 16, "global_attn_indexes": [0], "window_size": 0, "mlp_dim": 16,
+        "output_channels": 16, "global_attn_indexes": [0], "window_size": 0, "mlp_dim": 16, "num_pos_feats": 8,
     }  # fmt: skip
     prompt = {"hidden_size": 16, "image_size": SIDE, "patch_size": 16, "mask_input_channels": 4}
     decoder = {
@@ -45,9 +45,9 @@ def tiny_sam2() -> Any:
 
     backbone = {
         "model_type": "sam2_hiera_det_model", "hidden_size": 8, "image_size": [SIDE, SIDE],
-        "blocks_per_stage": [1, 1, 1, 1],
+        "blocks_per_stage": [1, 1, 2, 1],
         "embed_dim_per_stage": [8, 16, 32, 64], "num_attention_heads_per_stage": [1, 1, 1, 1],
-        "window_size_per_stage": [8, 4, 4, 4], "global_attention_blocks": [2], "num_attention_heads": 1,
+        "window_size_per_stage": [8, 4, 4, 4], "global_attention_blocks": [3], "num_attention_heads": 1,
         "window_positional_embedding_background_size": [4, 4],
     }  # fmt: skip
     vision = {
