@@ -136,7 +136,10 @@ def test_wrong_usage(folder, capsys, words, said):
     ("words", "said"),
     [
         (["scoer"], "unknown verb 'scoer'; did you mean score?"),
-        (["predictions=x"], "unknown verb 'predictions=x'; verbs are score, compare, sweep, cache"),
+        (
+            ["predictions=x"],
+            "unknown verb 'predictions=x'; verbs are score, compare, sweep, construct, cache",
+        ),
         (["score"], "no predictions: refcocom score PREDS"),
         (["score", "predictions=null"], "no predictions"),
         ([*SAMPLE, "nowhere.jsonl"], "no prediction file at nowhere.jsonl"),
