@@ -30,6 +30,9 @@ SCHEMA_VERSION = 1
 
 NONE = np.zeros(0, np.int64)
 
+BLOCK = 64
+"""Models whose IoUs are held at a time; what is kept of them all is a sum per image."""
+
 NAMES = (("rank", pa.int64()), ("model", pa.string()), ("path", pa.string()))
 """Columns before those of the manifest."""
 
@@ -109,18 +112,24 @@ def make_leaderboard(
 ) -> Leaderboard:
     """Score, compare and sort; see `write_leaderboard` for the arguments and errors."""
     un.quantile_place(LEVEL, replicates)
-    scored = [
-        _scored(result, store, get_convention(convention).empty, precision_strict)
-        for result in results
-        if result.error is None
-    ]
+    image = store.dataset.image_ids[store.dataset.sample_image[store.example_sample]]
+    scored: list[tuple[dict[str, Any], Floats]] = []
+    good = [result for result in results if result.error is None]
+    for first in range(0, len(good), BLOCK):
+        pairs = [
+            _scored(result, store, get_convention(convention).empty, precision_strict)
+            for result in good[first : first + BLOCK]
+        ]
+        sums, n = un.per_image(np.stack([ious for _, ious in pairs], axis=1), image)
+        scored += [(row, of_model.copy()) for (row, _), of_model in zip(pairs, sums.T, strict=True)]
     # Every field in turn, so that rows alike in the first three do not depend on the order given either.
     scored.sort(key=lambda pair: (-pair[0]["miou"], *_identity(pair[0]["result"])))
     failed = sorted((r for r in results if r.error is not None), key=_identity)
     rows = [row for row, _ in scored]
     critical = None
     if rows:
-        critical = _stand(rows, np.stack([ious for _, ious in scored], axis=1), store, replicates, seed)  # fmt: skip
+        sums = np.stack([of_model for _, of_model in scored], axis=1)
+        critical = _stand(rows, sums, n[:, None].astype(np.float64), replicates, seed)
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
     about = {
         "schema": "refcocom-leaderboard",
@@ -185,14 +194,14 @@ def _scored(
 
 
 def _stand(
-    rows: list[dict[str, Any]], ious: Floats, store: MaskStore, replicates: int, seed: int
+    rows: list[dict[str, Any]], sums: Floats, n: Floats, replicates: int, seed: int
 ) -> float | None:
     """Add to each row where it stands among the others.
 
     Args:
         rows: M, best first.
-        ious: [N, M] in the same order.
-        store: Ground truth.
+        sums: [G, M] IoUs summed within each image, in the same order.
+        n: [G, 1] examples of each image.
         replicates: B.
         seed: Of the bootstrap.
 
@@ -204,11 +213,9 @@ def _stand(
         # Equal scores share the better rank.
         row["rank"] = 1 + scores.index(row["miou"])
         row["difference"] = row["miou"] - scores[0]
-    dataset = store.dataset
-    image = dataset.image_ids[dataset.sample_image[store.example_sample]]
-    if (image == image[0]).all():
+    if len(n) < 2:
         return None
-    ratio = un.ratio_by_image(image, ious)
+    ratio = un.Ratio(sums, n)
     pairs = un.pairwise_intervals(ratio, n_replicates=replicates, seed=seed)
     reach = pairs.critical * pairs.se[:, 0]
     columns = zip(
