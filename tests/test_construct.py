@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from helpers import REAL, encode_png
 from hypothesis import given
 from hypothesis import strategies as st
 from refcocom_kernels import cpu, reference
+from sweeps import needs_ray, quiet_ray
 
 import refcocom_gpu as rc
 from refcocom_gpu import rle
@@ -300,20 +302,22 @@ def test_the_audit_gives_a_cause_for_every_removal(
     assert (folder / "audit" / "contact_sheet.png").read_bytes()[1:4] == b"PNG"
 
 
-@pytest.mark.parametrize("engine", ["serial", "threads"])
+@quiet_ray
+@pytest.mark.parametrize("engine", ["serial", "threads", pytest.param("ray", marks=needs_ray)])
 def test_the_same_bytes_from_any_engine(
     made: tuple[Path, Any], original: rc.Dataset, pictures: Path, tmp_path: Path, engine: str
 ) -> None:
     folder, _ = made
-    again = construct(
-        original,
-        tmp_path / "again",
-        [*proposers(original, tmp_path), GrabCutProposer()],
-        rules=RULES,
-        expression_filter=HarmFilter(Words(("Red",))),
-        images=Images(original, pictures),
-        engine=make_engine(engine, 3 if engine == "threads" else 0),
-    )
+    with closing(make_engine(engine, 0 if engine == "serial" else 2)) as workers:
+        again = construct(
+            original,
+            tmp_path / "again",
+            [*proposers(original, tmp_path), GrabCutProposer()],
+            rules=RULES,
+            expression_filter=HarmFilter(Words(("Red",))),
+            images=Images(original, pictures),
+            engine=workers,
+        )
     assert again.n_done == original.n_images
     assert files_of(tmp_path / "again") == files_of(folder)
 
@@ -530,6 +534,24 @@ def test_usage(original: rc.Dataset, tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError):
             Rules(**wrong)
+
+
+def test_a_folder_of_something_else(original: rc.Dataset, tmp_path: Path) -> None:
+    two = [Odd(exact, "a"), Odd(exact, "b")]
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(UsageError, match=r"holds data, README\.md that no construction wrote"):
+        construct(original, tmp_path, two, pictures="none")
+    assert (tmp_path / "README.md").read_text() == "mine"
+    out = tmp_path / "out"
+    construct(original, out, two, pictures="none")
+    (out / "judge").mkdir()
+    again = rc.load_dataset(out)
+    with pytest.raises(UsageError, match="holds the original set"):
+        construct(again, out, two, pictures="none")
+    # Another set takes its place, and what was said of the first goes with it.
+    construct(original, out, two, pictures="none", rules=Rules(original_iou=0.9))
+    assert not (out / "judge").exists()
 
 
 # Judge --------------------------------------------------------------------------------------------

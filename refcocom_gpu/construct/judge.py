@@ -188,6 +188,9 @@ def judge(audit: Audit, truth: Dataset) -> Judgement:
     rows = audit.instances.filter(audit.instances["counts"].is_valid())
     if not rows.num_rows:
         raise DataError("no instance has a refined mask: there is nothing to judge")
+    ids = rows["sample_id"].to_pylist()
+    if len(set(ids)) < len(ids) or truth.key != "sample_id":
+        raise DataError("masks are compared by sample id, and ids of this set repeat")
     store = MaskStore.build(truth, cache=False)
     samples = _samples(truth, to_numpy(rows["sample_id"]))
     sizes = np.stack([to_numpy(rows["height"]), to_numpy(rows["width"])], axis=1)
@@ -223,7 +226,7 @@ def judge(audit: Audit, truth: Dataset) -> Judgement:
     everyone = np.arange(len(sizes))
     measure("original", rows["original_counts"].to_pylist(), everyone)
     measure("refined", rows["counts"].to_pylist(), everyone)
-    row_of = {sample_id: k for k, sample_id in enumerate(rows["sample_id"].to_pylist())}
+    row_of = {sample_id: k for k, sample_id in enumerate(ids)}
     by_proposer: dict[str, dict[int, str]] = {}
     for one in audit.candidates.to_pylist():
         of_proposer = by_proposer.setdefault(one["proposer"], {})

@@ -20,7 +20,7 @@ from refcocom_gpu.construct.filter import ExpressionFilter, HarmFilter
 from refcocom_gpu.construct.image import ImageResult, Work, construct_image
 from refcocom_gpu.construct.instances import Proposer
 from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES, Decision, Rules, decide
-from refcocom_gpu.construct.parts import Parts
+from refcocom_gpu.construct.parts import PARTS, Parts
 from refcocom_gpu.construct.sheet import contact_sheet
 from refcocom_gpu.construct.write import check_pictures, write_dataset
 from refcocom_gpu.dataset import Dataset, load_dataset
@@ -34,6 +34,12 @@ from refcocom_gpu.sweep.task import code_version
 
 STAGE, SUMMARY = ".new", "construct.json"
 """Where everything is written before it is moved into place; what is moved last and says that all is there."""
+
+MADE = ("data", "audit", "README.md", SUMMARY)
+"""What a construction puts into its folder, and replaces there."""
+
+JUDGE = "judge"
+"""Where a judgement of it is kept; it goes when another set takes the place of the one that was judged."""
 
 Settled = Callable[[ImageResult], None]
 
@@ -109,6 +115,7 @@ def construct(
         rules.islands,
         rules.holes,
     )
+    _check_folder(Path(output_dir), dataset)
     with locked(output_dir, "construction") as folder:
         identity = {
             "dataset": dataset.fingerprint,
@@ -148,6 +155,17 @@ def _check(proposers: Sequence[Proposer], images: Images | None) -> None:
     if images is None and (looking := [p.name for p in proposers if p.needs_picture]):
         raise UsageError(
             f"proposer {looking[0]} needs the pictures; pass the folder that holds them as images=DIR"
+        )
+
+
+def _check_folder(folder: Path, dataset: Dataset) -> None:
+    """Refuse a folder of something else, which would be replaced."""
+    if folder.resolve() == Path(dataset.source).expanduser().resolve():
+        raise UsageError(f"{folder} holds the original set; choose another output_dir")
+    there = [name for name in MADE if (folder / name).exists()]
+    if there and not (folder / PARTS).is_dir():
+        raise UsageError(
+            f"{folder} holds {', '.join(there)} that no construction wrote; choose another output_dir"
         )
 
 
@@ -306,9 +324,10 @@ def _card(summary: Mapping[str, Any]) -> str:
 def _move(stage: Path, folder: Path) -> None:
     """What was staged, into place; the summary goes first of the old and comes last of the new."""
     (folder / SUMMARY).unlink(missing_ok=True)
-    for name in ("data", "audit", "README.md", SUMMARY):
+    for name in (JUDGE, *MADE):
         target = folder / name
         if target.is_dir():
             shutil.rmtree(target)
-        (stage / name).replace(target)
+        if name in MADE:
+            (stage / name).replace(target)
     stage.rmdir()

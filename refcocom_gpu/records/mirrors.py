@@ -18,9 +18,8 @@ from refcocom_gpu.records.references import (
     columns_of,
     in_split,
     mask_of,
-    raise_problems,
 )
-from refcocom_gpu.records.tables import Columns, first_line, listed
+from refcocom_gpu.records.tables import Columns, first_line, listed, raise_problems
 
 MIRROR_FIELDS = (
     "ref_id", "image_id", "file_name", "split", "sentences", "raw_sentences", "segmentation", "mask", "bbox", "height",
@@ -103,7 +102,7 @@ def from_mirror(
             references.append(_reference(row))
         except (RLEError, DatasetError, msgspec.MsgspecError, TypeError, ValueError) as error:
             problems.append(f"{place}: {first_line(error)}")
-    raise_problems(problems, where)
+    raise_problems(problems, where, "instance")
     return columns_of(references)
 
 

@@ -19,9 +19,8 @@ from refcocom_gpu.records.references import (
     columns_of,
     in_split,
     mask_of,
-    raise_problems,
 )
-from refcocom_gpu.records.tables import Columns, first_line
+from refcocom_gpu.records.tables import Columns, first_line, raise_problems
 
 INSTANCES = "instances.json"
 
@@ -108,7 +107,7 @@ def from_refer(path: Path, split: str) -> Columns:
             references.append(_reference(ref, images, annotations, categories))
         except RLEError as error:
             problems.append(f"reference {number} (ref_id {ref.ref_id}): {error}")
-    raise_problems(problems, str(path))
+    raise_problems(problems, str(path), "instance")
     return columns_of(references)
 
 

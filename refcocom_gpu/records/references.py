@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from refcocom_gpu.errors import SHOWN, DatasetError, RLEError, UsageError
+from refcocom_gpu.errors import RLEError, UsageError
 from refcocom_gpu.places import SPLIT_NAMES
 from refcocom_gpu.polygons import rasterise
 from refcocom_gpu.records.tables import (
@@ -161,15 +161,3 @@ def checked_box(bbox: Sequence[float] | None) -> Sequence[float] | None:
     if bbox is not None and not is_box(bbox):
         raise RLEError(f"bbox is {list(bbox)}, not four numbers x, y, w, h")
     return bbox
-
-
-def raise_problems(problems: Sequence[str], where: str) -> None:
-    """One error for all.
-
-    Raises:
-        DatasetError: When there is any.
-    """
-    if problems:
-        more = f"\n  … and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
-        shown = "\n  ".join(problems[:SHOWN])
-        raise DatasetError(f"{where}: {len(problems):,} malformed instance(s)\n  {shown}{more}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import pyarrow as pa
 
-from refcocom_gpu.errors import SHOWN, DatasetError
+from refcocom_gpu.errors import DatasetError
 from refcocom_gpu.records.tables import (
     BOX,
     Columns,
@@ -19,6 +19,7 @@ from refcocom_gpu.records.tables import (
     images_table,
     is_box,
     listed,
+    raise_problems,
     samples_table,
 )
 
@@ -141,10 +142,7 @@ def _from_structs(items: Iterable[tuple[str, Any]], decode: Any, raw: Any, where
                 sample.bbox,
             ))  # fmt: skip
         images.append((image_id, record.file_name or "", meta.height or 0, meta.width or 0))
-    if problems:
-        more = f"\n  … and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
-        shown = "\n  ".join(problems[:SHOWN])
-        raise DatasetError(f"{where}: {len(problems):,} malformed record(s)\n  {shown}{more}")
+    raise_problems(problems, where, "record")
     i, s, b = pa.int64(), pa.string(), pa.large_binary()
     try:
         return Columns(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from refcocom_gpu.errors import DatasetError, RLEError
+from refcocom_gpu.errors import SHOWN, DatasetError, RLEError
 from refcocom_gpu.rle import check_counts
 
 
@@ -100,3 +100,20 @@ def listed(names: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says, without its details."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def raise_problems(problems: Sequence[str], where: str, what: str) -> None:
+    """One error for all mistakes of a source.
+
+    Args:
+        problems: Each with its place.
+        where: What to call the source.
+        what: What is malformed, such as `record`.
+
+    Raises:
+        DatasetError: When there is any; the first 20 are shown, all counted.
+    """
+    if problems:
+        more = f"\n  … and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
+        shown = "\n  ".join(problems[:SHOWN])
+        raise DatasetError(f"{where}: {len(problems):,} malformed {what}(s)\n  {shown}{more}")

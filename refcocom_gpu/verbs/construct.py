@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from refcocom_gpu.dataset import Dataset
     from refcocom_gpu.images import Images
 
-JUDGE = "judge"
-"""The folder below output_dir for what a judgement writes."""
-
 
 def run(config: ConstructConfig) -> None:
     """Make a refined dataset.
@@ -30,6 +27,7 @@ def run(config: ConstructConfig) -> None:
     """
     from refcocom_gpu.construct import construct
     from refcocom_gpu.construct.judge import judge
+    from refcocom_gpu.construct.run import JUDGE
     from refcocom_gpu.dataset import load_dataset
     from refcocom_gpu.engines import make_engine
 
