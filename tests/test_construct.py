@@ -493,6 +493,12 @@ def test_pictures_by_path_and_none(original: rc.Dataset, pictures: Path, tmp_pat
     construct(original, tmp_path / "path", two, images=images, pictures="path")
     record = datasets.load_dataset(str(tmp_path / "path"), split="validation")[0]
     assert np.asarray(record["image"]).tolist() == draw_image(record["image_id"]).tolist()
+    # `datasets` does not take another set in a folder of the same name for the one it has loaded.
+    other = construct(
+        original, tmp_path / "other" / "path", two, pictures="none", rules=Rules(original_iou=0.9)
+    )
+    again = datasets.load_dataset(str(tmp_path / "other" / "path"), split="validation")
+    assert sum(len(r["samples"]) for r in again) == other.summary["counts"]["instances"]["kept"]
     construct(original, tmp_path / "none", two, pictures="none")
     assert rc.load_dataset(tmp_path / "none").n_images == 8
     sample = rc.load_dataset("sample")

@@ -29,6 +29,7 @@ from refcocom_gpu.errors import DataError, UsageError
 from refcocom_gpu.files import locked, parquet_bytes, write_files
 from refcocom_gpu.images import Images
 from refcocom_gpu.places import files_below
+from refcocom_gpu.scorer import hash_files
 from refcocom_gpu.store import MaskStore
 from refcocom_gpu.sweep.task import code_version
 
@@ -252,7 +253,7 @@ def _write(
     shutil.rmtree(stage, ignore_errors=True)
     try:
         (stage / "data").mkdir(parents=True)
-        write_dataset(
+        shards = write_dataset(
             stage / "data",
             dataset.split,
             dataset,
@@ -272,6 +273,7 @@ def _write(
         "images": {"original": dataset.n_images, "kept": kept},
         "split": dataset.split,
         "fingerprint": _fingerprint(stage, dataset, kept),
+        "content": hash_files(shards),
     }
     write_files(
         stage / "audit",
