@@ -23,21 +23,21 @@ from refcocom_gpu.sample import draw_image
 SIDE = 64
 
 
-def tiny_sam() -> Any:
-    from transformers import SamConfig, SamModel
+def tiny_sam(hq: bool = False) -> Any:
+    from transformers import SamConfig, SamHQConfig, SamHQModel, SamModel
 
     vision = {
-        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 16,
-        "output_channels": 16, "global_attn_indexes": [0], "window_size": 0, "mlp_dim": 16, "num_pos_feats": 8,
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 16,
+        "output_channels": 16, "global_attn_indexes": [0, 1], "window_size": 0, "mlp_dim": 16, "num_pos_feats": 8,
     }  # fmt: skip
     prompt = {"hidden_size": 16, "image_size": SIDE, "patch_size": 16, "mask_input_channels": 4}
     decoder = {
         "hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "iou_head_hidden_dim": 16,
     }  # fmt: skip
-    config = SamConfig(
-        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder
-    )
-    return SamModel(config)
+    parts = {"vision_config": vision, "prompt_encoder_config": prompt}
+    if hq:
+        return SamHQModel(SamHQConfig(**parts, mask_decoder_config={**decoder, "vit_dim": 16}))
+    return SamModel(SamConfig(**parts, mask_decoder_config=decoder))
 
 
 def tiny_sam2() -> Any:
@@ -64,7 +64,7 @@ def tiny_sam2() -> Any:
     return Sam2Model(config)
 
 
-MAKERS = {"sam": tiny_sam, "sam2": tiny_sam2}
+MAKERS = {"sam": tiny_sam, "sam_hq": lambda: tiny_sam(hq=True), "sam2": tiny_sam2}
 
 
 @pytest.fixture(scope="module", params=MAKERS)
@@ -91,7 +91,7 @@ def test_it_is_what_the_model_says(checkpoint: Path, given: tuple[np.ndarray, li
     proposer = SamProposer("sam", str(checkpoint), device="cpu", prompts=("box",))
     found = [one for (one,) in proposer.propose(picture, instances)]
     model, frame = open_checkpoint(proposer.checkpoint, "cpu")
-    letterboxed = checkpoint.name == "sam"
+    letterboxed = checkpoint.name != "sam2"
     inner = (SIDE, SIDE)
     if letterboxed:
         scale = SIDE / max(height, width)
