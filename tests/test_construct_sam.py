@@ -5,6 +5,7 @@ import math
 import pickle
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,13 +173,48 @@ def test_weights_that_are_no_numbers(
 
 def test_identity_is_of_the_weights(checkpoint: Path, tmp_path: Path) -> None:
     here = SamProposer("sam", str(checkpoint)).identity()
-    there = tmp_path / "elsewhere" / checkpoint.name
+    there = tmp_path / "elsewhere" / "of another name"
     shutil.copytree(checkpoint, there)
     assert SamProposer("sam", str(there)).identity() == here
     assert json.loads(json.dumps(here)) == here
     torch.manual_seed(4)
     MAKERS[checkpoint.name]().save_pretrained(there)
     assert SamProposer("sam", str(there)).identity()["weights"] != here["weights"]
+
+
+def test_threads_load_one_model(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "fresh"
+    shutil.copytree(checkpoint, folder)
+    # A relative path is opened wherever a worker runs.
+    monkeypatch.chdir(tmp_path)
+    found = find_checkpoint("fresh")
+    monkeypatch.chdir("/")
+    with ThreadPoolExecutor(4) as pool:
+        models = {
+            id(model) for model, _ in pool.map(lambda _: open_checkpoint(found, "cpu"), range(8))
+        }
+    assert len(models) == 1
+
+
+def test_an_empty_mask_is_refused(
+    checkpoint: Path,
+    given: tuple[np.ndarray, list[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proposer = SamProposer("sam", str(checkpoint), device="cpu")
+    model, _ = open_checkpoint(proposer.checkpoint, "cpu")
+    forward = model.forward
+
+    def nothing(*arguments: Any, **options: Any) -> Any:
+        said = forward(*arguments, **options)
+        said.pred_masks = torch.full_like(said.pred_masks, -1.0)
+        return said
+
+    monkeypatch.setattr(model, "forward", nothing)
+    assert proposer.propose(*given) == [[Refused("sam", "an empty mask")]] * len(given[1])
 
 
 def test_pickled(checkpoint: Path, given: tuple[np.ndarray, list[Any]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import threading
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,9 +162,18 @@ class HarmFilter:
         return about
 
 
-@functools.lru_cache(maxsize=1)
+_LOADING = threading.Lock()
+"""A cache alone lets every thread that comes before the first is done load a model of its own."""
+
+
 def _classifier(model: str, revision: str | None, device: str) -> Any:
     """The pipeline, once per process."""
+    with _LOADING:
+        return _open(model, revision, device)
+
+
+@functools.lru_cache(maxsize=1)
+def _open(model: str, revision: str | None, device: str) -> Any:
     try:
         import transformers
     except ImportError:

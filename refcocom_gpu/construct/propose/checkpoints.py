@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,9 @@ FAMILIES = {
     "sam3_video": _SAM3,
 }
 """By `model_type` of a checkpoint's config."""
+
+_LOADING = threading.Lock()
+"""A cache alone lets every thread that comes before the first is done load a model of its own."""
 
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
@@ -167,6 +171,9 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
         UsageError: When Transformers is not installed, nothing is there or can be reached, or it is another model.
     """
     transformers = _transformers()
+    if Path(model).is_dir():
+        # A worker may have another working folder.
+        model = str(Path(model).absolute())
     try:
         config, _ = transformers.PretrainedConfig.get_config_dict(model, revision=revision)
     except (OSError, ValueError) as error:
@@ -184,9 +191,8 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     return Checkpoint(model, config.get("_commit_hash") or revision, family)
 
 
-@functools.cache
 def open_checkpoint(checkpoint: Checkpoint, device: str) -> tuple[Any, Frame]:
-    """Load a model, once in a process.
+    """Load a model, once in a process, whichever of its threads is first.
 
     Args:
         checkpoint: From `find_checkpoint`.
@@ -198,6 +204,12 @@ def open_checkpoint(checkpoint: Checkpoint, device: str) -> tuple[Any, Frame]:
     Raises:
         UsageError: When the weights are not there, not those of such a model, or the checkpoint contradicts itself.
     """
+    with _LOADING:
+        return _open(checkpoint, device)
+
+
+@functools.cache
+def _open(checkpoint: Checkpoint, device: str) -> tuple[Any, Frame]:
     import torch
 
     cls = getattr(_transformers(), checkpoint.family.cls)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,7 +64,7 @@ class SamProposer:
             "kind": "sam",
             "class": here.family.cls,
             # Not the folder a local one lies in: a run may go on elsewhere, and its weights say what it is.
-            "model": Path(here.model).name if here.is_local else here.model,
+            "model": None if here.is_local else here.model,
             "revision": here.revision,
             "weights": here.weights() if here.is_local else None,
             "prompts": list(self.prompts),
