@@ -1,5 +1,6 @@
 """Proposers: what they propose, what they refuse, and that neither depends on how they are run."""
 
+import json
 import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
+import torch
 from helpers import sample_case, write_jsonl, write_parquet
+from safetensors.torch import save_file
 
 import refcocom_gpu as rc
 from refcocom_gpu import rle, sample
@@ -58,6 +61,10 @@ def test_every_format_gives_equal_candidates(tmp_path):
     np.savez(tmp_path / "p.npz", **dict(zip(CASE.names(), CASE.masks, strict=True)))
     logits = {n: m.astype(np.float32) - 0.5 for n, m in zip(CASE.names(), CASE.masks, strict=True)}
     np.savez(tmp_path / "logits.npz", **logits)
+    masks = dict(zip(CASE.names(), map(torch.from_numpy, CASE.masks), strict=True))
+    save_file(masks, tmp_path / "p.safetensors")
+    torch.save(masks, tmp_path / "p.pt")
+    (tmp_path / "coco.json").write_text(json.dumps(CASE.rows(listed=True)))
     folder = tmp_path / "png"
     folder.mkdir()
     for name, mask in zip(CASE.names(), CASE.masks, strict=True):
@@ -67,6 +74,9 @@ def test_every_format_gives_equal_candidates(tmp_path):
         write_parquet(tmp_path / "p.parquet", rows, 50),
         tmp_path / "p.npz",
         tmp_path / "logits.npz",
+        tmp_path / "p.safetensors",
+        tmp_path / "p.pt",
+        tmp_path / "coco.json",
         folder,
         [(k, mask) for k, mask in enumerate(CASE.masks)],
     ]
