@@ -35,7 +35,7 @@ def feed(metric, case, order=None, size=32, make=lambda mask: torch.from_numpy(m
         metric.update([make(case.masks[k]) for k in index], torch.tensor(index))
 
 
-def same(metric, offline):
+def assert_same(metric, offline):
     """Counts and scores equal the file scorer's, to the last bit."""
     result = metric.result()
     assert result.per_example.equals(offline.per_example)
@@ -51,7 +51,7 @@ def same(metric, offline):
 def test_masks_in_any_order(case, offline, size):
     metric = rc.RefCOCOMMetric(case.store)
     feed(metric, case, np.random.default_rng(size).permutation(len(case.masks)).tolist(), size)
-    same(metric, offline)
+    assert_same(metric, offline)
     assert metric.compute()["refcocom/n_conflicting"].item() == 0
 
 
@@ -72,7 +72,7 @@ FORMS = {
 def test_forms(case, offline, form):
     metric = rc.RefCOCOMMetric(case.store)
     feed(metric, case, size=50, make=FORMS[form])
-    same(metric, offline)
+    assert_same(metric, offline)
 
 
 def logits_of(case, kind=torch.float32, cells=48):
@@ -95,7 +95,7 @@ def test_logits_are_counted_as_offline(case, kind, letterbox):
     order = torch.randperm(len(logits))
     for index in order.split(13):
         metric.update(logits[index][:, None], index)
-    same(metric, offline)
+    assert_same(metric, offline)
 
 
 def test_probabilities_are_declared(case):
@@ -104,7 +104,7 @@ def test_probabilities_are_declared(case):
     offline = rc.score([(index, probabilities)], case.store, values="probabilities")
     metric = rc.RefCOCOMMetric(case.store, values="probabilities")
     metric.update(probabilities, index)
-    same(metric, offline)
+    assert_same(metric, offline)
     undeclared = rc.RefCOCOMMetric(case.store)
     undeclared.update(probabilities, index)
     with pytest.warns(UserWarning, match="values='probabilities'"):
@@ -119,7 +119,7 @@ def test_masks_of_another_size_are_resized_as_certain_probabilities(case, letter
     offline = rc.score([(index, masks.float())], case.store, **options)
     metric = rc.RefCOCOMMetric(case.store, letterbox=letterbox)
     metric.update(masks, index)
-    same(metric, offline)
+    assert_same(metric, offline)
 
 
 def test_masks_of_some_sizes_in_one_batch(case):
@@ -151,7 +151,7 @@ def test_real_masks(tmp_path):
     offline = rc.score([(k, mask) for k, mask in enumerate(case.masks)], case.store)
     metric = rc.RefCOCOMMetric(case.store)
     feed(metric, case)
-    same(metric, offline)
+    assert_same(metric, offline)
 
 
 # Incomplete and repeated ------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_repeats_count_once(case, offline):
     metric = rc.RefCOCOMMetric(case.store)
     feed(metric, case)
     feed(metric, case, range(17))
-    same(metric, offline)
+    assert_same(metric, offline)
     assert metric.compute()["refcocom/n_conflicting"].item() == 0
 
 
@@ -213,7 +213,7 @@ def test_conflicts_keep_the_first_and_are_counted(case, offline):
     differ = [k for k in range(9) if (changed[k].sum() != case.masks[k].sum())]
     metric.update(changed, list(range(9)))
     metric.update(changed, list(range(9)))
-    same(metric, offline)
+    assert_same(metric, offline)
     assert metric.compute()["refcocom/n_conflicting"].item() == len(differ) > 0
 
 
@@ -239,11 +239,11 @@ def test_forward_scores_the_batch_and_keeps_the_rest(case, offline):
         alone.update([case.masks[i] for i in index], index)
         assert found == alone.compute()
         assert metric._forward_cache == found
-    same(metric, offline)
+    assert_same(metric, offline)
     # An example that was seen before is scored in its batch as it is there.
     again = metric([~case.masks[0]], [0])
     assert again["refcocom_partial/n_examples"].item() == 1
-    same(metric, offline)
+    assert_same(metric, offline)
 
 
 def test_reset(case, offline):
@@ -252,7 +252,7 @@ def test_reset(case, offline):
     metric.reset()
     assert (metric.counts[:, INTERSECTION] == -1).all()
     feed(metric, case)
-    same(metric, offline)
+    assert_same(metric, offline)
 
 
 def test_clone_and_pickle_share_or_reopen_the_store(case, offline):
@@ -261,7 +261,7 @@ def test_clone_and_pickle_share_or_reopen_the_store(case, offline):
     n = len(case.masks)
     for again in (metric.clone(), copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
         feed(again, case, range(100, n))
-        same(again, offline)
+        assert_same(again, offline)
     assert metric.clone().store is metric.store
     # The original is as it was.
     assert int((metric.counts[:, INTERSECTION] >= 0).sum()) == 100
@@ -284,7 +284,7 @@ def test_state_dict(case, offline):
     again.persistent(True)
     again.load_state_dict(saved)
     feed(again, case, range(100, len(case.masks)))
-    same(again, offline)
+    assert_same(again, offline)
     other = rc.RefCOCOMMetric(case.store, values="probabilities")
     other.persistent(True)
     with pytest.raises(rc.UsageError, match="of another dataset or of other options"):
@@ -296,7 +296,7 @@ def test_merge_state(case, offline):
     feed(one, case, range(200))
     feed(two, case, range(150, len(case.masks)))
     one.merge_state(two)
-    same(one, offline)
+    assert_same(one, offline)
     with pytest.raises(rc.SyncError, match="another dataset or other options"):
         one.merge_state(rc.RefCOCOMMetric(case.store, letterbox=64))
 
@@ -329,7 +329,7 @@ def test_state_that_moves(case, offline):
     feed(metric, case, range(100, 200))
     metric.set_dtype(torch.float16)
     feed(metric.half().to(torch.bfloat16), case, range(200, len(case.masks)))
-    same(metric, offline)
+    assert_same(metric, offline)
 
 
 def test_nothing_is_added_between_sync_and_unsync(case):
@@ -421,7 +421,7 @@ def test_inference_mode(case, offline):
         metric.reset()
         feed(metric, case, range(100))
     feed(metric, case, range(100, len(case.masks)))
-    same(metric, offline)
+    assert_same(metric, offline)
 
 
 def test_convention_and_strictness(case):
@@ -430,7 +430,7 @@ def test_convention_and_strictness(case):
     offline = rc.score(
         [(k, m) for k, m in enumerate(case.masks)], case.store, precision_strict=True
     )
-    same(metric, offline)
+    assert_same(metric, offline)
     with pytest.raises(rc.UsageError, match="unknown convention"):
         rc.RefCOCOMMetric(case.store, convention="best")
 

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refcocom_gpu.config import DatasetConfig
 from refcocom_gpu.errors import UsageError
@@ -55,6 +55,15 @@ def check_threads(threads: int) -> None:
     """
     if threads < 0:
         raise UsageError(f"threads must be 0 (all cores) or more, not {threads}")
+
+
+READING = ("missing", "values", "letterbox", "resize", "polygons", "batch_size", "threads")
+"""Keys that every verb with predictions has, and that `score` and a sweep's `Options` take."""
+
+
+def reading(config: Any) -> dict[str, Any]:
+    """How the predictions of a config are read and counted."""
+    return {name: getattr(config, name) for name in READING}
 
 
 def load(config: DatasetConfig) -> Dataset:

@@ -8,7 +8,7 @@ from pathlib import Path
 from refcocom_gpu.config import CompareConfig
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.results import Result, check_output, holds_result, load_results
-from refcocom_gpu.verbs import check_threads, load, print_, progress
+from refcocom_gpu.verbs import check_threads, load, print_, progress, reading
 
 
 def run(config: CompareConfig) -> None:
@@ -68,14 +68,8 @@ def _results(pair: list[str], config: CompareConfig) -> list[Result]:
                 results[path] = score(
                     path,
                     store,
-                    missing=config.missing,
                     convention=config.convention,
-                    values=config.values,
-                    letterbox=config.letterbox,
-                    resize=config.resize,
-                    polygons=config.polygons,
-                    batch_size=config.batch_size,
-                    threads=config.threads,
+                    **reading(config),
                     progress=counted,
                 )
     return [results[path] for path in pair]

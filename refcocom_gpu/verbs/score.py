@@ -7,7 +7,7 @@ from pathlib import Path
 
 from refcocom_gpu.config import ScoreConfig
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.verbs import check_threads, load, print_, progress
+from refcocom_gpu.verbs import check_threads, load, print_, progress, reading
 
 
 def run(config: ScoreConfig) -> None:
@@ -39,15 +39,9 @@ def run(config: ScoreConfig) -> None:
         result = score(
             config.predictions,
             store,
-            missing=config.missing,
             convention=config.convention,
             precision_strict=config.precision == "gt",
-            values=config.values,
-            letterbox=config.letterbox,
-            resize=config.resize,
-            polygons=config.polygons,
-            batch_size=config.batch_size,
-            threads=config.threads,
+            **reading(config),
             progress=counted,
         )
     written: list[Path] = []

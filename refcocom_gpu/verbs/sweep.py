@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from refcocom_gpu.config import SweepConfig
 from refcocom_gpu.errors import DataError, UsageError
-from refcocom_gpu.verbs import check_threads, load, print_, say
+from refcocom_gpu.verbs import check_threads, load, print_, reading, say
 
 if TYPE_CHECKING:
     from refcocom_gpu.sweep import FileResult, Outcome
@@ -33,16 +33,7 @@ def run(config: SweepConfig) -> None:
 
     _check(config)
     items = read_inputs(config.predictions, config.manifest)
-    options = Options(
-        missing=config.missing,
-        values=config.values,
-        letterbox=config.letterbox,
-        resize=config.resize,
-        polygons=config.polygons,
-        batch_size=config.batch_size,
-        threads=config.threads,
-        device=config.device,
-    )
+    options = Options(**reading(config), device=config.device)
     _ = options.reading
     store = MaskStore.build(load(config.dataset))
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
