@@ -4,6 +4,7 @@
 |---|---|
 | `instances` | what the stages hand to each other, and what a proposer is |
 | `propose/` | a picture and its instances → candidate masks |
+| `boxes` | masks and records → boxes, and their IoU |
 | `agree`, `refine` | candidates → what they agree on, without specks |
 | `filter` | expressions → what is harmful about them |
 | `image`, `parts` | one image through all of these; kept, so that a construction goes on |

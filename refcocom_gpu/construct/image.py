@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from refcocom_gpu import rle
 from refcocom_gpu.construct.agree import Masks, agree, boundaries_of, iou_with, pack_groups
+from refcocom_gpu.construct.boxes import box_iou, stated_box, tight_box
 from refcocom_gpu.construct.filter import ExpressionFilter
-from refcocom_gpu.construct.instances import Candidate, Instance, Mask, Proposals, Proposer, Refused
+from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Proposer, Refused
 from refcocom_gpu.construct.refine import refine
 from refcocom_gpu.dataset import Dataset
 from refcocom_gpu.errors import DataError, DatasetError
@@ -194,41 +195,6 @@ def instances_of(store: MaskStore, image: int) -> list[Instance]:
             )
         )
     return instances
-
-
-def stated_box(dataset: Dataset, sample: int) -> tuple[float, float, float, float] | None:
-    """The box that the record states, where the source has one."""
-    if "bbox" not in dataset.samples.column_names:
-        return None
-    box: Any = dataset.samples["bbox"][sample].as_py()
-    return None if box is None else tuple(box)
-
-
-def tight_box(mask: Mask) -> tuple[float, float, float, float]:
-    """x, y, w, h of the set pixels; zeros where there are none.
-
-    >>> tight_box(np.array([[0, 0, 0], [0, 1, 1]], bool))
-    (1.0, 1.0, 2.0, 1.0)
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return 0.0, 0.0, 0.0, 0.0
-    left, top = float(columns[0]), float(rows[0])
-    return left, top, float(columns[-1]) + 1 - left, float(rows[-1]) + 1 - top
-
-
-def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """IoU of two boxes x, y, w, h; 0 where either is empty.
-
-    >>> box_iou((0, 0, 2, 2), (1, 0, 2, 2))
-    0.3333333333333333
-    """
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    intersection = width * height
-    return intersection / (a[2] * a[3] + b[2] * b[3] - intersection)
 
 
 def _propose(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from refcocom_gpu import rle
-from refcocom_gpu.construct.image import tight_box
+from refcocom_gpu.construct.boxes import tight_box
 from refcocom_gpu.construct.keep import Decision
 from refcocom_gpu.dataset import Dataset
 from refcocom_gpu.errors import UsageError
