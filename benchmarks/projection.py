@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from refcocom_gpu.dataset import PUBLISHED, load_dataset
+from refcocom_gpu.dataset.table import PUBLISHED, load_dataset
 
 IMAGE_BYTES = 512_000
 """610 MB over 1,190 images; random, as JPEG bytes do not compress either."""

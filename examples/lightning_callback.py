@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 import refcocom_gpu as rc
-from refcocom_gpu.hooks.lightning import RefCOCOMCallback
+from refcocom_gpu.training.lightning import RefCOCOMCallback
 
 
 class Module(LightningModule):

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 import refcocom_gpu as rc
-import refcocom_gpu.hooks.mmengine  # registers RefCOCOMEvaluator
+import refcocom_gpu.training.mmengine  # registers RefCOCOMEvaluator
 
 
 class Model(BaseModel):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import refcocom_gpu as rc
-from refcocom_gpu.rle import decode
-from refcocom_gpu.sample import draw_image, make_records
+from refcocom_gpu.dataset.sample import draw_image, make_records
+from refcocom_gpu.masks.rle import decode
 
 SIDE = 48
 """Pictures of any size are squashed to this square, and the logits are as large; the metric resizes them back."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from transformers import Trainer, TrainingArguments
 
 import refcocom_gpu as rc
-from refcocom_gpu.hooks.transformers import TrainerHook
+from refcocom_gpu.training.transformers import TrainerHook
 
 KEY = "eval_refcocom/miou"
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from refcocom_gpu._version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from refcocom_gpu.comparison import ResultComparison as ResultComparison
-    from refcocom_gpu.comparison import compare as compare
-    from refcocom_gpu.dataset import Dataset as Dataset
-    from refcocom_gpu.dataset import load_dataset as load_dataset
+    from refcocom_gpu.dataset.table import Dataset as Dataset
+    from refcocom_gpu.dataset.table import load_dataset as load_dataset
     from refcocom_gpu.errors import ComparisonError as ComparisonError
     from refcocom_gpu.errors import DataError as DataError
     from refcocom_gpu.errors import DatasetError as DatasetError
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from refcocom_gpu.errors import RLEError as RLEError
     from refcocom_gpu.errors import SyncError as SyncError
     from refcocom_gpu.errors import UsageError as UsageError
-    from refcocom_gpu.hooks.data import ExpressionDataset as ExpressionDataset
-    from refcocom_gpu.hooks.data import collate as collate
-    from refcocom_gpu.hooks.metric import RefCOCOMMetric as RefCOCOMMetric
     from refcocom_gpu.predictions.writer import PredictionWriter as PredictionWriter
-    from refcocom_gpu.results import Result as Result
-    from refcocom_gpu.results import load_results as load_results
     from refcocom_gpu.scorer import score as score
-    from refcocom_gpu.store import MaskStore as MaskStore
-
-__version__ = "0.1.0"
+    from refcocom_gpu.scores.comparison import ResultComparison as ResultComparison
+    from refcocom_gpu.scores.comparison import compare as compare
+    from refcocom_gpu.scores.result import Result as Result
+    from refcocom_gpu.scores.result import load_results as load_results
+    from refcocom_gpu.store.store import MaskStore as MaskStore
+    from refcocom_gpu.training.data import ExpressionDataset as ExpressionDataset
+    from refcocom_gpu.training.data import collate as collate
+    from refcocom_gpu.training.metric import RefCOCOMMetric as RefCOCOMMetric
 
 _HOMES = {
-    "ResultComparison": "comparison",
-    "compare": "comparison",
-    "Dataset": "dataset",
-    "load_dataset": "dataset",
+    "ResultComparison": "scores.comparison",
+    "compare": "scores.comparison",
+    "Dataset": "dataset.table",
+    "load_dataset": "dataset.table",
     "ComparisonError": "errors",
     "DataError": "errors",
     "DatasetError": "errors",
@@ -46,14 +46,14 @@ _HOMES = {
     "ResultsError": "errors",
     "RLEError": "errors",
     "UsageError": "errors",
-    "ExpressionDataset": "hooks.data",
-    "collate": "hooks.data",
+    "ExpressionDataset": "training.data",
+    "collate": "training.data",
     "PredictionWriter": "predictions.writer",
-    "Result": "results",
-    "load_results": "results",
+    "Result": "scores.result",
+    "load_results": "scores.result",
     "score": "scorer",
-    "MaskStore": "store",
-    "RefCOCOMMetric": "hooks.metric",
+    "MaskStore": "store.store",
+    "RefCOCOMMetric": "training.metric",
     "SyncError": "errors",
 }
 __all__ = [*_HOMES]

@@ -2,7 +2,7 @@
 
 import sys
 
-from refcocom_gpu.cli import main
+from refcocom_gpu.cli.main import main
 
 # Guarded, because a worker process that is spawned imports the main module once more.
 if __name__ == "__main__":

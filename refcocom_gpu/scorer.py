@@ -17,17 +17,19 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from refcocom_gpu.conventions import get_convention
-from refcocom_gpu.counters import counter_for
+from refcocom_gpu.counting.counter import counter_for
 from refcocom_gpu.errors import Problems, UsageError
-from refcocom_gpu.predictions import Keys, ReadOptions, expand_paths, read_predictions
 from refcocom_gpu.predictions.batches import Batches
+from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import read_pairs
-from refcocom_gpu.results import Result, about_run, per_example
-from refcocom_gpu.store import MaskStore
+from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.read import expand_paths, read_predictions
+from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.result import Result, about_run, per_example
+from refcocom_gpu.store.store import MaskStore
 
 if TYPE_CHECKING:
-    from refcocom_gpu.dataset import Dataset
+    from refcocom_gpu.dataset.table import Dataset
 
 MISSING_POLICIES = ("error", "zero")
 SAMPLE_PREDICTIONS = {"sample": "good", "sample-coarse": "coarse"}
@@ -199,7 +201,7 @@ def open_predictions(
         UsageError: When nothing is there, or of no known format.
     """
     if is_built_in(predictions):
-        from refcocom_gpu import sample
+        from refcocom_gpu.dataset import sample
 
         keys = Keys(dataset, problems)
         rows = sample.make_predictions(sample.make_records(), SAMPLE_PREDICTIONS[predictions])  # type: ignore[arg-type]

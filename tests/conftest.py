@@ -11,7 +11,7 @@ import pytest
 from hub import FakeHub
 from hypothesis import settings
 
-from refcocom_gpu.cache import cache_dir
+from refcocom_gpu.utils.cache import cache_dir
 
 # Triton reads it once, when it is first imported, which torch may do too: kernels run on host memory, without a GPU.
 os.environ["TRITON_INTERPRET"] = "1"

@@ -16,8 +16,8 @@ import pytest
 from pycocotools import mask as coco
 
 import refcocom_gpu as rc
-from refcocom_gpu import rle
-from refcocom_gpu.sample import encode_png
+from refcocom_gpu.dataset.sample import encode_png
+from refcocom_gpu.masks import rle
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "real"
 

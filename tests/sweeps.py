@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import sample_case
 
-from refcocom_gpu.sample import make_predictions, make_records
+from refcocom_gpu.dataset.sample import make_predictions, make_records
 from refcocom_gpu.sweep import read_inputs, run_sweep
 
 try:

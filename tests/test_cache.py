@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from refcocom_gpu import cache
-from refcocom_gpu.cache import DamagedError, Pieces, cached, held, open_arrays, write_arrays
+from refcocom_gpu.utils import cache
+from refcocom_gpu.utils.cache import DamagedError, Pieces, cached, held, open_arrays, write_arrays
 
 IDENTITY = {"fingerprint": "f" * 32, "layout": "1", "holds": "test"}
 
@@ -280,7 +280,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from refcocom_gpu.cache import cached
+from refcocom_gpu.utils.cache import cached
 
 def stop(self, target):
     print("written", flush=True)

@@ -15,9 +15,9 @@ import pytest
 
 import refcocom_gpu as rc
 from refcocom_gpu import scorer
-from refcocom_gpu.cli import main
-from refcocom_gpu.config import VERBS, conf_dir, keys_of
-from refcocom_gpu.sample import make_predictions, make_records
+from refcocom_gpu.cli.config import VERBS, conf_dir, keys_of
+from refcocom_gpu.cli.main import main
+from refcocom_gpu.dataset.sample import make_predictions, make_records
 
 SAMPLE = ["score", "dataset=sample"]
 
@@ -266,7 +266,7 @@ def test_home_is_expanded_unless_a_file_has_the_name(folder, monkeypatch, capsys
 
 
 def test_text_is_taken_as_it_stands():
-    from refcocom_gpu.overrides import parse
+    from refcocom_gpu.cli.overrides import parse
 
     for value in ("1e10", "0012", "1_000", "true", "train[:10%]", "refs/pr/1", "a'b", "${x}", "é"):
         assert parse("score", [f"dataset.revision={value}"]).dataset.revision == value
@@ -285,7 +285,7 @@ def test_existing_result_is_refused_before_any_work(folder, capsys, monkeypatch)
     assert main([*SAMPLE, "a.jsonl", "b.jsonl", "output_dir=out", "quiet=true"]) == 0
     before = {p: p.read_bytes() for p in Path("out").iterdir()}
     monkeypatch.setattr(
-        "refcocom_gpu.dataset.load_dataset", lambda *_, **__: pytest.fail("work was done")
+        "refcocom_gpu.dataset.table.load_dataset", lambda *_, **__: pytest.fail("work was done")
     )
     said = failing(capsys, [*SAMPLE, "sample-coarse", "output_dir=out"])
     assert "out already holds a result" in said
@@ -364,15 +364,15 @@ def modules_after(code, *names):
 def test_what_is_imported(folder):
     heavy = ("torch", "numba", "hydra", "omegaconf", "datasets", "pyarrow", "numpy", "tqdm")
     assert modules_after("import refcocom_gpu", *heavy) == "[]"
-    code = "from refcocom_gpu.cli import main\nmain(['score', '--help']); main(['cache', '-h']); main(['-h'])"
+    code = "from refcocom_gpu.cli.main import main\nmain(['score', '--help']); main(['cache', '-h']); main(['-h'])"
     assert modules_after(code, *heavy) == "[]"
-    code = "from refcocom_gpu.cli import main\nassert main(['score', 'dataset=sample', 'p.jsonl', 'device=cpu']) == 0"
+    code = "from refcocom_gpu.cli.main import main\nassert main(['score', 'dataset=sample', 'p.jsonl', 'device=cpu']) == 0"
     assert modules_after(code, "torch", "datasets", "PIL", "huggingface_hub") == "[]"
     # Once its columns are kept, a local file needs no pandas either, which pyarrow imports when it may.
     records = folder / "set.jsonl"
     records.write_text("\n".join(map(json.dumps, make_records())))
     words = ["score", f"dataset.path={records}", "p.jsonl", "device=cpu"]
-    code = f"from refcocom_gpu.cli import main\nassert main({words!r}) == 0"
+    code = f"from refcocom_gpu.cli.main import main\nassert main({words!r}) == 0"
     assert "pandas" in modules_after(code, "pandas")
     assert modules_after(code, "torch", "datasets", "pandas") == "[]"
 
@@ -448,7 +448,7 @@ def test_interrupt(folder, capsys, monkeypatch):
 def test_unexpected_error_is_1(folder):
     """An exception nobody foresaw keeps its traceback: it is a bug to report."""
     code = (
-        "import sys\nfrom refcocom_gpu import cli, scorer\n"
+        "import sys\nfrom refcocom_gpu import scorer\nfrom refcocom_gpu.cli import main as cli\n"
         "def bug(*_, **__): raise RuntimeError('unforeseen')\n"
         "scorer.score = bug\nsys.exit(cli.main(['score', 'dataset=sample', 'p.jsonl']))"
     )

@@ -12,12 +12,12 @@ import pytest
 from helpers import sample_case
 
 import refcocom_gpu as rc
-from refcocom_gpu import uncertainty as un
-from refcocom_gpu.breakdown import LARGE, MIN_IMAGES, SMALL, by_group
-from refcocom_gpu.cli import main
-from refcocom_gpu.conventions import CONVENTIONS, Convention
-from refcocom_gpu.sample import make_predictions, make_records
-from refcocom_gpu.table import comparison_table
+from refcocom_gpu.cli.main import main
+from refcocom_gpu.cli.tables import comparison_table
+from refcocom_gpu.dataset.sample import make_predictions, make_records
+from refcocom_gpu.scores import uncertainty as un
+from refcocom_gpu.scores.breakdown import LARGE, MIN_IMAGES, SMALL, by_group
+from refcocom_gpu.scores.conventions import CONVENTIONS, Convention
 
 STORE = sample_case().store
 GOOD, COARSE = rc.score("sample", STORE), rc.score("sample-coarse", STORE)
@@ -260,7 +260,7 @@ def test_folders_and_files_compare_alike(runs, capsys, monkeypatch):
     for form in forms:
         if form == ["a", "b"]:  # needs no dataset at all
             monkeypatch.setattr(
-                "refcocom_gpu.dataset.load_dataset", lambda *_, **__: pytest.fail("loaded")
+                "refcocom_gpu.dataset.table.load_dataset", lambda *_, **__: pytest.fail("loaded")
             )
             words = form
         else:
@@ -338,9 +338,7 @@ def test_missing_predictions_are_said(runs, capsys):
 def test_two_folders_need_no_torch(runs):
     from test_cli import modules_after
 
-    code = (
-        "from refcocom_gpu.cli import main\nassert main(['compare', 'a', 'b', 'quiet=true']) == 0"
-    )
+    code = "from refcocom_gpu.cli.main import main\nassert main(['compare', 'a', 'b', 'quiet=true']) == 0"
     assert modules_after(code, "torch", "numba", "datasets", "scipy", "huggingface_hub") == "[]"
-    code = "from refcocom_gpu.cli import main\nmain(['compare', '--help'])"
+    code = "from refcocom_gpu.cli.main import main\nmain(['compare', '--help'])"
     assert modules_after(code, "torch", "scipy", "numpy", "pyarrow", "hydra") == "[]"

@@ -19,16 +19,16 @@ from masks import edge, iou
 from sweeps import needs_ray, quiet_ray
 
 import refcocom_gpu as rc
-from refcocom_gpu import rle
-from refcocom_gpu.cli import main
+from refcocom_gpu.cli.main import main
 from refcocom_gpu.construct import Candidate, HarmFilter, Refused, Rules, Words, construct
 from refcocom_gpu.construct.audit import CANDIDATES, EXPRESSIONS, INSTANCES
 from refcocom_gpu.construct.judge import judge, rank_correlation
 from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer
+from refcocom_gpu.dataset.images import Images
+from refcocom_gpu.dataset.sample import draw_image, make_predictions, make_records
 from refcocom_gpu.engines import make_engine
 from refcocom_gpu.errors import DataError, UsageError
-from refcocom_gpu.images import Images
-from refcocom_gpu.sample import draw_image, make_predictions, make_records
+from refcocom_gpu.masks import rle
 
 # The whole ----------------------------------------------------------------------------------------
 

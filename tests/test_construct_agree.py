@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from masks import blobs, edge, iou
 
-from refcocom_gpu import rle
 from refcocom_gpu.construct.agree import agree, boundaries_of, iou_with, pack_groups
 from refcocom_gpu.construct.refine import refine
+from refcocom_gpu.masks import rle
 
 
 @given(seed=st.integers(0, 10_000), consensus=st.sampled_from(["majority", "weighted", "medoid"]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import refcocom_gpu as rc
-from refcocom_gpu.cli import main
+from refcocom_gpu.cli.main import main
 from refcocom_gpu.construct import HarmFilter, Words, read_words
 from refcocom_gpu.errors import DataError, UsageError
 

@@ -13,10 +13,11 @@ from helpers import sample_case, write_jsonl, write_parquet
 from safetensors.torch import save_file
 
 import refcocom_gpu as rc
-from refcocom_gpu import rle, sample
 from refcocom_gpu.construct.instances import Candidate, Instance, Refused
 from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer
 from refcocom_gpu.construct.propose.files import medoid
+from refcocom_gpu.dataset import sample
+from refcocom_gpu.masks import rle
 
 CASE = sample_case()
 DATASET = CASE.dataset

@@ -12,12 +12,12 @@ import pytest
 from hub import CARD, SHA, run
 from pycocotools import mask as coco_mask
 
-from refcocom_gpu import dataset as dataset_module
-from refcocom_gpu import sources
-from refcocom_gpu.dataset import PUBLISHED, Dataset, load_dataset
+from refcocom_gpu.dataset import sources
+from refcocom_gpu.dataset import table as dataset_module
+from refcocom_gpu.dataset.records import from_arrow
+from refcocom_gpu.dataset.records.tables import compress
+from refcocom_gpu.dataset.table import PUBLISHED, Dataset, load_dataset
 from refcocom_gpu.errors import DatasetError, UsageError
-from refcocom_gpu.records import from_arrow
-from refcocom_gpu.records.tables import compress
 
 REAL = Path(__file__).parents[2] / "shared/data/real/refcoco/refcoco_m_like.jsonl"
 NAME = "validation-{:05}-of-{:05}.parquet"
@@ -654,7 +654,7 @@ def test_no_such_source(
 
 def test_local_sources_import_little(tmp_path: Path, records: list[dict]) -> None:
     paths = [write_shards(tmp_path / "s", records), write_jsonl(tmp_path / "r.jsonl", records)]
-    code = "import sys, warnings; warnings.simplefilter('ignore'); from refcocom_gpu.dataset import load_dataset\n"
+    code = "import sys, warnings; warnings.simplefilter('ignore'); from refcocom_gpu.dataset.table import load_dataset\n"
     code += f"for p in {[*map(str, paths), 'sample']}: assert load_dataset(p).n_examples\n"
     code += "print([m for m in ('torch', 'datasets', 'huggingface_hub') if m in sys.modules])"
     done = run(code)
@@ -663,7 +663,7 @@ def test_local_sources_import_little(tmp_path: Path, records: list[dict]) -> Non
 
 LOAD = """
 import sys, warnings; warnings.simplefilter("ignore")
-from refcocom_gpu.dataset import load_dataset
+from refcocom_gpu.dataset.table import load_dataset
 try:
     d = load_dataset("own/name", revision={revision!r})
     print("loaded", d.fingerprint, d.revision, "torch" in sys.modules)

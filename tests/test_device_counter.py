@@ -13,10 +13,11 @@ from helpers import coco_encode, sample_case
 from refcocom_kernels import ops
 
 import refcocom_gpu as rc
-from refcocom_gpu.counters import counter_for, device, staging
-from refcocom_gpu.counters.device import DeviceCounter
-from refcocom_gpu.counters.host import HostCounter
-from refcocom_gpu.counters.staging import Staging
+from refcocom_gpu.counting import device, staging
+from refcocom_gpu.counting.counter import counter_for
+from refcocom_gpu.counting.device import DeviceCounter
+from refcocom_gpu.counting.host import HostCounter
+from refcocom_gpu.counting.staging import Staging
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from helpers import sample_case
 from sweeps import contents, made_runs, needs_ray, quiet_ray, ray, sweep
 
 import refcocom_gpu as rc
-from refcocom_gpu.engines import NAMES, Lost, make_engine
+from refcocom_gpu.engines import NAMES, make_engine
+from refcocom_gpu.engines.engine import Lost
 
 
 @pytest.fixture(scope="module")

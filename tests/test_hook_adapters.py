@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import refcocom_gpu as rc
-from refcocom_gpu.hooks.state import INTERSECTION
+from refcocom_gpu.training.state import INTERSECTION
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ RETURNS = {
 @pytest.mark.parametrize("returns", RETURNS)
 @pytest.mark.usefixtures("_calm")
 def test_lightning(store, logits, offline, tmp_path, returns):
-    from refcocom_gpu.hooks.lightning import RefCOCOMCallback
+    from refcocom_gpu.training.lightning import RefCOCOMCallback
 
     metric = rc.RefCOCOMMetric(store)
     trainer = lightning_trainer(RefCOCOMCallback(metric), tmp_path, max_epochs=2)
@@ -143,7 +143,7 @@ def test_lightning(store, logits, offline, tmp_path, returns):
 )
 @pytest.mark.usefixtures("_calm")
 def test_lightning_says_what_is_partial(store, logits, tmp_path, how, n):
-    from refcocom_gpu.hooks.lightning import RefCOCOMCallback
+    from refcocom_gpu.training.lightning import RefCOCOMCallback
 
     trainer = lightning_trainer(
         RefCOCOMCallback(rc.RefCOCOMMetric(store)), tmp_path, max_epochs=1, **how
@@ -155,7 +155,7 @@ def test_lightning_says_what_is_partial(store, logits, tmp_path, how, n):
 
 @pytest.mark.usefixtures("_calm")
 def test_lightning_limit_beyond_the_end(store, logits, offline, tmp_path):
-    from refcocom_gpu.hooks.lightning import RefCOCOMCallback
+    from refcocom_gpu.training.lightning import RefCOCOMCallback
 
     trainer = lightning_trainer(
         RefCOCOMCallback(rc.RefCOCOMMetric(store)), tmp_path, limit_val_batches=1000
@@ -168,7 +168,7 @@ def test_lightning_limit_beyond_the_end(store, logits, offline, tmp_path):
 
 @pytest.mark.usefixtures("_calm")
 def test_lightning_with_another_loader(store, logits, offline, tmp_path):
-    from refcocom_gpu.hooks.lightning import RefCOCOMCallback
+    from refcocom_gpu.training.lightning import RefCOCOMCallback
 
     class Module(lightning_module(logits, None).__class__):
         def validation_step(self, batch, batch_idx, dataloader_idx=0):
@@ -187,7 +187,7 @@ def test_lightning_with_another_loader(store, logits, offline, tmp_path):
 
 @pytest.mark.usefixtures("_calm")
 def test_lightning_sanity_check_is_partial_and_forgotten(store, logits, offline, tmp_path):
-    from refcocom_gpu.hooks.lightning import RefCOCOMCallback
+    from refcocom_gpu.training.lightning import RefCOCOMCallback
 
     labels = []
 
@@ -213,7 +213,7 @@ def test_lightning_sanity_check_is_partial_and_forgotten(store, logits, offline,
 )
 @pytest.mark.usefixtures("_calm")
 def test_lightning_mistakes(store, logits, tmp_path, returns, said):
-    from refcocom_gpu.hooks.lightning import RefCOCOMCallback
+    from refcocom_gpu.training.lightning import RefCOCOMCallback
 
     trainer = lightning_trainer(RefCOCOMCallback(rc.RefCOCOMMetric(store)), tmp_path)
     with pytest.raises(rc.UsageError, match=said):
@@ -222,7 +222,7 @@ def test_lightning_mistakes(store, logits, tmp_path, returns, said):
 
 @pytest.mark.usefixtures("_calm")
 def test_lightning_without_an_index(store, logits, tmp_path):
-    from refcocom_gpu.hooks.lightning import RefCOCOMCallback
+    from refcocom_gpu.training.lightning import RefCOCOMCallback
 
     class Module(lightning_module(logits, None).__class__):
         def validation_step(self, batch, batch_idx):
@@ -272,7 +272,7 @@ def transformers_trainer(hook, model, store, folder, **options):
 )
 @pytest.mark.usefixtures("_calm")
 def test_transformers(store, logits, offline, tmp_path, options):
-    from refcocom_gpu.hooks.transformers import TrainerHook
+    from refcocom_gpu.training.transformers import TrainerHook
 
     hook = TrainerHook(store)
     trainer = transformers_trainer(hook, Lookup(logits), store, tmp_path, **options)
@@ -285,7 +285,7 @@ def test_transformers(store, logits, offline, tmp_path, options):
 
 @pytest.mark.usefixtures("_calm")
 def test_transformers_chooses_the_best_model_by_it(store, logits, offline, tmp_path):
-    from refcocom_gpu.hooks.transformers import TrainerHook
+    from refcocom_gpu.training.transformers import TrainerHook
 
     trainer = transformers_trainer(
         TrainerHook(store),
@@ -306,7 +306,7 @@ def test_transformers_chooses_the_best_model_by_it(store, logits, offline, tmp_p
 
 def test_transformers_rows_may_repeat(store, logits, offline):
     """A sampler that pads repeats examples, and ranks come in any order."""
-    from refcocom_gpu.hooks.transformers import TrainerHook
+    from refcocom_gpu.training.transformers import TrainerHook
 
     hook = TrainerHook(store)
     order = np.random.default_rng(0).permutation(len(store))
@@ -328,7 +328,7 @@ def test_transformers_rows_may_repeat(store, logits, offline):
 
 
 def test_transformers_which_output_holds_the_masks(store, logits, offline):
-    from refcocom_gpu.hooks.transformers import TrainerHook
+    from refcocom_gpu.training.transformers import TrainerHook
 
     n = len(store)
     index, quality = torch.arange(n), torch.rand(n, 1, 3)
@@ -342,7 +342,7 @@ def test_transformers_which_output_holds_the_masks(store, logits, offline):
 
 
 def test_transformers_forgets_an_evaluation_that_was_broken_off(store, logits, offline):
-    from refcocom_gpu.hooks.transformers import TrainerHook
+    from refcocom_gpu.training.transformers import TrainerHook
 
     hook = TrainerHook(store)
     for sign, parts in ((-1, 4), (1, 9)):
@@ -358,7 +358,7 @@ def test_transformers_forgets_an_evaluation_that_was_broken_off(store, logits, o
 @pytest.mark.usefixtures("_calm")
 def test_mmengine(store, logits, offline):
     evaluator_module = pytest.importorskip("mmengine.evaluator")
-    import refcocom_gpu.hooks.mmengine  # noqa: F401 (registers the metric)
+    import refcocom_gpu.training.mmengine  # noqa: F401 (registers the metric)
 
     evaluator = evaluator_module.Evaluator({"type": "RefCOCOMEvaluator", "dataset": "sample"})
     for _ in range(2):

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader, DistributedSampler, Subset, default_collate
 
 import refcocom_gpu as rc
-from refcocom_gpu.images import Images
+from refcocom_gpu.dataset.images import Images
 
 RECORDS, PIXELS = pictured()
 N = 15

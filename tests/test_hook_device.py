@@ -13,12 +13,12 @@ from refcocom_kernels import ops
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import refcocom_gpu as rc
-from refcocom_gpu.hooks import metric as metric_module
-from refcocom_gpu.hooks.batches import as_stacks
-from refcocom_gpu.hooks.device import DeviceHook
-from refcocom_gpu.hooks.host import HostHook
-from refcocom_gpu.hooks.state import empty_state
-from refcocom_gpu.predictions.batches import ReadOptions
+from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.training import metric as metric_module
+from refcocom_gpu.training.batches import as_stacks
+from refcocom_gpu.training.device import DeviceHook
+from refcocom_gpu.training.host import HostHook
+from refcocom_gpu.training.state import empty_state
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_what_is_not_finite_is_not_saved(case, on_device, tmp_path):
 
 def test_indices_of_a_device():
     """What is asked of an index that only a device knows is asked of its type and shape."""
-    from refcocom_gpu.hooks.batches import as_index
+    from refcocom_gpu.training.batches import as_index
 
     there = torch.zeros(3, dtype=torch.int32, device="meta")
     assert as_index(there).dtype == torch.int64

@@ -15,7 +15,7 @@ from torchmetrics import MetricCollection, MetricTracker
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 import refcocom_gpu as rc
-from refcocom_gpu.hooks.state import CONFLICT, INTERSECTION
+from refcocom_gpu.training.state import CONFLICT, INTERSECTION
 
 
 @pytest.fixture(scope="module")
@@ -504,7 +504,7 @@ def test_an_empty_batch(case):
 @given(st.data())
 def test_any_split_over_ranks_is_one_state(data):
     """Examples dealt to ranks in any number, order and repetition, then merged: the counts of one pass."""
-    from refcocom_gpu.hooks.state import empty_state, merge, record
+    from refcocom_gpu.training.state import empty_state, merge, record
 
     n, ranks = 6, data.draw(st.integers(1, 4))
     truth = torch.arange(10, 10 + 2 * n).reshape(n, 2)

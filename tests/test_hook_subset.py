@@ -5,8 +5,8 @@ import pytest
 from helpers import sample_case
 
 import refcocom_gpu as rc
-from refcocom_gpu import metrics
-from refcocom_gpu.hooks.subset import draw_subset
+from refcocom_gpu.scores import metrics
+from refcocom_gpu.training.subset import draw_subset
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from hub import CARD, SHA, run
 from PIL import Image, ImageOps
 
 import refcocom_gpu as rc
-from refcocom_gpu import dataset as dataset_module
-from refcocom_gpu.images import Images
-from refcocom_gpu.sample import draw_image, encode_png
+from refcocom_gpu.dataset import table as dataset_module
+from refcocom_gpu.dataset.images import Images
+from refcocom_gpu.dataset.sample import draw_image, encode_png
 
 RECORDS, PIXELS = pictured()
 NAME = "validation-{:05}-of-{:05}.parquet"
@@ -172,8 +172,8 @@ def test_real_pictures() -> None:
 HUB = """
 import hashlib, warnings; warnings.simplefilter("ignore")
 import numpy as np
-from refcocom_gpu.dataset import load_dataset
-from refcocom_gpu.images import Images
+from refcocom_gpu.dataset.table import load_dataset
+from refcocom_gpu.dataset.images import Images
 images = Images(load_dataset("own/name"))
 for row in range(len(images)):
     print(hashlib.sha256(np.asarray(images[row]).tobytes()).hexdigest())

@@ -20,11 +20,11 @@ from refcocom_kernels import cpu
 from refcocom_kernels.cpu import pool
 
 import refcocom_gpu as rc
-from refcocom_gpu.cache import cache_dir
+from refcocom_gpu.utils.cache import cache_dir
 
 KERNEL = """
 import numpy as np
-from refcocom_kernels.cpu.kernels import jit
+from refcocom_kernels.cpu.numba import jit
 
 @jit.jit("in i8, out i8 -> void")
 def double(values, out):
@@ -114,13 +114,13 @@ def test_cache_follows_the_package(run, tmp_path):
     (folder,) = (tmp_path / "all" / "numba").iterdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REFCOCOM_CACHE", str(tmp_path / "all"))
-        from refcocom_gpu.cache import entries
+        from refcocom_gpu.utils.cache import entries
 
         assert entries() == [folder]
 
 
 def test_same_root_as_the_package(monkeypatch, tmp_path):
-    from refcocom_kernels.cpu.kernels import jit
+    from refcocom_kernels.cpu.numba import jit
 
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     for name, value in [
@@ -135,7 +135,7 @@ def test_same_root_as_the_package(monkeypatch, tmp_path):
 
 def test_cache_is_named_by_every_source(tmp_path):
     """Numba bakes in constants and helpers of other files; a change to any of them must not be missed."""
-    from refcocom_kernels.cpu.kernels import jit
+    from refcocom_kernels.cpu.numba import jit
 
     sources = Path(jit.__file__).parents[2]
     copy = tmp_path / "refcocom_kernels"

@@ -62,7 +62,7 @@ def poison(monkeypatch):
     """Uninitialised memory is filled with ones, so that a kernel that forgets to write is found out."""
     # Compiled before: Numba would otherwise be handed the function below.
     for name in ("bits", "boundary", "logits", "masks", "rle"):
-        import_module(f"refcocom_kernels.cpu.kernels.{name}")
+        import_module(f"refcocom_kernels.cpu.numba.{name}")
 
     def filled(shape, dtype=float, **_):
         array = np.zeros(shape, dtype)

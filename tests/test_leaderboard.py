@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import make_case, sample_case
 
-from refcocom_gpu import metrics
-from refcocom_gpu import uncertainty as un
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.leaderboard import FILES, make_leaderboard, write_leaderboard
-from refcocom_gpu.leaderboard.typed import typed_columns
+from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores import uncertainty as un
+from refcocom_gpu.scores.leaderboard import FILES, make_leaderboard, write_leaderboard
+from refcocom_gpu.scores.leaderboard.typed import typed_columns
 
 STORE = sample_case().store
 DATASET = STORE.dataset
@@ -162,7 +162,7 @@ def test_one_and_no_model(tmp_path):
 def test_one_image_ranks_without_uncertainty(tmp_path):
     """Scores are there; how sure they are cannot be told from one image."""
     from refcocom_gpu import MaskStore, load_dataset
-    from refcocom_gpu.sample import make_records
+    from refcocom_gpu.dataset.sample import make_records
 
     path = tmp_path / "one.jsonl"
     path.write_text(json.dumps(make_records()[0]))

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refcocom_gpu as rc
-from refcocom_gpu import metrics, results
+from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores import result as results
 
 counts = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50)).map(
     lambda t: (t[0], t[0] + t[1], t[0] + t[2])

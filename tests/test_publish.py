@@ -10,9 +10,9 @@ import yaml
 from helpers import sample_case
 
 import refcocom_gpu as rc
-from refcocom_gpu.cli import main
-from refcocom_gpu.publish import REFCOCO_M, eval_results, write_eval_results
-from refcocom_gpu.sample import make_predictions, make_records
+from refcocom_gpu.cli.main import main
+from refcocom_gpu.dataset.sample import make_predictions, make_records
+from refcocom_gpu.scores.publish import REFCOCO_M, eval_results, write_eval_results
 
 GOOD = rc.score("sample", sample_case().store)
 COMMIT = "5503434ddd753f426f4b38109466949a1217c2bb"

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from refcocom_gpu.cli import main
-from refcocom_gpu.sample import make_predictions, make_records
+from refcocom_gpu.cli.main import main
+from refcocom_gpu.dataset.sample import make_predictions, make_records
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

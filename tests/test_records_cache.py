@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import refcocom_gpu as rc
-from refcocom_gpu import records
-from refcocom_gpu.sample import make_records
+from refcocom_gpu.dataset import records
+from refcocom_gpu.dataset.sample import make_records
 
 
 @pytest.fixture

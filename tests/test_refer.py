@@ -14,9 +14,9 @@ import pytest
 from pycocotools import mask as coco
 
 import refcocom_gpu as rc
-from refcocom_gpu import rle
+from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.errors import DatasetError, UsageError
-from refcocom_gpu.images import Images
+from refcocom_gpu.masks import rle
 
 SIZE = (40, 60)
 POLYGONS = [[[5, 5, 30, 5, 30, 30, 5, 30]], [[2.5, 3, 50, 9, 20, 38.5], [40, 20, 55, 20, 55, 30]]]
@@ -386,7 +386,7 @@ def test_labels_and_boxes_of_records(tmp_path: Path) -> None:
 
 
 def test_nothing_is_unpickled_but_plain_values() -> None:
-    from refcocom_gpu.records.refer import _Unpickler
+    from refcocom_gpu.dataset.records.refer import _Unpickler
 
     for value in (np.float64(1), {1, 2}, bytearray(b"x")):
         stream = io.BytesIO(pickle.dumps(value, 2))

@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 from refcocom_kernels import cpu
 
-from refcocom_gpu import rle
 from refcocom_gpu.errors import RLEError
+from refcocom_gpu.masks import rle
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from refcocom_gpu import sample
+from refcocom_gpu.dataset import sample
+from refcocom_gpu.dataset.sample import draw_image, encode_png, make_predictions, make_records
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.sample import draw_image, encode_png, make_predictions, make_records
 
 # Bump deliberately: stored scores of the built-in sample change with it.
 GOLDEN_RECORDS = "3356f6cd11a81602"

@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as hnp
 from refcocom_kernels import cpu
 
 import refcocom_gpu as rc
-from refcocom_gpu import rle
+from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions import rows as rows_module
 
 CASE = sample_case()

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from refcocom_kernels import cpu
 
 import refcocom_gpu as rc
-from refcocom_gpu import rle
-from refcocom_gpu import store as store_module
-from refcocom_gpu.devices import resolve_device
+from refcocom_gpu.masks import rle
+from refcocom_gpu.store import store as store_module
+from refcocom_gpu.utils.devices import resolve_device
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_devices(sample):
 def test_cuda_says_why_it_is_not_there(monkeypatch):
     import torch
 
-    from refcocom_gpu import devices
+    from refcocom_gpu.utils import devices
 
     if not torch.cuda.is_available():
         with pytest.raises(

@@ -20,9 +20,9 @@ import pytest
 from sweeps import STORE, contents, lines, made_runs, rows_of, sweep
 
 import refcocom_gpu as rc
-from refcocom_gpu.cli import main
+from refcocom_gpu.cli.main import main
+from refcocom_gpu.dataset.sample import make_records
 from refcocom_gpu.predictions.header import SCHEMA, VERSION
-from refcocom_gpu.sample import make_records
 from refcocom_gpu.sweep import Options, read_inputs, run_sweep
 from refcocom_gpu.sweep import task as task_module
 from refcocom_gpu.sweep.inputs import distinguish
@@ -495,9 +495,9 @@ def test_two_sweeps_do_not_share_a_folder(runs, tmp_path):
 # its start. Slowed down, or it would be over before the signal came: some files wait first, some last.
 DRIVER = """
 import os, random, signal, sys, time
-from refcocom_gpu.cli import main
+from refcocom_gpu.cli.main import main
 from refcocom_gpu.sweep import task
-import refcocom_gpu.leaderboard, refcocom_kernels.cpu.kernels.rle
+import refcocom_gpu.scores.leaderboard, refcocom_kernels.cpu.numba.rle
 
 words = ["sweep", "dataset=sample", "predictions=runs/*/preds.jsonl", "engine.workers=2", "quiet=true"]
 real, draws = task.count, random.Random(0)
@@ -590,7 +590,7 @@ def test_command(folder, capsys):
     ],
 )
 def test_lists_in_lists_are_shards(folder, words, files):
-    from refcocom_gpu.overrides import parse
+    from refcocom_gpu.cli.overrides import parse
 
     for name in "abc":
         Path(f"{name}.jsonl").write_text(lines(0))
@@ -650,7 +650,7 @@ def test_wrong_usage(folder, capsys, words, said):
 
 
 def test_a_log_gets_a_line_now_and_then(folder, capsys, monkeypatch):
-    monkeypatch.setattr("refcocom_gpu.verbs.sweep.SECONDS_A_LINE", 0.0)
+    monkeypatch.setattr("refcocom_gpu.cli.verbs.sweep.SECONDS_A_LINE", 0.0)
     assert main([*SWEEP, "runs/*/preds.jsonl"]) == 0
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
@@ -660,7 +660,7 @@ def test_a_log_gets_a_line_now_and_then(folder, capsys, monkeypatch):
 
 def test_what_is_imported(folder):
     code = (
-        "import sys\nfrom refcocom_gpu.cli import main\n"
+        "import sys\nfrom refcocom_gpu.cli.main import main\n"
         "assert main(['sweep', '--help']) == 0\n"
         "assert not {'torch', 'ray', 'numpy', 'pyarrow', 'hydra', 'fsspec'} & set(sys.modules)\n"
         "assert main(['sweep', 'dataset=sample', 'runs/step-00/preds.jsonl', 'output_dir=out', 'device=cpu']) == 0\n"

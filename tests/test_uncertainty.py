@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from refcocom_gpu import metrics
-from refcocom_gpu import uncertainty as un
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.uncertainty import pairwise, resampling
+from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores import uncertainty as un
+from refcocom_gpu.scores.uncertainty import pairwise, resampling
 
 MIOU, CIOU = 0, 1
 SIGMAS = 4

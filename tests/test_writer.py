@@ -281,7 +281,7 @@ def test_logits_equal_interpolate_but_near_the_threshold(tmp_path, options, dtyp
         writer.write(range(N), given)
     lines = [json.loads(line) for line in path.read_text().splitlines()[1:]]
     flipped = total = 0
-    from refcocom_gpu import rle
+    from refcocom_gpu.masks import rle
 
     for line, values in zip(lines, compared, strict=True):
         mask = rle.decode(line["segmentation"])
@@ -298,8 +298,8 @@ def test_logits_equal_interpolate_but_near_the_threshold(tmp_path, options, dtyp
 
 @pytest.mark.parametrize("options", ["letterbox", "sam"])
 def test_a_sliver_of_an_image_still_has_logits(options):
-    from refcocom_gpu.letterbox import logit_mask
-    from refcocom_gpu.predictions.batches import ReadOptions
+    from refcocom_gpu.predictions.options import ReadOptions
+    from refcocom_gpu.predictions.resize import logit_mask
 
     mask = logit_mask(torch.ones(16, 16), 1, 500, ReadOptions(**OPTIONS[options]))
     assert mask.shape == (1, 500)

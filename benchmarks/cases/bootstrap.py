@@ -23,7 +23,7 @@ SIGMAS = 5
 
 def cases(w: Workload) -> Iterator[Case]:
     """Against `scipy.stats.bootstrap`, which is given the sums per image that we resample."""
-    from refcocom_gpu import uncertainty
+    from refcocom_gpu.scores import uncertainty
 
     image = w.image[w.sample]
     rng = np.random.default_rng(0)

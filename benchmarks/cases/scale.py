@@ -82,7 +82,7 @@ def _million(run: Callable[[], Any], rows: int, size: int) -> dict[str, float]:
 
 def _predictions(w: Workload, folder: Path, store: Any) -> dict[str, dict[str, float]]:
     """Each form of prediction file: read, checked and counted."""
-    from refcocom_gpu.predictions import ReadOptions
+    from refcocom_gpu.predictions.options import ReadOptions
     from refcocom_gpu.scorer import count
 
     rows = w.prediction_rows()
@@ -194,7 +194,7 @@ def _models(costs: dict[str, dict[str, float]], n_examples: int) -> dict[str, An
 
 def _pairs(n_models: int) -> float:
     """CPU-seconds of simultaneous intervals, 2,000 replicates over the images of the workload."""
-    from refcocom_gpu.uncertainty import Ratio, pairwise_intervals
+    from refcocom_gpu.scores.uncertainty import Ratio, pairwise_intervals
 
     rng = np.random.default_rng(0)
     scores = rng.random((N_IMAGES, 1)) + 0.1 * rng.random((N_IMAGES, n_models))

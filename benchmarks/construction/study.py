@@ -13,11 +13,11 @@ import numpy as np
 
 import refcocom_gpu as rc
 from benchmarks.construction.simulate import CORRELATED, INDEPENDENT, Model, coarsen, propose
-from refcocom_gpu import rle
 from refcocom_gpu.construct import Rules, construct
 from refcocom_gpu.construct.judge import Judgement, judge
 from refcocom_gpu.construct.propose import FileProposer
-from refcocom_gpu.sample import make_records
+from refcocom_gpu.dataset.sample import make_records
+from refcocom_gpu.masks import rle
 
 ENSEMBLES = {"independent": INDEPENDENT, "correlated": CORRELATED}
 

@@ -19,8 +19,8 @@ import refcocom_gpu as rc
 from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.inputs import HEIGHT, WIDTH, Inputs
 from benchmarks.timing import OURS, Contender
-from refcocom_gpu import metrics
-from refcocom_gpu.counters.staging import Staging
+from refcocom_gpu.counting.staging import Staging
+from refcocom_gpu.scores import metrics
 
 N_EXAMPLES = 5598
 BATCH = 256

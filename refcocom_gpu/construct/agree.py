@@ -139,7 +139,7 @@ def agree(masks: Masks, *, consensus: str = "majority", threads: int = 1) -> Agr
     Raises:
         UsageError: For a consensus that is not known.
 
-    >>> from refcocom_gpu import rle
+    >>> from refcocom_gpu.masks import rle
     >>> three = [rle.run_ends(np.array([row])) for row in ([1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0])]
     >>> found = agree(pack_groups(three, np.array([[1, 4]]), np.array([3])))
     >>> found.mask_iou.round(2), found.consensus.row(0).astype(int)

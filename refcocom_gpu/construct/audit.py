@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from refcocom_gpu.construct.image import Harm, ImageResult
 from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES, Decision
-from refcocom_gpu.dataset import Dataset
+from refcocom_gpu.dataset.table import Dataset
 
 SCHEMA_VERSION = "1"
 

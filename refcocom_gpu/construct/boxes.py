@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refcocom_gpu.construct.instances import Mask
-from refcocom_gpu.dataset import Dataset
+from refcocom_gpu.dataset.table import Dataset
 
 
 def stated_box(dataset: Dataset, sample: int) -> tuple[float, float, float, float] | None:

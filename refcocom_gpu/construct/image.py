@@ -14,16 +14,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu import rle
 from refcocom_gpu.construct.agree import Masks, agree, boundaries_of, iou_with, pack_groups
 from refcocom_gpu.construct.boxes import box_iou, stated_box, tight_box
 from refcocom_gpu.construct.filter import ExpressionFilter
 from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Proposer, Refused
 from refcocom_gpu.construct.refine import refine
-from refcocom_gpu.dataset import Dataset
+from refcocom_gpu.dataset.images import Images
+from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import DataError, DatasetError
-from refcocom_gpu.images import Images
-from refcocom_gpu.store import MaskStore
+from refcocom_gpu.masks import rle
+from refcocom_gpu.store.store import MaskStore
 
 NAN = float("nan")
 

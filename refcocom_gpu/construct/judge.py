@@ -18,15 +18,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from refcocom_gpu import rle
-from refcocom_gpu import uncertainty as un
-from refcocom_gpu.columns import to_numpy
 from refcocom_gpu.construct.agree import Masks, boundaries_of, iou_with, pack_runs
 from refcocom_gpu.construct.audit import Audit
-from refcocom_gpu.dataset import Dataset
+from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import DataError
-from refcocom_gpu.files import parquet_bytes, write_files
-from refcocom_gpu.store import MaskStore
+from refcocom_gpu.masks import rle
+from refcocom_gpu.scores import uncertainty as un
+from refcocom_gpu.store.store import MaskStore
+from refcocom_gpu.utils.arrow import to_numpy
+from refcocom_gpu.utils.files import parquet_bytes, write_files
 
 Floats = NDArray[np.float64]
 

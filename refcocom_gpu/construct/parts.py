@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 import xxhash
 
-from refcocom_gpu.cache import DamagedError, open_arrays, write_arrays
 from refcocom_gpu.construct.image import ImageResult
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.utils.cache import DamagedError, open_arrays, write_arrays
 
 PARTS = ".parts"
 

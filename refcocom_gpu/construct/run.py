@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from refcocom_gpu import __version__
+from refcocom_gpu._version import __version__
 from refcocom_gpu.construct.audit import Audit, counts_of, make_audit
 from refcocom_gpu.construct.filter import ExpressionFilter, HarmFilter
 from refcocom_gpu.construct.image import ImageResult, Work, construct_image
@@ -23,15 +23,16 @@ from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES, Decision, Rul
 from refcocom_gpu.construct.parts import PARTS, Parts
 from refcocom_gpu.construct.sheet import contact_sheet
 from refcocom_gpu.construct.write import check_pictures, write_dataset
-from refcocom_gpu.dataset import Dataset, load_dataset
-from refcocom_gpu.engines import Engine, Lost, make_engine
+from refcocom_gpu.dataset.images import Images
+from refcocom_gpu.dataset.locate import files_below
+from refcocom_gpu.dataset.table import Dataset, load_dataset
+from refcocom_gpu.engines import make_engine
+from refcocom_gpu.engines.engine import Engine, Lost
 from refcocom_gpu.errors import DataError, UsageError
-from refcocom_gpu.files import locked, parquet_bytes, write_files
-from refcocom_gpu.images import Images
-from refcocom_gpu.places import files_below
 from refcocom_gpu.scorer import hash_files
-from refcocom_gpu.store import MaskStore
+from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.task import code_version
+from refcocom_gpu.utils.files import locked, parquet_bytes, write_files
 
 STAGE, SUMMARY = ".new", "construct.json"
 """Where everything is written before it is moved into place; what is moved last and says that all is there."""

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from refcocom_gpu import rle
 from refcocom_gpu.construct.instances import Mask
-from refcocom_gpu.dataset import Dataset
+from refcocom_gpu.dataset.images import Images
+from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import DatasetError
-from refcocom_gpu.images import Images
+from refcocom_gpu.masks import rle
 
 SHOWN = 12
 """Kept instances, and removed ones: as many as fit a screen."""

@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from refcocom_gpu import rle
 from refcocom_gpu.construct.boxes import tight_box
 from refcocom_gpu.construct.keep import Decision
-from refcocom_gpu.dataset import Dataset
+from refcocom_gpu.dataset.images import Images
+from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.images import Images
+from refcocom_gpu.masks import rle
 
 PICTURES = ("embed", "path", "none")
 """Where the pictures of a written dataset are: in it, as paths to their files, nowhere."""

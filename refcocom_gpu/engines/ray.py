@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import Any, TypeVar
 
-from refcocom_gpu.engines import Lost
+from refcocom_gpu.engines.engine import Lost
 from refcocom_gpu.errors import UsageError
 
 S = TypeVar("S")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
-from refcocom_gpu.devices import resolve_device
+from refcocom_gpu.utils.devices import resolve_device
 
 S = TypeVar("S")
 I = TypeVar("I")  # noqa: E741

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from refcocom_kernels.cpu import available_threads
 
-from refcocom_gpu.devices import resolve_device
+from refcocom_gpu.utils.devices import resolve_device
 
 S = TypeVar("S")
 I = TypeVar("I")  # noqa: E741

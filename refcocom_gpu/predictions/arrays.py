@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from refcocom_gpu.errors import Problems, UsageError
-from refcocom_gpu.predictions.batches import ArrayBatch, Batches, ReadOptions, Where
+from refcocom_gpu.predictions.batches import ArrayBatch, Batches, Where
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.options import ReadOptions
 
 BATCH_BYTES = 2**26
 """Arrays held at a time, in bytes, whatever `batch_size` allows."""

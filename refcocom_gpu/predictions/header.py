@@ -12,7 +12,7 @@ import msgspec
 from refcocom_gpu.errors import Problems
 
 if TYPE_CHECKING:
-    from refcocom_gpu.dataset import Dataset
+    from refcocom_gpu.dataset.table import Dataset
 
 SCHEMA = "refcocom-predictions"
 VERSION = 1

@@ -12,7 +12,7 @@ from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.batches import Where
 
 if TYPE_CHECKING:
-    from refcocom_gpu.dataset import Dataset
+    from refcocom_gpu.dataset.table import Dataset
 
 Ints = NDArray[np.int64]
 

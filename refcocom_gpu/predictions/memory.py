@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_gpu import rle
 from refcocom_gpu.errors import Problems, RLEError, UsageError
+from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.arrays import batched, check_array
-from refcocom_gpu.predictions.batches import Batches, ReadOptions, RLEBatch
+from refcocom_gpu.predictions.batches import Batches, RLEBatch
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
 
 

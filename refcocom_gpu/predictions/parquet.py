@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from refcocom_gpu import rle
-from refcocom_gpu.columns import filled, from_numpy, to_numpy
 from refcocom_gpu.errors import Problems, RLEError
-from refcocom_gpu.predictions.batches import Batches, ReadOptions
+from refcocom_gpu.masks import rle
+from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.header import SCHEMA, check_fields
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
+from refcocom_gpu.utils.arrow import filled, from_numpy, to_numpy
 
 BATCH_ROWS = 2048
 """Rows read at a time: a few megabytes of strings, few enough that reading and counting overlap."""

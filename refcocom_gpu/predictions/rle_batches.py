@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
-from refcocom_gpu import rle
+from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.batches import RLEBatch, Where
 from refcocom_gpu.predictions.keys import Keys
 

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
-from refcocom_gpu import rle
 from refcocom_gpu.errors import Problems, RLEError
-from refcocom_gpu.polygons import rasterise
-from refcocom_gpu.predictions.batches import Batches, ReadOptions, RLEBatch
+from refcocom_gpu.masks import rle
+from refcocom_gpu.masks.polygons import rasterise
+from refcocom_gpu.predictions.batches import Batches, RLEBatch
 from refcocom_gpu.predictions.header import check_header
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
 
 BLOCK_BYTES = 2**20

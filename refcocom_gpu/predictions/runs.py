@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import Problems
-from refcocom_gpu.letterbox import NON_FINITE, logit_runs
+from refcocom_gpu.masks.rle import run_ends
 from refcocom_gpu.predictions.arrays import is_float
-from refcocom_gpu.predictions.batches import ReadOptions
-from refcocom_gpu.rle import run_ends
+from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.resize import NON_FINITE, logit_runs
 
 
 def array_runs(

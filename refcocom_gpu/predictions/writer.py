@@ -23,17 +23,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from refcocom_gpu import rle
 from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.arrays import check_array
-from refcocom_gpu.predictions.batches import ReadOptions
 from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import as_ints, as_lists
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.runs import array_runs
 
 if TYPE_CHECKING:
-    from refcocom_gpu.dataset import Dataset
+    from refcocom_gpu.dataset.table import Dataset
 
 ROW_GROUP = 8192
 """Rows per Parquet row group, and the most that `close` holds in memory."""

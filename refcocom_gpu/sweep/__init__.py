@@ -12,8 +12,8 @@
 
 from __future__ import annotations
 
-from refcocom_gpu.sweep.inputs import Item as Item
 from refcocom_gpu.sweep.inputs import read_inputs as read_inputs
+from refcocom_gpu.sweep.item import Item as Item
 from refcocom_gpu.sweep.run import Outcome as Outcome
 from refcocom_gpu.sweep.run import run_sweep as run_sweep
 from refcocom_gpu.sweep.task import FileResult as FileResult

@@ -4,51 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions import READERS, expand_paths
+from refcocom_gpu.predictions.read import READERS, expand_paths
 from refcocom_gpu.scorer import is_built_in
 from refcocom_gpu.sweep.contents import expand_url, is_url
+from refcocom_gpu.sweep.item import Item, bare
 
 Entry = str | Path | Sequence[str | Path]
 """A path, glob or address; or a list of them, the shards of one set."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One set of predictions.
-
-    Attributes:
-        path: As the user named it; shards are joined by commas.
-        files: Where its shards are: paths as they can be opened, or addresses.
-        place: What tells its path from the others'.
-        model: What the manifest calls it.
-        columns: The manifest's other columns.
-    """
-
-    path: str
-    files: tuple[str, ...]
-    place: str = ""
-    model: str | None = None
-    columns: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def formats(self) -> str:
-        """What decides how the files are read: the same bytes are other predictions under another ending."""
-        return ",".join(ending(file) for file in self.files)
-
-
-def ending(file: str) -> str:
-    """The ending of a path or address, in lower case.
-
-    >>> ending("s3://bucket/a.PARQUET"), ending("http://host/p.jsonl?key=a/b.c")
-    ('.parquet', '.jsonl')
-    """
-    return Path(_bare(file)).suffix.lower()
 
 
 def read_inputs(
@@ -120,7 +86,7 @@ def distinguish(paths: Sequence[str]) -> list[str]:
     >>> distinguish(["out/step-1.jsonl", "out/step-2.jsonl"]), distinguish(["out/preds.jsonl"])
     (['step-1', 'step-2'], ['preds'])
     """
-    parts = [[p for p in re.split(r"[/\\]+", _bare(path)) if p] or [path] for path in paths]
+    parts = [[p for p in re.split(r"[/\\]+", bare(path)) if p] or [path] for path in paths]
     # Every path keeps at least one part.
     spare = min(map(len, parts)) - 1
     first = _common(parts, spare)
@@ -143,8 +109,3 @@ def _common(parts: Sequence[Sequence[str]], most: int) -> int:
 def _stem(name: str) -> str:
     stem, suffix = os.path.splitext(name)  # noqa: PTH122 (a name may hold slashes, of which Path drops some)
     return stem if suffix.lower() in READERS and stem else name
-
-
-def _bare(file: str) -> str:
-    """An address without its query, which may hold slashes and dots."""
-    return re.split(r"[?#]", file)[0] if is_url(file) else file

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu.cache import Built, DamagedError, open_arrays, write_arrays
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.sweep.task import Known, key_of
+from refcocom_gpu.utils.cache import Built, DamagedError, open_arrays, write_arrays
 
 RESULTS, KNOWN = "results", ".known.jsonl"
 

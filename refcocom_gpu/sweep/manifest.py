@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.sweep.contents import at_hand, is_url
-from refcocom_gpu.sweep.inputs import Item
+from refcocom_gpu.sweep.item import Item
 
 READ = (".csv", ".jsonl", ".ndjson", ".parquet")
 

@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from refcocom_gpu import metrics
-from refcocom_gpu.columns import from_numpy
-from refcocom_gpu.conventions import get_convention
 from refcocom_gpu.engines.threads import ThreadsEngine
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.results import per_example
-from refcocom_gpu.store import MaskStore
+from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.result import per_example
+from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.task import FileResult
+from refcocom_gpu.utils.arrow import from_numpy
 
 FOLDER = "per_example"
 LAYOUT = 1

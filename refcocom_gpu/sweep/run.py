@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from refcocom_gpu.conventions import get_convention
-from refcocom_gpu.engines import Engine, Lost, make_engine
-from refcocom_gpu.files import locked
+from refcocom_gpu.engines import make_engine
+from refcocom_gpu.engines.engine import Engine, Lost
 from refcocom_gpu.scorer import check_missing, is_built_in
-from refcocom_gpu.store import MaskStore
+from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.contents import combined, digest_of, is_url, token_of
-from refcocom_gpu.sweep.inputs import Item
+from refcocom_gpu.sweep.item import Item
 from refcocom_gpu.sweep.ledger import Kept, Ledger
 from refcocom_gpu.sweep.per_example import write_per_example
 from refcocom_gpu.sweep.task import (
@@ -29,6 +29,7 @@ from refcocom_gpu.sweep.task import (
     said,
     score_file,
 )
+from refcocom_gpu.utils.files import locked
 
 RLE_FORMATS = {"", ".parquet", ".jsonl", ".ndjson", ".json"}
 """What is counted against runs; everything else needs packed bits. The built-in sets have no ending."""
@@ -99,7 +100,7 @@ def run_sweep(
     with locked(output_dir, "sweep") as folder:
         sweep = _Sweep(items, store, Ledger(folder), options, engine, settled)
         results = sweep.run()
-        from refcocom_gpu.leaderboard import write_leaderboard
+        from refcocom_gpu.scores.leaderboard import write_leaderboard
 
         per_example = write_per_example(folder, store, results, convention)
         written = write_leaderboard(

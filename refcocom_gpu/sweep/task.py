@@ -15,12 +15,12 @@ import xxhash
 from numpy.typing import NDArray
 
 import refcocom_gpu
-from refcocom_gpu.dataset import Dataset
+from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import RefCOCOMError, UsageError
-from refcocom_gpu.predictions import ReadOptions
 from refcocom_gpu.predictions.header import model_of
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scorer import count, is_built_in
-from refcocom_gpu.store import MaskStore
+from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.contents import (
     at_hand,
     combined,
@@ -29,7 +29,7 @@ from refcocom_gpu.sweep.contents import (
     remote_token,
     token_of,
 )
-from refcocom_gpu.sweep.inputs import Item
+from refcocom_gpu.sweep.item import Item
 
 Known = tuple[str, str, str]
 """A file, what told its content when it was hashed, and the hash."""

@@ -71,7 +71,7 @@ def boundaries(
         widths: [M] W.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.kernels import boundary
+    from refcocom_kernels.cpu.numba import boundary
 
     distances = boundary_distance(heights, widths)
     result = np.zeros(len(words), np.uint64)
@@ -99,7 +99,7 @@ def mask_boundary_counts(
         word_offsets: [M + 1] where a stored mask's words begin.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.kernels import boundary
+    from refcocom_kernels.cpu.numba import boundary
 
     n_rows, height, width = masks.shape
     counts, cropped = np.zeros((n_rows, 2), np.int64), np.zeros(n_rows)
@@ -147,7 +147,7 @@ def run_boundary_counts(
         word_offsets: [M + 1] where a stored mask's words begin.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.kernels import boundary
+    from refcocom_kernels.cpu.numba import boundary
 
     n_rows = len(sample)
     counts, cropped = np.zeros((n_rows, 2), np.int64), np.zeros(n_rows)

@@ -50,7 +50,7 @@ def mask_runs(masks: Bytes, *, threads: int = 0) -> tuple[Int32, Int64]:
     Returns:
         [R] run ends and [B + 1] offsets, as `rle_write` takes them.
     """
-    from refcocom_kernels.cpu.kernels import bits
+    from refcocom_kernels.cpu.numba import bits
 
     n_rows, height, width = masks.shape
     flat = masks.reshape(-1)

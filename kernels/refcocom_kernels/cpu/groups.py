@@ -28,7 +28,7 @@ def group_intersections(
     >>> group_intersections(masks, np.arange(4), np.array([0, 2, 3]))
     array([2, 1, 1, 2, 1])
     """
-    from refcocom_kernels.cpu.kernels import groups
+    from refcocom_kernels.cpu.numba import groups
 
     pair_offsets = offsets_from(np.diff(group_offsets) ** 2)
     intersections = np.zeros(pair_offsets[-1], np.int64)
@@ -62,7 +62,7 @@ def group_votes(
     >>> bin(int(words[0]))
     '0b111'
     """
-    from refcocom_kernels.cpu.kernels import groups
+    from refcocom_kernels.cpu.numba import groups
 
     voted_offsets = offsets_from(np.diff(word_offsets)[group_offsets[:-1]])
     voted = np.zeros(voted_offsets[-1], np.uint64)

@@ -62,7 +62,7 @@ def logit_counts(
         valid: [B, 2] rows and columns of cells that hold content, from the top left; all by default.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.kernels import logits as kernels
+    from refcocom_kernels.cpu.numba import logits as kernels
 
     n_rows, h, w = logits.shape
     raw16, raw32, kind = _raw(logits)
@@ -128,7 +128,7 @@ def logit_runs(
     Returns:
         [R] run ends and [B + 1] offsets, as `rle_write` takes them.
     """
-    from refcocom_kernels.cpu.kernels import bits
+    from refcocom_kernels.cpu.numba import bits
 
     n_rows, h, w = logits.shape
     raw16, raw32, kind = _raw(logits)

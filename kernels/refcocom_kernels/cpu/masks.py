@@ -29,7 +29,7 @@ def mask_counts(
     Returns:
         [B, 2] intersection and predicted area.
     """
-    from refcocom_kernels.cpu.kernels import masks
+    from refcocom_kernels.cpu.numba import masks
 
     n_rows, n_pixels = pixels.shape
     counts = np.zeros((n_rows, 2), np.int64)
@@ -59,7 +59,7 @@ def mask_list_counts(
     Returns:
         [B, 2] intersection and predicted area.
     """
-    from refcocom_kernels.cpu.kernels import masks as kernels
+    from refcocom_kernels.cpu.numba import masks as kernels
 
     counts = np.zeros((len(masks), 2), np.int64)
 
@@ -98,7 +98,7 @@ def packed_counts(
     Returns:
         [B, 2] intersection and predicted area.
     """
-    from refcocom_kernels.cpu.kernels import masks
+    from refcocom_kernels.cpu.numba import masks
 
     counts = np.zeros((len(sample), 2), np.int64)
     flat = counts.reshape(-1)
@@ -127,7 +127,7 @@ def pairwise_intersections(
     Returns:
         [A, B] int64.
     """
-    from refcocom_kernels.cpu.kernels import masks
+    from refcocom_kernels.cpu.numba import masks
 
     n_first, n_second = len(first_offsets) - 1, len(second_offsets) - 1
     intersections = np.zeros((n_first, n_second), np.int64)
@@ -168,7 +168,7 @@ def rle_pack(
     Returns:
         [P] words; mask m occupies `word_offsets_for(heights * widths)[m:m + 2]`.
     """
-    from refcocom_kernels.cpu.kernels import bits
+    from refcocom_kernels.cpu.numba import bits
 
     word_offsets = word_offsets_for(heights * widths)
     words = np.zeros(word_offsets[-1], np.uint64)

@@ -34,7 +34,7 @@ def rle_parse(data: Bytes, offsets: Int64, pixels: Int64, *, threads: int = 0) -
         pixels: [B] H·W of each mask, at most 2**30.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.kernels import rle
+    from refcocom_kernels.cpu.numba import rle
 
     n_rows = len(offsets) - 1
     n_runs = np.zeros(n_rows, np.int64)
@@ -78,7 +78,7 @@ def rle_counts(
     Returns:
         [B, 2] intersection and predicted area, [B] status, [B] detail; counts are 0 where the status is not OK.
     """
-    from refcocom_kernels.cpu.kernels import rle
+    from refcocom_kernels.cpu.numba import rle
 
     n_rows = len(sample)
     counts = np.zeros((n_rows, 2), np.int64)
@@ -122,7 +122,7 @@ def rle_write(ends: Int32, run_offsets: Int64, *, threads: int = 0) -> tuple[Byt
     Returns:
         [D] characters and [B + 1] offsets.
     """
-    from refcocom_kernels.cpu.kernels import rle
+    from refcocom_kernels.cpu.numba import rle
 
     n_rows = len(run_offsets) - 1
     lengths = np.zeros(n_rows, np.int64)

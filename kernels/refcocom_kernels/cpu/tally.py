@@ -18,6 +18,6 @@ def tally(table: Int64, index: Int64, counts: Int64, beyond: NDArray[np.bool_]) 
         counts: [B, 2] intersection and area.
         beyond: [B].
     """
-    from refcocom_kernels.cpu.kernels.tally import tally as kernel
+    from refcocom_kernels.cpu.numba.tally import tally as kernel
 
     kernel(table.reshape(-1), index, counts.reshape(-1), beyond)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_gpu.dataset.records.tables import first_line
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.letterbox import resized
-from refcocom_gpu.predictions import ReadOptions
-from refcocom_gpu.records.tables import first_line
+from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.resize import resized
 from refcocom_gpu.scorer import hash_files
 
 if TYPE_CHECKING:

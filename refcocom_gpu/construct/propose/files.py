@@ -15,16 +15,17 @@ from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Refused
 from refcocom_gpu.errors import DataError, Problems, UsageError
-from refcocom_gpu.letterbox import as_tensor, finite_range
-from refcocom_gpu.predictions import Keys, ReadOptions
+from refcocom_gpu.masks.rle import decode_ends
 from refcocom_gpu.predictions.arrays import is_float
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, Batches, RLEBatch
+from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.resize import as_tensor, finite_range
 from refcocom_gpu.predictions.runs import array_runs
-from refcocom_gpu.rle import decode_ends
 from refcocom_gpu.scorer import open_predictions
 
 if TYPE_CHECKING:
-    from refcocom_gpu.dataset import Dataset
+    from refcocom_gpu.dataset.table import Dataset
 
 Runs = NDArray[np.int32]
 

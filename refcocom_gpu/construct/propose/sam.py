@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Refused
 from refcocom_gpu.construct.propose.checkpoints import Frame, find_checkpoint, open_checkpoint
 from refcocom_gpu.construct.propose.opencv import deepest_point, open_cv
-from refcocom_gpu.devices import resolve_device
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.letterbox import finite_range, logit_mask
+from refcocom_gpu.predictions.resize import finite_range, logit_mask
+from refcocom_gpu.utils.devices import resolve_device
 
 PROMPTS = ("box", "points")
 

@@ -1,0 +1,234 @@
+"""Numba kernels over row-aligned bits: from masks, logits and runs to bits, from bits to runs.
+
+Row-aligned bits are [H, S] uint64, S = ceil(W / 64) words a row, pixel x of a row is bit x, the bits after it are 0.
+They are scratch: what the store keeps is packed without padding (`masks.py`). Launched by `cpu/`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refcocom_kernels.cpu.numba.cells import decode_row, resize_row
+from refcocom_kernels.cpu.numba.jit import inline, jit
+from refcocom_kernels.cpu.numba.vectors import (
+    AHEAD,
+    nonzero64,
+    prefetch,
+    trailing_zeros,
+    weighted_above64,
+)
+
+_U0, _U1, _U63 = np.uint64(0), np.uint64(1), np.uint64(63)
+
+
+@inline
+def bits_at(words: Any, start: int, n: int) -> Any:
+    """`n` ≤ 64 bits from bit `start` on."""
+    shift = start & 63
+    bits = words[np.uint64(start >> 6)] >> np.uint64(shift)
+    if shift + n > 64:
+        bits |= words[np.uint64((start >> 6) + 1)] << np.uint64(64 - shift)
+    return bits if n == 64 else bits & ((_U1 << np.uint64(n)) - _U1)
+
+
+@inline
+def span(words: Any, first: int, last: int) -> Any:
+    """The words between `first` and `last` - 1 that hold set bits: where they begin and end."""
+    while first < last and words[np.uint64(first)] == _U0:
+        first += 1
+    while last > first and words[np.uint64(last - 1)] == _U0:
+        last -= 1
+    return first, last
+
+
+@inline
+def rows_from_runs(ends: Any, first: int, last: int, height: int, width: int, rows: Any) -> None:
+    """Runs down the columns to bits: each run toggles two bits, and a running XOR down the rows fills between."""
+    stride = (width + 63) >> 6
+    rows[: (height + 1) * stride] = _U0
+    for k in range(first + 1, last, 2):
+        start, stop = np.int64(ends[np.uint64(k - 1)]), np.int64(ends[np.uint64(k)])
+        column = start // height
+        top = start - column * height
+        while start < stop:
+            bottom = min(height, top + stop - start)
+            bit = _U1 << np.uint64(column & 63)
+            word = column >> 6
+            rows[np.uint64(top * stride + word)] ^= bit
+            rows[np.uint64(bottom * stride + word)] ^= bit
+            start += bottom - top
+            top = 0
+            column += 1
+    for k in range(stride, height * stride):
+        rows[np.uint64(k)] ^= rows[np.uint64(k - stride)]
+
+
+@inline
+def rows_from_bytes(pixels: Any, start: int, height: int, width: int, rows: Any) -> None:
+    """A dense mask, row-major bytes, to bits."""
+    stride = (width + 63) >> 6
+    whole = width >> 6
+    for y in range(height):
+        at = start + y * width
+        for k in range(whole):
+            prefetch(pixels, at + 64 * k + AHEAD)
+            rows[np.uint64(y * stride + k)] = nonzero64(pixels, at + 64 * k)
+        if whole < stride:
+            word = _U0
+            for x in range(64 * whole, width):
+                word |= np.uint64(pixels[np.uint64(at + x)] != 0) << np.uint64(x & 63)
+            rows[np.uint64(y * stride + whole)] = word
+
+
+@inline
+def rows_from_packed(words: Any, first_bit: int, height: int, width: int, rows: Any) -> None:
+    """Packed bits of one mask, or of some rows of it, to row-aligned ones."""
+    stride = (width + 63) >> 6
+    for y in range(height):
+        at = first_bit + y * width
+        for k in range(stride):
+            n = min(64, width - 64 * k)
+            rows[np.uint64(y * stride + k)] = bits_at(words, at + 64 * k, n)
+
+
+@inline
+def pack_rows(
+    rows: Any, width: int, y0: int, y1: int, word0: int, word1: int, first_bit: int, words: Any
+) -> None:
+    """Row-aligned bits within a box to packed ones, row 0 at `first_bit`; `words` comes in as zeros."""
+    stride = (width + 63) >> 6
+    for y in range(y0, y1):
+        for k in range(word0, word1):
+            bits = rows[np.uint64(y * stride + k)]
+            bit = first_bit + y * width + 64 * k
+            word, shift = bit >> 6, np.uint64(bit & 63)
+            words[np.uint64(word)] |= bits << shift
+            if shift and bits >> (np.uint64(64) - shift):
+                words[np.uint64(word + 1)] |= bits >> (np.uint64(64) - shift)
+
+
+@jit("in i4, in i8, in i8, in i8, in i8, i8, i8, i8, out u8 -> void")
+def pack_runs(
+    ends: Any, run_offsets: Any, heights: Any, widths: Any, word_offsets: Any, scratch: int, first: int,
+    last: int, words: Any,
+) -> None:  # fmt: skip
+    """Column-major runs to row-major packed bits; `words` comes in as zeros, `scratch` is the most row words."""
+    rows = np.empty(scratch, np.uint64)
+    for m in range(first, last):
+        height, width = heights[m], widths[m]
+        rows_from_runs(ends, run_offsets[m], run_offsets[m + 1], height, width, rows)
+        stride = (width + 63) >> 6
+        pack_rows(rows, width, 0, height, 0, stride, 64 * word_offsets[m], words)
+
+
+@inline
+def _toggles(rows: Any, height: int, stride: int, y: int, k: int) -> Any:
+    """Bits of word k where pixel (y, x) differs from the one before it down the columns."""
+    here = rows[np.uint64(y * stride + k)]
+    if y > 0:
+        return here ^ rows[np.uint64((y - 1) * stride + k)]
+    # The pixel before the top of a column is the bottom of the column to its left; before the first there is a 0.
+    bottom = (height - 1) * stride
+    carry = rows[np.uint64(bottom + k - 1)] >> _U63 if k > 0 else _U0
+    return here ^ ((rows[np.uint64(bottom + k)] << _U1) | carry)
+
+
+@inline
+def _runs_from_rows(
+    rows: Any, height: int, width: int, column_at: Any, ends: Any, room: int
+) -> int:
+    """Bits to run ends; returns how many, and writes them only where they fit into `room`.
+
+    Where runs begin is collected by row and belongs by column: a counting sort, whose order within a column is
+    already that of the rows. `column_at` is scratch of W + 1.
+    """
+    stride = (width + 63) >> 6
+    column_at[: width + 1] = 0
+    for y in range(height):
+        for k in range(stride):
+            bits = _toggles(rows, height, stride, y, k)
+            if 64 * k + 64 > width:
+                bits &= (_U1 << np.uint64(width & 63)) - _U1
+            while bits:
+                column_at[np.uint64(64 * k + 1) + trailing_zeros(bits)] += 1
+                bits &= bits - _U1
+    for x in range(width):
+        column_at[x + 1] += column_at[x]
+    n = column_at[width] + 1
+    if n > room:
+        return n
+    for y in range(height):
+        for k in range(stride):
+            bits = _toggles(rows, height, stride, y, k)
+            if 64 * k + 64 > width:
+                bits &= (_U1 << np.uint64(width & 63)) - _U1
+            while bits:
+                x = np.uint64(64 * k) + trailing_zeros(bits)
+                bits &= bits - _U1
+                ends[np.uint64(column_at[x])] = np.int64(x) * height + y
+                column_at[x] += 1
+    ends[np.uint64(n - 1)] = height * width
+    return n
+
+
+@jit("in u1, i8, i8, i8, i8, i8, out i4, out i8 -> void")
+def runs_from_masks(
+    pixels: Any, height: int, width: int, room: int, first: int, last: int, ends: Any, n_runs: Any
+) -> None:
+    """Dense masks [B, H·W] to run ends [B, room]; where a mask has more runs than `room`, only their number."""
+    rows = np.empty(height * ((width + 63) >> 6), np.uint64)
+    column_at = np.empty(width + 1, np.int64)
+    for b in range(first, last):
+        rows_from_bytes(pixels, b * height * width, height, width, rows)
+        own = ends[b * room : (b + 1) * room]
+        n_runs[b] = _runs_from_rows(rows, height, width, column_at, own, room)
+
+
+@jit(
+    "in i2, in i4, i8, i8, i8, i8, i8, f4, in i4, in i4, in f4, in f4, in i8, "
+    "in i4, in i4, in f4, in f4, in i8, i8, i8, i8, out i4, out i8 -> void"
+)
+def runs_from_logits(
+    raw16: Any, raw32: Any, kind: int, h: int, w: int, height: int, width: int, threshold: Any,
+    y_low: Any, y_high: Any, y_weight_low: Any, y_weight_high: Any, y_first: Any,
+    x_low: Any, x_high: Any, x_weight_low: Any, x_weight_high: Any, x_first: Any,
+    room: int, first: int, last: int, ends: Any, n_runs: Any,
+) -> None:  # fmt: skip
+    """Logits [B, h, w], resized and thresholded, to run ends [B, room]; as `runs_from_masks`.
+
+    Every pixel is interpolated, in the arithmetic of `reference.resize_logits`.
+    """
+    stride = (width + 63) >> 6
+    rows = np.empty(height * stride, np.uint64)
+    column_at = np.empty(width + 1, np.int64)
+    cells = len(x_first) - 1
+    cell_bits = np.empty(w + 1, np.int32)
+    cell_values = cell_bits.view(np.float32)
+    room_wide = width + 64
+    resized = np.zeros(2 * room_wide, np.float32)
+    for b in range(first, last):
+        held = np.array([-1, -1])
+        for y in range(height):
+            for k in range(2):
+                needed = np.int64(y_low[y]) if k == 0 else np.int64(y_high[y])
+                slot = needed & 1
+                if held[slot] != needed:
+                    decode_row(raw16, raw32, kind, (b * h + needed) * w, cells, cell_bits)
+                    at = slot * room_wide
+                    resize_row(
+                        cell_values, x_low, x_weight_low, x_weight_high, resized[at : at + width]
+                    )
+                    held[slot] = needed
+            upper = resized[(y_low[y] & 1) * room_wide : (y_low[y] & 1) * room_wide + room_wide]
+            lower = resized[(y_high[y] & 1) * room_wide : (y_high[y] & 1) * room_wide + room_wide]
+            for k in range(stride):
+                bits = weighted_above64(
+                    upper, lower, 64 * k, y_weight_low[y], y_weight_high[y], threshold
+                )
+                if 64 * k + 64 > width:
+                    bits &= (_U1 << np.uint64(width & 63)) - _U1
+                rows[np.uint64(y * stride + k)] = bits
+        own = ends[b * room : (b + 1) * room]
+        n_runs[b] = _runs_from_rows(rows, height, width, column_at, own, room)

@@ -1,0 +1,125 @@
+"""Functions over logit cells: their bits to values, order keys and ranges, and a row of them resized.
+
+Logits reach the kernels as the bits of their own type, because the order of floats is that of integers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refcocom_kernels.cpu.logits import BFLOAT16, FLOAT16, FLOAT32
+from refcocom_kernels.cpu.numba.jit import inline
+from refcocom_kernels.cpu.numba.vectors import (
+    as_bits,
+    as_float,
+    below64,
+    halves_to_floats16,
+    magnitude64,
+    resize4,
+)
+
+_U0, _U1 = np.uint64(0), np.uint64(1)
+
+
+@inline
+def value_at(raw16: Any, raw32: Any, kind: int, at: int) -> Any:
+    """One finite logit as float32."""
+    if kind == FLOAT32:
+        return as_float(raw32[np.uint64(at)])
+    bits = np.int64(raw16[np.uint64(at)])
+    if kind == BFLOAT16:
+        return as_float(np.int32(bits << 16))
+    if bits & 0x7C00:
+        magnitude = as_float(np.int32(((bits & 0x7FFF) << 13) + (112 << 23)))
+    else:
+        magnitude = np.float32(bits & 0x3FF) * np.float32(2.0**-24)
+    return -magnitude if bits < 0 else magnitude
+
+
+@inline
+def order_key(value: Any, kind: int) -> int:
+    """Order key of a threshold in the logits' own type, rounded towards 0.
+
+    Rounded so, every logit whose key is above it is above the threshold, and every one below it is below.
+    """
+    bits = np.int64(as_bits(np.float32(value)))
+    magnitude = bits & 0x7FFFFFFF
+    if kind == BFLOAT16:
+        magnitude >>= 16
+    elif kind == FLOAT16:
+        if magnitude >= (112 + 31) << 23:
+            magnitude = 0x7BFF
+        elif magnitude >= 113 << 23:
+            magnitude = (magnitude - (112 << 23)) >> 13
+        else:
+            magnitude = np.int64(abs(np.float32(value)) * np.float32(2.0**24))
+    return ~magnitude if bits < 0 else magnitude
+
+
+@inline
+def largest_in(raw16: Any, raw32: Any, kind: int, start: int, cells: int) -> int:
+    """Largest magnitude of a row of cells, as bits."""
+    whole = cells // 64
+    largest = 0
+    if kind == FLOAT32:
+        for k in range(whole):
+            largest = max(largest, magnitude64(raw32, start + 64 * k))
+        for k in range(64 * whole, cells):
+            largest = max(largest, np.int64(raw32[start + k]) & 0x7FFFFFFF)
+    else:
+        for k in range(whole):
+            largest = max(largest, magnitude64(raw16, start + 64 * k))
+        for k in range(64 * whole, cells):
+            largest = max(largest, np.int64(raw16[start + k]) & 0x7FFF)
+    return largest
+
+
+@inline
+def any_negative(raw16: Any, raw32: Any, kind: int, start: int, cells: int) -> bool:
+    """Whether any of some cells is below 0; −0 is not."""
+    whole = cells // 64
+    for k in range(whole):
+        at = start + 64 * k
+        # In the order of the floats -0 has the key -1.
+        if (below64(raw32, at, -1) if kind == FLOAT32 else below64(raw16, at, -1)) != _U0:
+            return True
+    for k in range(64 * whole, cells):
+        bits = np.int64(raw32[start + k] if kind == FLOAT32 else raw16[start + k])
+        if bits < 0 and bits & (0x7FFFFFFF if kind == FLOAT32 else 0x7FFF):
+            return True
+    return False
+
+
+@inline
+def decode_row(raw16: Any, raw32: Any, kind: int, start: int, cells: int, bits: Any) -> None:
+    """One row of cells as the bits of float32, and the last of them once more."""
+    if kind == FLOAT32:
+        row32 = raw32[start : start + cells]
+        for c in range(cells):
+            bits[c] = row32[c]
+    elif kind == BFLOAT16:
+        row16 = raw16[start : start + cells]
+        for c in range(cells):
+            bits[c] = np.int32(row16[c]) << 16
+    else:
+        whole = cells & ~15
+        for c in range(0, whole, 16):
+            halves_to_floats16(raw16, start + c, bits, c)
+        for c in range(whole, cells):
+            bits[c] = as_bits(value_at(raw16, raw32, kind, start + c))
+    bits[cells] = bits[cells - 1]
+
+
+@inline
+def resize_row(values: Any, low: Any, weight_low: Any, weight_high: Any, resized: Any) -> None:
+    """One row of cells at every target column; the cell after the last repeats it."""
+    whole = len(low) & ~3
+    for x in range(0, whole, 4):
+        resize4(values, low, weight_low, weight_high, x, resized)
+    for x in range(whole, len(low)):
+        cell = np.uint64(low[x])
+        left = values[cell] * weight_low[x]
+        right = values[cell + _U1] * weight_high[x]
+        resized[x] = left + right

@@ -1,0 +1,93 @@
+"""Numba kernels that count dense masks and packed bits against packed bits. Launched by `cpu/masks.py`.
+
+Packed bits are row-major and unpadded inside a mask: pixel (y, x) is bit y·W + x, low bit first, of the mask's
+uint64 words; each mask begins on a word and the bits after its last pixel are 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refcocom_kernels.cpu.numba.jit import jit
+from refcocom_kernels.cpu.numba.vectors import (
+    AHEAD,
+    nonzero64,
+    popcount,
+    prefetch,
+)
+
+
+@jit("in u1, i8, in i8, in u8, in i8, i8, i8, out i8 -> void")
+def count_masks(
+    pixels: Any,
+    n_pixels: int,
+    sample: Any,
+    words: Any,
+    word_offsets: Any,
+    first: int,
+    last: int,
+    counts: Any,
+) -> None:
+    """Dense masks [B, n_pixels], any nonzero byte set, against packed rows; `counts` [B, 2] flat."""
+    whole = n_pixels // 64
+    for row in range(first, last):
+        base = row * n_pixels
+        target = word_offsets[sample[row]]
+        intersection = np.uint64(0)
+        area = np.uint64(0)
+        for k in range(whole):
+            prefetch(pixels, base + 64 * k + AHEAD)
+            word = nonzero64(pixels, base + 64 * k)
+            area += popcount(word)
+            intersection += popcount(word & words[np.uint64(target + k)])
+        if n_pixels > 64 * whole:
+            word = np.uint64(0)
+            for k in range(64 * whole, n_pixels):
+                if pixels[base + k] != 0:
+                    word |= np.uint64(1) << np.uint64(k & 63)
+            area += popcount(word)
+            intersection += popcount(word & words[target + whole])
+        counts[2 * row] = intersection
+        counts[2 * row + 1] = area
+
+
+@jit("in u8, in i8, in i8, in u8, in i8, in i8, i8, i8, out i8 -> void")
+def count_packed(
+    predicted: Any, predicted_offsets: Any, n_pixels: Any, words: Any, word_offsets: Any, sample: Any,
+    first: int, last: int, counts: Any,
+) -> None:  # fmt: skip
+    """Packed masks against packed rows; `counts` [B, 2] flat."""
+    for row in range(first, last):
+        mine, target = predicted_offsets[row], word_offsets[sample[row]]
+        intersection, area = np.uint64(0), np.uint64(0)
+        for k in range((n_pixels[sample[row]] + 63) >> 6):
+            word = predicted[np.uint64(mine + k)]
+            area += popcount(word)
+            intersection += popcount(word & words[np.uint64(target + k)])
+        counts[2 * row] = intersection
+        counts[2 * row + 1] = area
+
+
+@jit("in u8, in i8, in u8, in i8, i8, i8, i8, out i8 -> void")
+def count_pairs(
+    a: Any,
+    a_offsets: Any,
+    b: Any,
+    b_offsets: Any,
+    n_b: int,
+    first: int,
+    last: int,
+    intersections: Any,
+) -> None:
+    """Intersections [A, B] flat of packed masks of one size: rows `first` to `last` - 1 of one, all of the other."""
+    for i in range(first, last):
+        at = a_offsets[i]
+        n_words = a_offsets[i + 1] - at
+        for j in range(n_b):
+            other = b_offsets[j]
+            n = np.uint64(0)
+            for k in range(n_words):
+                n += popcount(a[np.uint64(at + k)] & b[np.uint64(other + k)])
+            intersections[i * n_b + j] = n

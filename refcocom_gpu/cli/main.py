@@ -1,0 +1,126 @@
+"""The `refcocom` command: a verb, files and `key=value` words in; a table, files and an exit code out.
+
+Exit codes: 0 done, 2 wrong usage or configuration, 3 invalid data, 130 interrupted (Ctrl-C), 1 anything else.
+Only an unexpected exception, which is 1, prints a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from refcocom_gpu._version import __version__
+from refcocom_gpu.cli.config import VERBS, groups, keys_of
+from refcocom_gpu.cli.verbs import StdoutClosed, print_, say
+from refcocom_gpu.errors import DataError, UsageError
+
+HELP_WIDTH = 100
+EXIT_CODES = "Exit codes: 0 done, 2 usage, 3 data, 130 interrupted, 1 other."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Words after `refcocom`; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    # A terminal that cannot print × or ≥ must not turn a score into a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        # Of use to the authors of libraries, not to whoever runs a command.
+        for category in (
+            DeprecationWarning,
+            PendingDeprecationWarning,
+            FutureWarning,
+            ResourceWarning,
+        ):
+            warnings.simplefilter("ignore", category)
+        warnings.showwarning = _show_warning
+        try:
+            return _run(words)
+        except UsageError as error:
+            say(f"refcocom: {error}")
+            return 2
+        except DataError as error:
+            say(f"refcocom: {error}")
+            return 3
+        except OSError as error:
+            # A file that was named and cannot be read; without a name it is nothing the caller could mend.
+            if error.filename is None:
+                raise
+            say(f"refcocom: {error.strerror}: {error.filename}")
+            return 2
+        except StdoutClosed:
+            return 1
+        except KeyboardInterrupt:
+            say("refcocom: interrupted")
+            return 130
+
+
+def _run(words: list[str]) -> int:
+    verb = words[0] if words else ""
+    if verb in {"", "--help", "-h", "help"}:
+        print_(_overview())
+        return 0 if words else 2
+    if verb == "--version":
+        print_(__version__)
+        return 0
+    if verb not in VERBS:
+        close = get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"verbs are {', '.join(VERBS)}"
+        raise UsageError(f"unknown verb {verb!r}; {hint} (refcocom --help)")
+    if any(word in {"--help", "-h"} for word in words[1:]):
+        print_(_help(verb))
+        return 0
+    from refcocom_gpu.cli.overrides import parse
+
+    import_module(f"refcocom_gpu.cli.verbs.{verb}").run(parse(verb, words[1:]))
+    return 0
+
+
+def _overview() -> str:
+    lines = [
+        "refcocom VERB [files…] [key=value …]",
+        "",
+        "The exact batch scorer for RefCOCO-M.",
+        "",
+    ]
+    lines += [f"  {verb:<8}{(config.__doc__ or '').strip()}" for verb, (config, _) in VERBS.items()]
+    return "\n".join([*lines, "", "refcocom VERB --help lists the keys of a verb."])
+
+
+def _help(verb: str) -> str:
+    """Every key with its default and meaning; imports neither Hydra nor torch."""
+    config, main_key = VERBS[verb]
+    lines = [f"refcocom {verb} [{main_key}…] [key=value …]", "", (config.__doc__ or "").strip(), ""]
+    rows = [
+        (f"{group}={'|'.join(options)}", "a whole group at once")
+        for group, options in groups(config).items()
+    ]
+    rows += [(key.shown, key.meaning) for key in keys_of(config)]
+    width = max(len(left) for left, _ in rows) + 2
+    for left, meaning in rows:
+        first, *others = textwrap.wrap(meaning, HELP_WIDTH - width - 2)
+        lines += [f"  {left:<{width}}{first}", *(" " * (width + 2) + line for line in others)]
+    lines += ["", f"{main_key} may stand without its name.", EXIT_CODES]
+    return "\n".join(lines)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    say(f"warning: {str(message).removeprefix('refcocom: ')}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""`refcocom compare A B`: results are read back, predictions scored first; the comparison is written and told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from refcocom_gpu.cli.config import CompareConfig
+from refcocom_gpu.cli.verbs import check_threads, load, print_, progress, reading
+from refcocom_gpu.errors import UsageError
+from refcocom_gpu.scores.result import Result, check_output, holds_result, load_results
+
+
+def run(config: CompareConfig) -> None:
+    """Compare, write what is asked for, and say what was found."""
+    from refcocom_gpu.cli.tables import comparison_table
+    from refcocom_gpu.scores.comparison import JSON, PARQUET, compare
+    from refcocom_gpu.scores.uncertainty import quantile_place
+
+    check_threads(config.threads)
+    pair = config.pair if isinstance(config.pair, list) else [config.pair]
+    if len(pair) != 2 or None in pair:
+        found = 0 if config.pair is None else len(pair)
+        raise UsageError(
+            f"compare takes two, A and B, not {found}: refcocom compare A B (a glob in quotes is one set)"
+        )
+    quantile_place(config.level, config.replicates)
+    output = None if config.output_dir is None else Path(config.output_dir)
+    if output is not None:
+        check_output(output, overwrite=config.overwrite, names=(JSON, PARQUET))
+    comparison = compare(
+        *_results(pair, config),
+        level=config.level,
+        replicates=config.replicates,
+        seed=config.seed,
+        top=config.top,
+        names=(str(pair[0]), str(pair[1])),
+    )
+    if output is not None:
+        comparison.save(output, overwrite=config.overwrite)
+    if config.quiet:
+        return
+    if config.json:
+        print_(json.dumps(comparison.summary(), indent=2))
+        return
+    print_(comparison_table(comparison))
+    if output is None:
+        print_(
+            "\nNothing was written; output_dir=DIR keeps the comparison and every example's IoUs."
+        )
+    else:
+        print_(f"\nWrote {output / JSON}\n      {output / PARQUET}")
+
+
+def _results(pair: list[str], config: CompareConfig) -> list[Result]:
+    results = {path: load_results(path) for path in pair if holds_result(path)}
+    wanted = dict.fromkeys(path for path in pair if path not in results)
+    if wanted:
+        from refcocom_gpu.scorer import score
+        from refcocom_gpu.store.store import MaskStore
+        from refcocom_gpu.utils.devices import resolve_device
+
+        device = resolve_device(config.device)
+        store = MaskStore.build(load(config.dataset), threads=config.threads).to(device)
+        shown = not (config.quiet or config.json)
+        with progress(len(wanted) * len(store), shown=shown) as counted:
+            for path in wanted:
+                results[path] = score(
+                    path,
+                    store,
+                    convention=config.convention,
+                    **reading(config),
+                    progress=counted,
+                )
+    return [results[path] for path in pair]

@@ -1,0 +1,170 @@
+"""`refcocom construct`: a config in; a refined dataset, what became of the original one, and a judgement out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refcocom_gpu.cli.config import ConstructConfig
+from refcocom_gpu.cli.verbs import load, print_, progress
+from refcocom_gpu.errors import UsageError
+
+if TYPE_CHECKING:
+    from refcocom_gpu.construct import Construction, HarmFilter, Proposer, Rules
+    from refcocom_gpu.construct.judge import Judgement
+    from refcocom_gpu.dataset.images import Images
+    from refcocom_gpu.dataset.table import Dataset
+
+
+def run(config: ConstructConfig) -> None:
+    """Make a refined dataset.
+
+    Raises:
+        UsageError: Before any work, for a request that is wrong.
+        DataError: When the original set, a prediction file or the exact masks cannot be used.
+    """
+    from refcocom_gpu.construct import construct
+    from refcocom_gpu.construct.judge import judge
+    from refcocom_gpu.construct.run import JUDGE
+    from refcocom_gpu.dataset.table import load_dataset
+    from refcocom_gpu.engines import make_engine
+
+    if config.output_dir is None:
+        raise UsageError("a construction is kept in a folder: pass output_dir=DIR")
+    if config.shard_mb < 1:
+        raise UsageError(f"shard_mb must be at least 1, not {config.shard_mb}")
+    rules, harmful = _rules(config), _filter(config)
+    dataset = load(config.dataset)
+    truth = None
+    if config.truth is not None:
+        truth = load_dataset(config.truth, split=config.dataset.split)
+    proposers = _proposers(config, dataset)
+    images = _images(config, dataset, proposers)
+    engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
+    with (
+        contextlib.closing(engine),
+        progress(
+            dataset.n_images, shown=not (config.quiet or config.json), unit="images"
+        ) as advance,
+    ):
+        made = construct(
+            dataset,
+            config.output_dir,
+            proposers,
+            rules=rules,
+            expression_filter=harmful,
+            images=images,
+            pictures=config.pictures,
+            shard_bytes=config.shard_mb * 1_000_000,
+            engine=engine,
+            settled=None if advance is None else lambda _: advance(1),
+        )
+    judgement = None
+    if truth is not None:
+        judgement = judge(made.audit, truth)
+        judgement.save(Path(config.output_dir) / JUDGE)
+    if config.quiet:
+        return
+    if config.json:
+        about = dict(made.summary)
+        if judgement is not None:
+            about["judgement"] = judgement.summary()
+        print_(json.dumps(about, indent=2, ensure_ascii=False))
+    else:
+        print_(_table(made, judgement, rules))
+
+
+def _rules(config: ConstructConfig) -> Rules:
+    from dataclasses import fields
+
+    from refcocom_gpu.construct import Rules
+
+    return Rules(**{entry.name: getattr(config, entry.name) for entry in fields(Rules)})
+
+
+def _filter(config: ConstructConfig) -> HarmFilter:
+    from refcocom_gpu.construct import HarmFilter, Words, read_words
+
+    words = Words() if config.words is None else read_words(config.words)
+    if config.classifier is None:
+        return HarmFilter(words)
+    from refcocom_gpu.utils.devices import resolve_device
+
+    found = HarmFilter(
+        words,
+        config.classifier,
+        config.classifier_revision,
+        tuple(map(str, _listed(config.classifier_labels))),
+        resolve_device(config.device),
+    )
+    found.check()
+    return found
+
+
+def _proposers(config: ConstructConfig, dataset: Dataset) -> list[Proposer]:
+    from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer, SamProposer
+    from refcocom_gpu.predictions.options import ReadOptions
+    from refcocom_gpu.sweep.contents import is_url
+    from refcocom_gpu.sweep.inputs import distinguish, read_inputs
+
+    options = ReadOptions(
+        config.values, config.letterbox, config.resize, config.polygons, config.batch_size
+    )
+    proposers: list[Proposer] = []
+    for item in read_inputs(config.predictions) if config.predictions is not None else ():
+        if remote := [file for file in item.files if is_url(file)]:
+            raise UsageError(f"{remote[0]}: download predictions before a construction")
+        built_in = len(item.files) == 1 and not Path(item.files[0]).exists()
+        files: Any = item.files[0] if built_in else [Path(file) for file in item.files]
+        proposers.append(FileProposer(item.place, files, dataset, options, config.missing))
+    if config.grabcut:
+        proposers.append(GrabCutProposer())
+    models = _listed(config.sam)
+    for name, model in zip(distinguish(models) if models else (), models, strict=True):
+        proposers.append(SamProposer(name, model, config.sam_revision, config.device))
+    return proposers
+
+
+def _images(config: ConstructConfig, dataset: Dataset, proposers: list[Proposer]) -> Images | None:
+    """The pictures, where anything needs them."""
+    from refcocom_gpu.dataset.images import Images
+
+    if config.pictures == "none" and not any(p.needs_picture for p in proposers):
+        return None
+    return Images(dataset, config.images)
+
+
+def _listed(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
+
+
+def _table(made: Construction, judgement: Judgement | None, rules: Rules) -> str:
+    from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES
+
+    summary = made.summary
+    images = summary["images"]
+    lines = [f"  {'':<14}{'original':>10}{'kept':>10}"]
+    lines += [
+        f"  {what:<14}{n['original']:>10,}{n['kept']:>10,}"
+        for what, n in (*summary["counts"].items(), ("images", images))
+    ]
+    lines.append("")
+    told = {**CAUSES, **EXPRESSION_CAUSES}
+    for what, n in summary["counts"].items():
+        for cause, number in n["removed"].items():
+            if number and cause in told:
+                lines.append(f"{number:,} {what} removed: {told[cause]} ({cause})")
+    if judgement is not None:
+        at = judgement.at(rules.confidence)
+        lines += [
+            "",
+            f"With confidence {rules.confidence} or more, {at['share']:.1%} of the instances: IoU with the truth "
+            f"{at['refined']:.4f}, original masks {at['original']:.4f}, "
+            f"best proposer ({judgement.best}) {at['best']:.4f}",
+        ]
+    lines += ["", f"Wrote {made.folder}"]
+    return "\n".join(lines)

@@ -1,0 +1,142 @@
+"""`refcocom sweep`: a config in; a folder of results, a line per file that failed, and how far the sweep is, out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from refcocom_gpu.cli.config import SweepConfig
+from refcocom_gpu.cli.verbs import check_threads, load, print_, reading, say
+from refcocom_gpu.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from refcocom_gpu.sweep import FileResult, Outcome
+
+SECONDS_A_LINE = 10.0
+"""How often a log, which no terminal shows, gets a line."""
+
+
+def run(config: SweepConfig) -> None:
+    """Score many sets of predictions.
+
+    Raises:
+        UsageError: Before any work, for a request that is wrong.
+        DataError: When everything is done and written, if a set could not be scored.
+    """
+    from refcocom_gpu.engines import make_engine
+    from refcocom_gpu.store.store import MaskStore
+    from refcocom_gpu.sweep import Options, read_inputs, run_sweep
+
+    _check(config)
+    items = read_inputs(config.predictions, config.manifest)
+    options = Options(**reading(config), device=config.device)
+    _ = options.reading
+    store = MaskStore.build(load(config.dataset))
+    engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
+    start = time.perf_counter()
+    with (
+        contextlib.closing(engine),
+        _progress(len(items), shown=not (config.quiet or config.json)) as settled,
+    ):
+        outcome = run_sweep(
+            items,
+            store,
+            str(config.output_dir),
+            options=options,
+            engine=engine,
+            convention=config.convention,
+            precision_strict=config.precision == "gt",
+            replicates=config.replicates,
+            seed=config.seed,
+            settled=settled,
+        )
+    if config.json and not config.quiet:
+        print_(json.dumps(_done(outcome, time.perf_counter() - start), indent=2))
+    elif not config.quiet:
+        _tell(outcome, time.perf_counter() - start)
+    if outcome.n_failed:
+        raise DataError(
+            f"{outcome.n_failed:,} of {len(items):,} sets of predictions could not be scored; "
+            "the leaderboard lists them with their errors. Mend them and run the sweep again"
+        )
+
+
+def _check(config: SweepConfig) -> None:
+    """Refuse what is wrong before a dataset is loaded or a cluster started."""
+    if config.output_dir is None:
+        raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
+    if config.precision not in {"ge", "gt"}:
+        raise UsageError(f"precision must be ge or gt, not {config.precision!r}")
+    check_threads(config.threads)
+
+
+def _done(outcome: Outcome, seconds: float) -> dict[str, object]:
+    return {
+        "n_files": len(outcome.results),
+        "n_scored": outcome.n_scored,
+        "n_failed": outcome.n_failed,
+        "seconds": round(seconds, 3),
+        "failed": {r.path: r.error for r in outcome.results if r.error is not None},
+        "written": [str(path) for path in outcome.written],
+    }
+
+
+def _tell(outcome: Outcome, seconds: float) -> None:
+    n, failed = len(outcome.results), outcome.n_failed
+    kept = n - failed - outcome.n_scored
+    parts = [f"{outcome.n_scored:,} scored in {seconds:.1f} s"]
+    parts += [f"{kept:,} known already"] if kept else []
+    parts += [f"{failed:,} failed"] if failed else []
+    lines = [f"{n:,} sets of predictions: {', '.join(parts)}."]
+    lines += [f"{'Wrote ' if k == 0 else '      '}{path}" for k, path in enumerate(outcome.written)]
+    print_("\n".join(lines))
+
+
+@contextlib.contextmanager
+def _progress(total: int, *, shown: bool) -> Iterator[Callable[[FileResult], None]]:
+    """What is called with each result: a bar on a terminal, else a line now and then; failures always."""
+    if not shown:
+        yield _say_failure
+    elif sys.stderr is not None and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, unit=" files", leave=False, delay=0.5) as bar:
+
+            def on_terminal(result: FileResult) -> None:
+                if result.error is not None:
+                    with bar.external_write_mode(file=sys.stderr):
+                        _say_failure(result)
+                bar.update()
+
+            yield on_terminal
+    else:
+        yield _Lines(total)
+
+
+class _Lines:
+    """Says every `SECONDS_A_LINE` how far a sweep is."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, result: FileResult) -> None:
+        _say_failure(result)
+        self.done += 1
+        now = time.monotonic()
+        if now - self.last >= SECONDS_A_LINE and self.done < self.total:
+            self.last = now
+            rate = self.done / (now - self.start)
+            left = (self.total - self.done) / rate
+            say(f"{self.done:,} of {self.total:,} files, {rate:.1f} a second, {left:.0f} s left")
+
+
+def _say_failure(result: FileResult) -> None:
+    if result.error is not None:
+        # One line: how many problems, and the first of them.
+        first, *more = (line.strip() for line in result.error.splitlines() or [""])
+        say(f"failed: {result.path}: {first}{': ' + more[0] if more else ''}")

@@ -1,0 +1,257 @@
+"""A loaded dataset in, its pictures out, decoded one by one when asked for.
+
+Loading a dataset reads no image byte, so the same source is opened again here. `datasets` lays pictures out as Arrow
+files, which are mapped: any picture is a seek away, and memory holds none that is not in use.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import operator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from refcocom_gpu.dataset.locate import locate, parquet_files
+from refcocom_gpu.dataset.records import is_mirror
+from refcocom_gpu.dataset.records.tables import first_line
+from refcocom_gpu.dataset.sources import open_arrow_folder, open_hub
+from refcocom_gpu.errors import DatasetError, UsageError
+from refcocom_gpu.utils.arrow import to_numpy
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+    from refcocom_gpu.dataset.table import Dataset
+
+PICTURE = "image"
+"""The published feature that holds the picture."""
+
+FIELDS = ("image_id", "image_meta", PICTURE)
+"""What is read of a record; the id is in either of the first two."""
+
+
+class Images:
+    """The pictures of a dataset, by row of `dataset.images`.
+
+    A sequence: `images[row]` decodes a picture each time it is asked for. It may be pickled and
+    forked: another process maps the same files.
+
+    Pictures are as stored. An orientation in their EXIF data is not applied, because masks describe
+    the stored pixels; nor is it passed on, so that no later step applies it.
+
+    Args:
+        dataset: From `load_dataset`.
+        folder: Where the pictures are files, by `file_name`; it wins over pictures in the source.
+
+    Raises:
+        UsageError: The source holds no pictures and no folder is given, the folder is not there, or
+            Pillow is not installed.
+        DatasetError: The source cannot be read, or its images are no longer those of `dataset`.
+
+    Example:
+        >>> from refcocom_gpu.dataset.table import load_dataset
+        >>> images = Images(load_dataset("sample"))
+        >>> len(images), images[0].mode, images[0].size
+        (36, 'RGB', (246, 221))
+    """
+
+    def __init__(self, dataset: Dataset, folder: str | Path | None = None) -> None:
+        try:
+            import PIL.Image  # noqa: F401
+        except ImportError:
+            raise UsageError(
+                "reading pictures needs Pillow: pip install 'refcocom-gpu[images]'"
+            ) from None
+        self.dataset = dataset
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self._table: Any = None
+        if self.folder is not None:
+            if not self.folder.is_dir():
+                raise UsageError(f"{folder} is no folder; it should hold pictures by file_name")
+        elif locate(dataset.source, dataset.revision).kind != "sample":
+            self._table = _open(dataset)
+        # The samples of an image are consecutive; they tell what size it has.
+        self._first = np.searchsorted(dataset.sample_image, np.arange(dataset.n_images + 1))
+
+    def __len__(self) -> int:
+        return self.dataset.n_images
+
+    def __getitem__(self, row: int) -> Picture:
+        """Decode a picture.
+
+        Args:
+            row: A row of `dataset.images`; negative from the end.
+
+        Returns:
+            A new RGB picture, H × W.
+
+        Raises:
+            IndexError: There is no such row.
+            DatasetError: The picture is not there, does not decode, or is not as large as its masks.
+        """
+        row = range(len(self))[operator.index(row)]
+        stored, where = self._file(row)
+        if stored is None:
+            return _draw(int(self.dataset.image_ids[row]))
+        picture = _decode(stored, where)
+        self._check_size(picture, row, where)
+        return picture
+
+    def encoded(self, row: int) -> bytes:
+        """The file of a picture as it is stored, not decoded; of the built-in sample, a PNG.
+
+        Args:
+            row: A row of `dataset.images`.
+
+        Raises:
+            IndexError: There is no such row.
+            DatasetError: The picture is not there.
+        """
+        stored, where = self._file(row)
+        if stored is None:
+            from refcocom_gpu.dataset.sample import draw_image, encode_png
+
+            return encode_png(draw_image(int(self.dataset.image_ids[row])))
+        if isinstance(stored, bytes):
+            return stored
+        try:
+            return stored.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{where}: {stored} cannot be read: {error.strerror}") from None
+
+    def path(self, row: int) -> Path | None:
+        """Where the file of a picture lies; None where the source holds its bytes, or it is drawn.
+
+        Args:
+            row: A row of `dataset.images`.
+
+        Raises:
+            IndexError: There is no such row.
+            DatasetError: The source names no picture.
+        """
+        stored, _ = self._file(row)
+        return stored if isinstance(stored, Path) else None
+
+    def _file(self, row: int) -> tuple[Path | bytes | None, str]:
+        """The file or the bytes of a picture, None where it is drawn; and what to call it in a message."""
+        row = range(len(self))[operator.index(row)]
+        image_id = int(self.dataset.image_ids[row])
+        where = f"{self.dataset.source}: image {image_id}"
+        if self.folder is not None:
+            name = self.dataset.images["file_name"][row].as_py()
+            if not name:
+                raise DatasetError(f"{where}: file_name is absent")
+            return self.folder / name, f"{self.folder / name}: image {image_id}"
+        if self._table is not None:
+            return _stored(self._table[row][PICTURE][0].as_py(), where), where
+        return None, where
+
+    def _check_size(self, picture: Picture, row: int, where: str) -> None:
+        samples = slice(*self._first[row : row + 2])
+        W, H = picture.size
+        sizes = zip(self.dataset.heights[samples], self.dataset.widths[samples], strict=True)
+        for height, width in sizes:
+            if (height, width) != (H, W):
+                raise DatasetError(
+                    f"{where}: the picture is {H} × {W} (height × width), its mask {height} × {width}"
+                )
+
+
+def _open(dataset: Dataset) -> Any:
+    """The source once more, as a mapped `datasets.Dataset` whose rows come as stored."""
+    kind, path, _ = locate(dataset.source, dataset.revision)
+    found: Any = None
+    if kind == "hub":
+        columns = ("image_id", PICTURE)
+        found, _ = open_hub(dataset.source, dataset.split, dataset.revision, columns)
+    elif kind == "arrow":
+        found = open_arrow_folder(path.absolute(), dataset.split)
+    elif kind == "parquet":
+        found = parquet_files(path, dataset.split)
+    if isinstance(found, list):
+        found = _from_parquet(found)
+    if found is None or PICTURE not in found.column_names:
+        raise UsageError(
+            f"{dataset.source} holds no pictures; pass the folder that holds them by file_name"
+        )
+    # As stored: the feature would decode, and turn a picture as its EXIF data says.
+    found = found.select_columns([n for n in FIELDS if n in found.column_names])
+    found = found.with_format("arrow")
+    _check_ids(found, dataset)
+    return found
+
+
+def _from_parquet(files: list[Path]) -> Any:
+    """Parquet files as `datasets` keeps them: a row of a Parquet file cannot be read alone."""
+    import datasets
+
+    try:
+        names = [n for n in FIELDS if n in pq.read_schema(files[0]).names]
+        # Rows that are instances repeat the picture of an image, if they have one.
+        if PICTURE not in names or is_mirror(pq.read_schema(files[0]).names):
+            return None
+        # Absolute and escaped, because `datasets` takes a name for an address or a pattern.
+        data_files = [glob.escape(str(path.absolute())) for path in files]
+        return datasets.load_dataset("parquet", data_files=data_files, split="train", columns=names)
+    except (OSError, ValueError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+        raise DatasetError(
+            f"{files[0].parent}: pictures cannot be read: {first_line(error.__cause__ or error)}"
+        ) from error
+
+
+def _check_ids(table: Any, dataset: Dataset) -> None:
+    """Rows are the identity of images, so they must be those that were loaded."""
+    name = "image_id" if "image_id" in table.column_names else "image_meta"
+    column = table.select_columns([name])[:][name]
+    if name == "image_meta":
+        column = pc.struct_field(column, "image_id")
+    ids = to_numpy(column.cast(pa.int64()))
+    if len(ids) != dataset.n_images:
+        raise DatasetError(
+            f"{dataset.source} now holds {len(ids):,} images where {dataset.n_images:,} were loaded"
+        )
+    differ = ids != dataset.image_ids
+    if differ.any():
+        row = int(differ.argmax())
+        raise DatasetError(
+            f"{dataset.source}: image record {row} is now image_id {ids[row]}, "
+            f"where {dataset.image_ids[row]} was loaded ({int(differ.sum()):,} differ)"
+        )
+
+
+def _stored(value: Any, where: str) -> Path | bytes:
+    """The file of a picture, or its bytes, from any storage of the feature: a struct, bytes, a path."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if not value:
+        raise DatasetError(f"{where}: the picture is null")
+    return value if isinstance(value, bytes) else Path(value)
+
+
+def _decode(stored: Path | bytes, where: str) -> Picture:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored) as file:
+            picture = file.convert("RGB")
+    except FileNotFoundError:
+        raise DatasetError(f"{where}: there is no file {stored!s}") from None
+    except Exception as error:  # each of Pillow's formats has its own
+        raise DatasetError(f"{where}: the picture does not decode: {first_line(error)}") from error
+    # Only pixels: whoever applies an orientation later would turn the picture away from its masks.
+    picture.info.clear()
+    return picture
+
+
+def _draw(image_id: int) -> Picture:
+    from PIL import Image
+
+    from refcocom_gpu.dataset.sample import draw_image
+
+    return Image.fromarray(draw_image(image_id))

@@ -1,0 +1,176 @@
+"""Image records as JSON lines or Python objects in, flat columns out: typed structs, whose mistakes are collected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+import pyarrow as pa
+
+from refcocom_gpu.dataset.records.tables import (
+    BOX,
+    Columns,
+    compress,
+    examples_table,
+    first_line,
+    images_table,
+    is_box,
+    listed,
+    raise_problems,
+    samples_table,
+)
+from refcocom_gpu.errors import DatasetError
+
+_Side = Annotated[int, msgspec.Meta(ge=1)]
+_Run = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Mask(msgspec.Struct):
+    size: tuple[_Side, _Side]
+    counts: str | list[_Run]
+
+
+class _Sample(msgspec.Struct):
+    id: int
+    sentences: list[str]
+    mask: _Mask
+    category: str | None = None
+    supercategory: str | None = None
+    label: str | None = None
+    bbox: list[float] | None = None
+
+
+class _Meta(msgspec.Struct):
+    image_id: int | None = None
+    height: int | None = None
+    width: int | None = None
+
+
+class _Record(msgspec.Struct):
+    samples: list[_Sample]
+    image_id: int | None = None
+    file_name: str | None = None
+    image_meta: _Meta | None = None
+
+
+def from_jsonl(text: bytes, where: str) -> Columns:
+    """Flatten image records held by JSON lines.
+
+    Args:
+        text: One image record per line, in either shape; empty lines are skipped, unknown fields
+            ignored.
+        where: What to call the file in an error message.
+
+    Returns:
+        The flat columns.
+
+    Raises:
+        DatasetError: Lines that are no JSON or no record, each with its number; the first 20 are
+            shown, all counted.
+    """
+    decode = msgspec.json.Decoder(_Record, strict=False).decode
+    lines = enumerate(text.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1)
+    return _from_structs(
+        ((f"{where}:{number}", line) for number, line in lines if line.strip()),
+        decode,
+        lambda line: msgspec.json.decode(line),
+        where,
+    )
+
+
+def from_records(records: Sequence[Mapping[str, Any]], where: str) -> Columns:
+    """Flatten image records held by Python.
+
+    Args:
+        records: Image records in either shape.
+        where: What to call them in an error message.
+
+    Returns:
+        The flat columns.
+
+    Raises:
+        DatasetError: Records that lack a field or hold a wrong type; the first 20 are shown, all
+            counted.
+
+    Examples:
+        >>> mask = {"size": [2, 3], "counts": [1, 2, 3]}
+        >>> record = {"image_id": 7, "samples": [{"id": 1, "sentences": ["the dog"], "mask": mask}]}
+        >>> from_records([record], "here").samples["counts"][0].as_py()
+        b'123'
+    """
+    return _from_structs(
+        ((f"{where}: record {row}", record) for row, record in enumerate(records)),
+        lambda record: msgspec.convert(record, _Record, strict=False),
+        lambda record: record,
+        where,
+    )
+
+
+def _from_structs(items: Iterable[tuple[str, Any]], decode: Any, raw: Any, where: str) -> Columns:
+    images: list[tuple[int, str, int | None, int | None]] = []
+    samples: list[tuple[Any, ...]] = []
+    examples: list[tuple[int, int, str]] = []
+    problems: list[str] = []
+    for place, item in items:
+        try:
+            record: _Record = decode(item)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            problems.append(f"{place}: {_explain(error, item, raw)}")
+            continue
+        meta = record.image_meta or _Meta()
+        image_id = record.image_id if record.image_id is not None else meta.image_id
+        if image_id is None:
+            problems.append(f"{place}: missing image_id; fields found: {listed(raw(item))}")
+            continue
+        for sample in record.samples:
+            examples += [(len(samples), i, sentence) for i, sentence in enumerate(sample.sentences)]
+            if sample.bbox is not None and not is_box(sample.bbox):
+                problems.append(
+                    f"{place}: sample {sample.id}: bbox is {sample.bbox}, not four numbers x, y, w, h"
+                )
+            runs = sample.mask.counts
+            samples.append((
+                sample.id,
+                len(images),
+                sample.category or "",
+                sample.supercategory or "",
+                *sample.mask.size,
+                runs.encode() if isinstance(runs, str) else compress(runs),
+                sample.label or "",
+                sample.bbox,
+            ))  # fmt: skip
+        images.append((image_id, record.file_name or "", meta.height or 0, meta.width or 0))
+    raise_problems(problems, where, "record")
+    i, s, b = pa.int64(), pa.string(), pa.large_binary()
+    try:
+        return Columns(
+            images_table(*_transpose(images, (i, s, i, i))),
+            samples_table(*_transpose(samples, (i, i, s, s, i, i, b, s, BOX))),
+            examples_table(*_transpose(examples, (i, i, s))),
+        )
+    except (OverflowError, pa.ArrowInvalid) as error:
+        raise DatasetError(f"{where}: {first_line(error)}") from None
+
+
+def _transpose(
+    rows: Sequence[tuple[Any, ...]], kinds: tuple[pa.DataType, ...]
+) -> Iterator[pa.Array]:
+    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [[]] * len(kinds)
+    return (pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True))
+
+
+def _explain(error: Exception, item: Any, raw: Any) -> str:
+    """The decoder's message, its sample and, for an absent field, the fields that are there."""
+    message = first_line(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return message
+    node = raw(item)
+    for name, position in re.findall(r"\.(\w+)|\[(\d+)\]", message.partition("`$")[2]):
+        node = node[int(position)] if position else node.get(name)
+        if isinstance(node, Mapping) and "id" in node:
+            message = f"sample {node['id']}: {message}"
+    if "missing required field" in message and isinstance(node, Mapping):
+        message += f"; fields found: {listed(node)}"
+    return message

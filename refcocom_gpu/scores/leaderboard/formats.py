@@ -1,0 +1,95 @@
+"""A leaderboard in, its text in CSV, JSON and Markdown out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from refcocom_gpu.scores.leaderboard.rows import Leaderboard
+
+_ESCAPES = str.maketrans({"\\": r"\\", "|": r"\|", "`": r"\`", "*": r"\*", "[": r"\[", "<": "&lt;"})
+
+
+def to_csv(board: Leaderboard) -> str:
+    """All columns; numbers in full, nothing for null."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(board.table.column_names)
+    for row in board.table.to_pylist():
+        writer.writerow(str(v).lower() if isinstance(v, bool) else v for v in row.values())
+    return text.getvalue()
+
+
+def to_json(board: Leaderboard) -> str:
+    """What the scores are scores of, what the intervals mean, and all rows."""
+    content = {**board.about, "rows": board.table.to_pylist()}
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_markdown(board: Leaderboard) -> str:
+    """A short table in percent with its caption, and what was not scored."""
+    rows = board.table.to_pylist()
+    ranked = [row for row in rows if row["error"] is None]
+    lines = [_caption(board.about), ""]
+    if ranked:
+        lines += [
+            "| rank | model | mIoU | ranks | best? | cIoU | Pr@0.5 | Pr@0.9 | missing |",
+            "|---:|---|---:|---:|:---:|---:|---:|---:|---:|",
+            *map(_row, ranked),
+        ]
+    failed = [row for row in rows if row["error"] is not None]
+    if failed:
+        lines += ["", "Not scored:", ""]
+        # The first line counts the mistakes; the other formats hold all that is said of them.
+        lines += [
+            f"- {_cell(_named(row))}: {_cell((row['error'].splitlines() or [''])[0])}"
+            for row in failed
+        ]
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def _caption(about: dict[str, Any]) -> str:
+    dataset, level = about["dataset"], about["uncertainty"]["level"]
+    sign = about["precision"].replace(">=", "≥")
+    return (
+        f"{_cell(dataset['source'])}, {dataset['n_examples']:,} expressions in {dataset['n_images']:,} images "
+        f"(fingerprint {dataset['fingerprint'][:8]}), convention {about['convention']}, in percent; Pr@X counts "
+        f"IoU {sign} X. ± is the standard error over images. Ranks are those that {100 * level:g} % intervals for "
+        "all differences at once leave open; ✓ marks what they do not tell from the best. Missing expressions count "
+        "as empty."
+    )
+
+
+def _row(row: dict[str, Any]) -> str:
+    known = row["miou_se"] is not None
+    low, high = row["rank_low"], row["rank_high"]
+    cells = [
+        str(row["rank"]),
+        _cell(row["model"]),
+        _percent(row["miou"]) + (f" ± {_percent(row['miou_se'])}" if known else ""),
+        (str(low) if low == high else f"{low}–{high}") if known else "",
+        "✓" if row["like_best"] else "",
+        *(_percent(row[name]) for name in ("ciou", "pr50", "pr90")),
+        f"{row['n_missing']:,}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _named(row: dict[str, Any]) -> str:
+    same = row["model"] == row["path"]
+    return row["path"] if same else f"{row['model']} ({row['path']})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _cell(text: str) -> str:
+    r"""Text that neither ends a cell nor is taken for markup.
+
+    >>> _cell("a|b\n*c*")
+    'a\\|b \\*c\\*'
+    """
+    return " ".join(text.split()).translate(_ESCAPES)

@@ -1,0 +1,148 @@
+"""A result in, a file for the `.eval_results` folder of a model on the Hub out; uploading it is left to its owner.
+
+The format is https://github.com/huggingface/hub-docs/blob/main/eval_results.yaml: a list of scores, each with the
+dataset it is of and a task. It knows one value per task and neither metrics nor splits, so mIoU and cIoU are two tasks,
+and what else a reader must know is in the notes. The Hub shows a score where the dataset is a registered benchmark that
+defines the task in its `eval.yaml`, and keeps the file as it is elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from refcocom_gpu._version import __version__
+from refcocom_gpu.dataset.table import PUBLISHED
+from refcocom_gpu.errors import UsageError
+from refcocom_gpu.scores.result import Result
+from refcocom_gpu.utils.files import write_files
+
+REFCOCO_M = "moondream/refcoco-m"
+DECIMALS = 4
+"""Of a percentage: beyond what one expression of RefCOCO-M can move, short of what a division leaves."""
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_FOLDER = re.compile(r"datasets--([\w.-]+?)--([\w.-]+)")
+
+
+def eval_results(result: Result, *, dataset_id: str | None = None) -> list[dict[str, Any]]:
+    """The scores as the Hub's format has them: mIoU and cIoU in percent, as tasks `miou` and `ciou`.
+
+    Args:
+        result: Complete, under the official convention.
+        dataset_id: Of what on the Hub a local copy is one, `owner/name`; otherwise the result knows.
+
+    Returns:
+        Two entries, ready for YAML.
+
+    Raises:
+        UsageError: When examples had no prediction, the convention is not the official one, or the dataset is not known
+            to be on the Hub: a benchmark's score is of all of it.
+
+    >>> import refcocom_gpu as rc
+    >>> result = rc.score("sample", rc.MaskStore.build(rc.load_dataset("sample"), cache=False))
+    >>> entries = eval_results(result, dataset_id="me/copy-of-the-sample")
+    >>> entries[0]["dataset"], entries[0]["value"]
+    ({'id': 'me/copy-of-the-sample', 'task_id': 'miou'}, 86.2577)
+    """
+    dataset = result.info.get("dataset", {})
+    of = {"id": dataset_id or _hub_id(dataset)}
+    if not _HUB_NAME.fullmatch(of["id"]):
+        raise UsageError(f"{of['id']!r} is not the name of a dataset on the Hub, owner/name")
+    _check_complete(result, dataset, of["id"])
+    notes = (
+        f"in percent, over all {result.n_examples:,} (image, sentence) examples, none missing; "
+        f"split {dataset.get('split')}, fingerprint {dataset.get('fingerprint')}"
+        f"{', read from a local copy' if dataset_id else ''}; scored by refcocom_gpu {__version__}"
+    )
+    revision = {"revision": dataset["revision"]} if dataset.get("revision") else {}
+    return [
+        {
+            "dataset": {**of, "task_id": task, **revision},
+            "value": round(100 * score, DECIMALS),
+            "notes": f"{about}, {notes}",
+        }
+        for task, score, about in (
+            ("miou", result.miou, "mIoU, the mean IoU"),
+            ("ciou", result.ciou, "cIoU, the sum of intersections over the sum of unions"),
+        )
+    ]
+
+
+def write_eval_results(
+    result: Result, path: str | Path, *, dataset_id: str | None = None, overwrite: bool = False
+) -> Path:
+    """Write `eval_results` as YAML, whole or not at all.
+
+    Args:
+        result: Complete, under the official convention.
+        path: Named `.yaml`; on the Hub it belongs to `.eval_results/` of the model's repository.
+        dataset_id: As for `eval_results`.
+        overwrite: Replace a file that is there.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: As `eval_results` and `check_path` do, and when the folder cannot be written.
+    """
+    path = Path(path)
+    check_path(path, overwrite=overwrite)
+    entries = eval_results(result, dataset_id=dataset_id)
+    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
+    (written,) = write_files(path.parent, {path.name: text.encode()})
+    return written
+
+
+def check_path(path: Path, *, overwrite: bool) -> None:
+    """Refuse a path before any work is done.
+
+    Raises:
+        UsageError: When it is not named `.yaml`, is a folder, or is there and `overwrite` is False.
+    """
+    if path.suffix != ".yaml":
+        raise UsageError(f"eval_results={path}: the Hub reads files named .yaml")
+    if path.is_dir():
+        raise UsageError(f"eval_results={path} is a folder, not a file")
+    if path.exists() and not overwrite:
+        raise UsageError(f"eval_results={path} is there; pass overwrite=true or another name")
+
+
+def _hub_id(dataset: dict[str, Any]) -> str:
+    source = str(dataset.get("source", ""))
+    if found := _HUB_FOLDER.search(source):
+        return f"{found[1]}/{found[2]}"
+    # A relative path may look alike; it has no commit, or lies in a folder named like it.
+    commit = dataset.get("revision")
+    if commit and _HUB_NAME.fullmatch(source) and not source.endswith(commit):
+        return source
+    raise UsageError(
+        f"the score is of {source or 'an unknown dataset'}, which is not known to be on the Hub; "
+        "only scores of a dataset of the Hub, or of a copy whose name is given, can be published there"
+    )
+
+
+def _check_complete(result: Result, dataset: dict[str, Any], name: str) -> None:
+    if result.n_missing:
+        raise UsageError(
+            f"{result.n_missing:,} of {result.n_examples:,} examples had no prediction: "
+            "a score for the Hub is of all of them"
+        )
+    if result.convention != "official":
+        raise UsageError(
+            f"the score follows the convention {result.convention!r}: a score for the Hub is official"
+        )
+    if result.n_examples != dataset.get("n_examples", result.n_examples):
+        raise UsageError(
+            f"{result.n_examples:,} of {dataset['n_examples']:,} examples were scored: "
+            "a score for the Hub is of all of them"
+        )
+    if name == REFCOCO_M and not dataset.get("counts_as_published"):
+        counts = ", ".join(f"{n:,} {what}" for what, n in PUBLISHED.items())
+        raise UsageError(
+            f"{dataset.get('source')} is not {REFCOCO_M}, which has {counts}; "
+            "dataset.name=owner/name says of what on the Hub it is a copy"
+        )

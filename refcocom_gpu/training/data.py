@@ -1,0 +1,260 @@
+"""A loaded dataset in, batches out for a validation loop, each with the `index` of its examples.
+
+`index` says which masks a batch is counted against, so it travels beside whatever a user makes of an example: past
+the transform, past the collator, through samplers and worker processes.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from refcocom_gpu.dataset.images import Images
+from refcocom_gpu.errors import UsageError
+from refcocom_gpu.training.subset import draw_subset
+
+if TYPE_CHECKING:
+    from refcocom_gpu.dataset.table import Dataset
+
+KEPT_PICTURES = 4
+"""Decoded pictures that each process keeps: one serves a pass in order, the others readers that take turns."""
+
+Item = dict[str, Any]
+
+
+class ExpressionDataset(torch.utils.data.Dataset[Item]):
+    """The examples of a dataset for torch's `DataLoader`, a picture and a sentence each.
+
+    Item `i` is `{"image": RGB picture, "sentence": str, "index": int}`, where `index` is the
+    example's row number, or what `transform` makes of it with `index` put beside. The picture is
+    the item's own: a transform may change it in place. Use `collate` to make batches.
+
+    A picture is decoded once for all its examples in a batch, and once in a pass that takes the
+    examples in order, in each process.
+
+    Args:
+        dataset: From `load_dataset`.
+        images: A folder that holds the pictures by `file_name`, for a source without pictures; it
+            wins over those of a source that has them.
+        transform: Makes a mapping of an item. It need not pass `index` on, and must not change it.
+        indices: Row numbers of the examples to take, in this order; None: all. A repeated one would
+            weigh twice in a score, so it is refused.
+        subset: Take this many examples that stand for all, as `RefCOCOMMetric(…, subset=…)` expects.
+        seed: Of the subset.
+
+    Attributes:
+        dataset: As given.
+        indices: int64 [len], the row number of the example at each position.
+
+    Raises:
+        UsageError: There are no pictures, `indices` are not different row numbers, or both `indices`
+            and `subset` are given.
+        DatasetError: The source no longer holds what was loaded.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> from refcocom_gpu.dataset.table import load_dataset
+        >>> examples = ExpressionDataset(load_dataset("sample"), indices=range(5))
+        >>> examples[-1]["sentence"], examples[-1]["index"]
+        ('the orange shape below the orange oval', 4)
+        >>> [batch["index"].tolist() for batch in DataLoader(examples, 2, collate_fn=collate)]
+        [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        images: str | Path | None = None,
+        transform: Callable[[Item], Mapping[str, Any]] | None = None,
+        indices: Sequence[int] | NDArray[np.integer[Any]] | torch.Tensor | None = None,
+        subset: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        if subset is not None:
+            if indices is not None:
+                raise UsageError("indices and subset both say which examples to take; pass one")
+            indices = draw_subset(dataset, subset, seed).indices
+        self.indices = _row_numbers(indices, dataset.n_examples)
+        self._rows = dataset.sample_image[dataset.example_sample[self.indices]]
+        self._images = Images(dataset, images)
+        self._picture = lru_cache(KEPT_PICTURES)(self._images.__getitem__)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process has its own pictures.
+        return {name: value for name, value in vars(self).items() if name != "_picture"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._picture = lru_cache(KEPT_PICTURES)(self._images.__getitem__)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Item:
+        """Make an item.
+
+        Args:
+            position: 0 … len - 1; negative from the end.
+
+        Raises:
+            IndexError: There is no such position.
+            DatasetError: The picture is not there, does not decode, or is not as large as its masks.
+            UsageError: `transform` returned no mapping, or another `index`.
+        """
+        position = range(len(self))[operator.index(position)]
+        index = int(self.indices[position])
+        item: Item = {
+            "image": self._picture(int(self._rows[position])).copy(),
+            "sentence": self.dataset.examples["sentence"][index].as_py(),
+            "index": index,
+        }
+        if self.transform is None:
+            return item
+        result = self.transform(item)
+        if not isinstance(result, Mapping):
+            raise UsageError(
+                f"transform returned {type(result).__name__} for example {index}; it should return a dict"
+            )
+        if "index" in result and not _is(result["index"], index):
+            raise UsageError(
+                f"transform returned index {result['index']!r} for example {index}; "
+                "it should leave index as it is, or out"
+            )
+        return {**result, "index": index}
+
+    def __getitems__(self, positions: Sequence[int]) -> list[Item]:
+        """The items of a batch; the loader asks for them together.
+
+        Args:
+            positions: B positions.
+
+        Returns:
+            B items, in the order of `positions`.
+        """
+        # Examples of one picture are visited together, pictures in the order in which they first appear.
+        turn: dict[int, int] = {}
+        turns = [turn.setdefault(int(self._rows[p]), len(turn)) for p in positions]
+        items: list[Item] = [{}] * len(positions)
+        for place in sorted(range(len(positions)), key=turns.__getitem__):
+            items[place] = self[positions[place]]
+        return items
+
+
+def collate(
+    items: Sequence[Mapping[str, Any]],
+    collate_fn: Callable[[list[Item]], Mapping[str, Any]] | None = None,
+) -> MutableMapping[str, Any]:
+    """Make a batch of B items, for `DataLoader(..., collate_fn=collate)`.
+
+    Without `collate_fn`, tensors and numeric arrays of one shape are stacked to [B, …] and numbers
+    become a tensor [B]; what else there is, such as pictures, strings or tensors of several shapes,
+    becomes a list of B.
+
+    Args:
+        items: At least one, each with `index`.
+        collate_fn: Makes the batch of all but `index`, such as a data collator of Transformers:
+            `functools.partial(collate, collate_fn=mine)`.
+
+    Returns:
+        The batch, with `index` an int64 tensor [B].
+
+    Raises:
+        UsageError: The items lack `index` or differ in their keys, or `collate_fn` made no mapping.
+
+    Example:
+        >>> batch = collate([{"x": 0.5, "sentence": "a", "index": 7}, {"x": 2, "sentence": "b", "index": 3}])
+        >>> batch["x"], batch["sentence"], batch["index"]
+        (tensor([0.5000, 2.0000], dtype=torch.float64), ['a', 'b'], tensor([7, 3]))
+    """
+    if not items:
+        raise UsageError("a batch of no items")
+    for item in items:
+        if "index" not in item:
+            raise UsageError(
+                f"an item has no index among {', '.join(item)}; take items from ExpressionDataset"
+            )
+    index = torch.tensor([_whole(item["index"]) for item in items], dtype=torch.int64)
+    rest = [{name: value for name, value in item.items() if name != "index"} for item in items]
+    if collate_fn is None:
+        return {**_columns(rest), "index": index}
+    batch = collate_fn(rest)
+    if not isinstance(batch, Mapping):
+        raise UsageError(
+            f"collate_fn returned {type(batch).__name__}; it should return a dict, to put index beside"
+        )
+    if not isinstance(batch, MutableMapping):
+        batch = dict(batch)
+    # Into the very object: a BatchEncoding moves to a device with all that it holds.
+    batch["index"] = index
+    return batch
+
+
+def _whole(index: Any) -> int:
+    """An index of an item: an int, or an array or tensor of one, but no float or bool that looks like it."""
+    if str(getattr(index, "dtype", type(index).__name__)).removeprefix("torch.") != "bool":
+        try:
+            return operator.index(index)
+        except TypeError:
+            pass
+    raise UsageError(f"the index of an item is a whole number, not {index!r}")
+
+
+def _columns(items: list[Item]) -> dict[str, Any]:
+    for item in items:
+        differ = item.keys() ^ items[0].keys()
+        if differ:
+            raise UsageError(f"some items of the batch lack {', '.join(sorted(differ))}")
+    return {name: _column([item[name] for item in items]) for name in items[0]}
+
+
+def _column(values: list[Any]) -> Any:
+    if all(isinstance(value, torch.Tensor) for value in values):
+        return values if len({value.shape for value in values}) > 1 else torch.stack(values)
+    if all(isinstance(value, np.ndarray | np.generic | int | float) for value in values):
+        arrays = [np.asarray(value) for value in values]
+        if len({array.shape for array in arrays}) == 1 and all(
+            array.dtype.kind in "biuf" for array in arrays
+        ):
+            return torch.from_numpy(np.stack(arrays))
+    return values
+
+
+def _row_numbers(indices: Any, n_examples: int) -> NDArray[np.int64]:
+    if indices is None:
+        return np.arange(n_examples)
+    found = np.asarray(indices)
+    if found.size == 0:
+        return np.empty(0, np.int64)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise UsageError(
+            f"indices should be a sequence of row numbers, not {found.dtype} of shape {found.shape}"
+        )
+    outside = (found < 0) | (found >= n_examples)
+    if outside.any():
+        raise UsageError(
+            f"indices: {found[outside][0]} is no row number of the {n_examples:,} examples "
+            f"(0…{n_examples - 1}); {int(outside.sum()):,} such"
+        )
+    values, times = np.unique(found, return_counts=True)
+    if len(values) < len(found):
+        repeated = values[times > 1]
+        raise UsageError(f"indices: {repeated[0]} is repeated; {len(repeated):,} such")
+    return found.astype(np.int64)
+
+
+def _is(found: Any, index: int) -> bool:
+    """Whether it is this number, as an int or as what a transform makes of one, such as a tensor."""
+    try:
+        return operator.index(found) == index
+    except TypeError:
+        return False

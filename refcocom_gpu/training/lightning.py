@@ -1,0 +1,121 @@
+"""A Lightning callback: the outputs of `validation_step` in, the scores of the epoch logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+try:
+    from lightning.pytorch import Callback
+except ImportError:  # the same under its older name
+    from pytorch_lightning import Callback  # type: ignore[assignment]
+
+from refcocom_gpu.errors import UsageError
+from refcocom_gpu.training.metric import RefCOCOMMetric
+
+
+class RefCOCOMCallback(Callback):
+    """Scores what `validation_step` and `test_step` return, and logs it at the end of the epoch.
+
+    What is only a part is logged as `refcocom_partial/…`: the sanity check, `fast_dev_run`, `limit_val_batches` and
+    `limit_test_batches`.
+
+    Args:
+        metric: How to score. The callback resets it at the start of an epoch and moves it to the module's device.
+        preds: Where a mapping that the step returns holds the predictions; a step may also return them alone.
+        index: Where that mapping, or else the batch, holds the indices.
+        dataloader_idx: Which of several loaders is of this dataset; needed where there are several.
+
+    >>> import refcocom_gpu as rc
+    >>> store = rc.MaskStore.build(rc.load_dataset("sample"), cache=False)
+    >>> callback = RefCOCOMCallback(rc.RefCOCOMMetric(store))  # Trainer(callbacks=[callback])
+    """
+
+    def __init__(
+        self,
+        metric: RefCOCOMMetric,
+        *,
+        preds: str = "preds",
+        index: str = "index",
+        dataloader_idx: int | None = None,
+    ) -> None:
+        self.metric, self.preds, self.index = metric, preds, index
+        self.dataloader_idx = dataloader_idx
+
+    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin an epoch."""
+        self.metric.to(pl_module.device)
+        self.metric.reset()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch."""
+        if self.dataloader_idx is None and dataloader_idx > 0:
+            raise UsageError(
+                "there are several loaders; RefCOCOMCallback(…, dataloader_idx=K) says which one is of this dataset"
+            )
+        if dataloader_idx != (self.dataloader_idx or 0):
+            return
+        preds = outputs
+        if isinstance(outputs, Mapping):
+            if self.preds not in outputs:
+                raise UsageError(f"the step returned no {self.preds!r} among {', '.join(outputs)}")
+            preds = outputs[self.preds]
+        if preds is None:
+            raise UsageError("the step returned nothing; it should return the predictions")
+        for holder in (outputs, batch):
+            if isinstance(holder, Mapping) and self.index in holder:
+                self.metric.update(preds, holder[self.index])
+                return
+        raise UsageError(
+            f"neither the step's outputs nor the batch hold {self.index!r}; "
+            "ExpressionDataset with collate_fn=collate puts it into the batch"
+        )
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the scores."""
+        limited = trainer.sanity_checking or _is_limit(trainer.limit_val_batches)
+        self._log(pl_module, limited=bool(limited or trainer.fast_dev_run))
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+
+    def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the scores."""
+        limited = _is_limit(trainer.limit_test_batches)
+        self._log(pl_module, limited=bool(limited or trainer.fast_dev_run))
+
+    def _log(self, pl_module: Any, *, limited: bool) -> None:
+        scores = self._scores(partial=self.metric.partial or limited)
+        # A limit beyond the last batch limits nothing.
+        seen = next(int(n) for key, n in scores.items() if key.endswith("/n_examples"))
+        if limited and not self.metric.partial and seen == len(self.metric.store):
+            scores = self._scores(partial=False)
+        # Every rank has the same numbers. The largest of them is that number still, which a mean may not be.
+        pl_module.log_dict(
+            {key: value.to(torch.float64) for key, value in scores.items()},
+            sync_dist=True,
+            reduce_fx="max",
+        )
+
+    def _scores(self, *, partial: bool) -> dict[str, torch.Tensor]:
+        before = self.metric.partial
+        self.metric.partial = partial
+        try:
+            return self.metric.compute()
+        finally:
+            self.metric.partial = before
+
+
+def _is_limit(batches: float) -> bool:
+    """Whether Lightning's limit is one: 1 is a single batch, 1.0 all of them."""
+    return isinstance(batches, int) or batches < 1.0

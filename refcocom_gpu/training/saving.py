@@ -1,0 +1,147 @@
+"""Batches in, one prediction file per rank and epoch out, which `refcocom score` scores to the same counts.
+
+`FOLDER/epoch-00000/rank-00000-of-00004.parquet`, and so on: the files of an epoch are the shards of one set. Rows go
+to a writer's journal as they come, so that a killed epoch loses the batch in flight; every `compute` writes the file
+anew, without the examples that a rank before this one has too. The journal goes with the epoch or with the process.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from refcocom_kernels import reference
+
+from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.options import VALUES, ReadOptions
+from refcocom_gpu.predictions.resize import valid_cells
+from refcocom_gpu.predictions.writer import PredictionWriter
+from refcocom_gpu.store.store import MaskStore
+from refcocom_gpu.training.batches import Index, Stack
+
+
+class _Journal:
+    """The writer of an epoch, and whether it holds what no file does."""
+
+    def __init__(self) -> None:
+        self.writer: PredictionWriter | None = None
+        self.unsaved = False
+        self._process = os.getpid()
+
+    def tidy(self) -> None:
+        """Delete the journal once its file is there; a copy of this process, such as a loader's worker, has no part."""
+        if self.writer is not None and not self.unsaved and self._process == os.getpid():
+            self.writer.discard()
+            self.writer = None
+
+
+class Saver:
+    """Writes what a metric is given.
+
+    Args:
+        folder: Holds a folder per epoch.
+        store: What the predictions are for.
+        options: What float arrays mean.
+    """
+
+    def __init__(self, folder: str | Path, store: MaskStore, options: ReadOptions) -> None:
+        self.folder = Path(folder)
+        self.epoch = 0
+        self._store, self._options = store, options
+        self._journal = _Journal()
+        weakref.finalize(self, self._journal.tidy)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Saver:
+        raise UsageError(
+            "a metric that saves predictions cannot be copied: two would write one file"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._journal.writer is not None:
+            raise UsageError(
+                "a metric that is saving predictions cannot be pickled; reset it first"
+            )
+        return self.__dict__
+
+    def write(self, stacks: list[Stack], index: Index) -> None:
+        """Add a batch; an example that was written before keeps its first mask, as it keeps its first counts."""
+        journal = self._journal
+        if journal.writer is None:
+            journal.writer = self._open()
+        pending = np.zeros(len(self._store), np.bool_)
+        pending[journal.writer.pending()] = True
+        known = index if isinstance(index, np.ndarray) else index.cpu().numpy()
+        examples: list[int] = []
+        masks: list[Any] = []
+        for values, where in stacks:
+            rows = range(len(known)) if where is None else where
+            for row, mask in zip(rows, values.cpu(), strict=True):
+                example = int(known[row])
+                # On a device an index that is none comes to light at the end of the epoch.
+                if 0 <= example < len(pending) and pending[example] and _is_finite(mask):
+                    pending[example] = False
+                    examples.append(example)
+                    masks.append(self._at_image_size(mask, example))
+        journal.writer.write(examples, masks)
+        journal.unsaved |= bool(examples)
+
+    def finish(self, keep: NDArray[np.bool_] | None = None) -> None:
+        """Write the file of this rank and epoch; more batches may follow, and another `finish`.
+
+        Args:
+            keep: [N] which examples belong into this rank's file; all of them by default.
+        """
+        if self._journal.writer is not None:
+            self._journal.writer.save(keep)
+            self._journal.unsaved = False
+
+    def next_epoch(self, *, anything_seen: bool) -> None:
+        """Begin another epoch; what no `finish` has written is written now.
+
+        Args:
+            anything_seen: Whether any rank saw anything, so that ranks without a batch count epochs as the others do.
+        """
+        journal = self._journal
+        if journal.writer is not None:
+            if journal.unsaved:
+                self.finish()
+            journal.tidy()
+            anything_seen = True
+        self.epoch += anything_seen
+
+    def _open(self) -> PredictionWriter:
+        rank, ranks = 0, 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        path = self.folder / f"epoch-{self.epoch:05}" / f"rank-{rank:05}-of-{ranks:05}.parquet"
+        if any(path.parent.glob(f"{path.name}*")):
+            # A writer would go on from the masks that another run's model gave.
+            raise UsageError(
+                f"{path.parent} holds the predictions of another run; give another folder"
+            )
+        return PredictionWriter(
+            path,
+            self._store.dataset,
+            values=self._options.values,
+            letterbox=self._options.letterbox,
+        )
+
+    def _at_image_size(self, mask: torch.Tensor, example: int) -> torch.Tensor:
+        """A mask of another size than the image's as it was counted; anything else unchanged."""
+        sample = int(self._store.example_sample[example])
+        size = int(self._store.heights[sample]), int(self._store.widths[sample])
+        if mask.is_floating_point() or tuple(mask.shape) == size:
+            return mask
+        side = self._options.letterbox
+        valid = None if side is None else valid_cells(*size, side, (mask.shape[0], mask.shape[1]))
+        certain = (mask != 0).half()
+        return reference.resize_logits(certain, *size, valid) > VALUES["probabilities"]
+
+
+def _is_finite(mask: torch.Tensor) -> bool:
+    return not mask.is_floating_point() or bool(mask.float().isfinite().all())

@@ -1,0 +1,119 @@
+"""A dataset, a size and a seed in, a subset for cheap validation out, and estimates of the full scores from it.
+
+Examples are in the order of their images. Whole images in a row make a stratum that is just large enough for two
+draws at the subset's rate, or more where an image has many expressions; within a stratum examples are drawn without
+replacement. So the subset is spread over the images evenly, and two draws are what an unbiased variance needs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refcocom_gpu.dataset.table import Dataset
+from refcocom_gpu.errors import UsageError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Some of the examples of a dataset, drawn to stand for all.
+
+    Letters: `n` drawn, `S` strata.
+
+    Attributes:
+        indices: [n] int64 the examples, ascending.
+        stratum: [n] int64 the stratum of each.
+        sizes: [S] int64 examples of each stratum.
+        drawn: [S] int64 how many of them were drawn, at least 2.
+    """
+
+    indices: Ints
+    stratum: Ints
+    sizes: Ints
+    drawn: Ints
+
+    def estimate(self, iou: Floats, intersection: Ints, union: Ints) -> dict[str, float]:
+        """Estimates of the scores of the whole dataset.
+
+        Stratified mean, and combined ratio with its linearised error: Cochran, Sampling Techniques, 1977, ch. 5 and
+        §6.11. The errors are those of drawing a subset: of all examples they would be 0.
+
+        Args:
+            iou: [n] IoU of each of `indices`.
+            intersection: [n].
+            union: [n].
+
+        Returns:
+            `miou`, `miou_se`, `ciou`, `ciou_se`.
+        """
+        total_i, total_u = self._mean(intersection), self._mean(union)
+        ratio = total_i / total_u if total_u else math.nan
+        return {
+            "miou": self._mean(iou),
+            "miou_se": self._se(iou),
+            "ciou": ratio,
+            "ciou_se": self._se(intersection - ratio * union) / total_u if total_u else math.nan,
+        }
+
+    def _mean(self, values: Floats | Ints) -> float:
+        sums = np.bincount(self.stratum, values)
+        return math.fsum(self.sizes * (sums / self.drawn)) / int(self.sizes.sum())
+
+    def _se(self, values: Floats) -> float:
+        means = np.bincount(self.stratum, values) / self.drawn
+        squares = np.bincount(self.stratum, (values - means[self.stratum]) ** 2)
+        share = self.sizes / self.sizes.sum()
+        undrawn = 1 - self.drawn / self.sizes
+        return math.sqrt(math.fsum(share**2 * undrawn * squares / (self.drawn * (self.drawn - 1))))
+
+
+def draw_subset(dataset: Dataset, n: int, seed: int = 0) -> Subset:
+    """Draw examples, spread evenly over the images.
+
+    Args:
+        dataset: To draw from.
+        n: How many.
+        seed: Equal seeds draw equal examples, with any version of NumPy.
+
+    Raises:
+        UsageError: When `n` is not from 2 to one less than the examples there are.
+
+    >>> from refcocom_gpu import load_dataset
+    >>> subset = draw_subset(load_dataset("sample"), 100)
+    >>> len(subset.indices), int(subset.drawn.min())
+    (100, 2)
+    """
+    n_examples = dataset.n_examples
+    if not 2 <= n < n_examples:
+        raise UsageError(
+            f"subset={n}: from 2 to {n_examples - 1} of {n_examples} examples can be drawn"
+        )
+    if seed < 0:
+        raise UsageError(f"seed={seed}: seeds are not negative")
+    image = dataset.sample_image[dataset.example_sample]
+    stops = [*(np.flatnonzero(np.diff(image)) + 1).tolist(), n_examples]
+    bounds = [0]
+    for stop in stops:
+        # In whole numbers, so that two draws fit exactly.
+        if (stop - bounds[-1]) * n >= 2 * n_examples:
+            bounds.append(stop)
+    # What is left over at the end is too small for two draws: it joins the stratum before it.
+    bounds[max(1, len(bounds) - 1) :] = [n_examples]
+    starts = np.array(bounds[:-1], np.int64)
+    sizes: Ints = np.array(bounds[1:], np.int64) - starts
+    # The largest remainders are rounded up: n draws in all, and no stratum more than one off its share.
+    drawn, remainder = np.divmod(sizes * n, n_examples)
+    drawn[np.argsort(-remainder, kind="stable")[: n - int(drawn.sum())]] += 1
+    # The smallest of raw words, whose stream NumPy promises never to change, in each stratum.
+    words = np.random.PCG64(seed).random_raw(n_examples)
+    order = np.lexsort((words, np.repeat(np.arange(len(sizes)), sizes)))
+    rank = np.arange(n_examples) - np.repeat(starts, sizes)
+    indices = np.sort(order[rank < np.repeat(drawn, sizes)]).astype(np.int64)
+    stratum = np.searchsorted(starts, indices, side="right") - 1
+    return Subset(indices, stratum, sizes, drawn)
