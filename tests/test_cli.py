@@ -366,7 +366,8 @@ def test_what_is_imported(folder):
     assert modules_after("import refcocom_gpu", *heavy) == "[]"
     code = "from refcocom_gpu.cli.main import main\nmain(['score', '--help']); main(['cache', '-h']); main(['-h'])"
     assert modules_after(code, *heavy) == "[]"
-    code = "from refcocom_gpu.cli.main import main\nassert main(['score', 'dataset=sample', 'p.jsonl', 'device=cpu']) == 0"
+    words = ["score", "dataset=sample", "p.jsonl", "device=cpu"]
+    code = f"from refcocom_gpu.cli.main import main\nassert main({words}) == 0"
     assert modules_after(code, "torch", "datasets", "PIL", "huggingface_hub") == "[]"
     # Once its columns are kept, a local file needs no pandas either, which pyarrow imports when it may.
     records = folder / "set.jsonl"

@@ -654,7 +654,8 @@ def test_no_such_source(
 
 def test_local_sources_import_little(tmp_path: Path, records: list[dict]) -> None:
     paths = [write_shards(tmp_path / "s", records), write_jsonl(tmp_path / "r.jsonl", records)]
-    code = "import sys, warnings; warnings.simplefilter('ignore'); from refcocom_gpu.dataset.table import load_dataset\n"
+    code = "import sys, warnings; warnings.simplefilter('ignore')\n"
+    code += "from refcocom_gpu.dataset.table import load_dataset\n"
     code += f"for p in {[*map(str, paths), 'sample']}: assert load_dataset(p).n_examples\n"
     code += "print([m for m in ('torch', 'datasets', 'huggingface_hub') if m in sys.modules])"
     done = run(code)

@@ -52,7 +52,7 @@ def _parse_type(word: str) -> Any:
 
 
 def _cache_root() -> Path:
-    """`$NUMBA_CACHE_DIR`, else `numba` in the folder that `refcocom_gpu.utils.cache.cache_dir` names by the same rules."""
+    """`$NUMBA_CACHE_DIR`, else `numba` in the folder that `refcocom_gpu.utils.cache` uses, by the same rules."""
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(chosen)
     if chosen := os.environ.get("REFCOCOM_CACHE"):
