@@ -25,6 +25,6 @@ from refcocom_gpu.construct.instances import Candidate as Candidate
 from refcocom_gpu.construct.instances import Instance as Instance
 from refcocom_gpu.construct.instances import Proposer as Proposer
 from refcocom_gpu.construct.instances import Refused as Refused
-from refcocom_gpu.construct.keep import Rules as Rules
+from refcocom_gpu.construct.rules import Rules as Rules
 from refcocom_gpu.construct.run import Construction as Construction
 from refcocom_gpu.construct.run import construct as construct

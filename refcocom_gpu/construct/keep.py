@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from refcocom_gpu.construct.agree import CONSENSUS
 from refcocom_gpu.construct.image import Found, Harm, ImageResult
-from refcocom_gpu.errors import UsageError
+from refcocom_gpu.construct.rules import Rules
 
 CAUSES = {
     "picture": "its picture cannot be used",
@@ -25,58 +22,6 @@ EXPRESSION_CAUSES = {
     "classifier": "a harmful label scores too high",
 }
 """Why an expression is removed."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Every number that decides what becomes of an instance. They are choices of ours, not of RefCOCO-M's authors.
-
-    Attributes:
-        consensus: How candidates become one mask: `majority`, `weighted` or `medoid`.
-        islands: Pieces below this share of the largest are removed: specks that a vote leaves along an outline.
-        holes: Holes below this share of the largest piece are filled.
-        min_candidates: Fewer usable candidates than this have nothing to agree with.
-        confidence: The lowest confidence that is kept. 0.7 keeps about two in three of the simulated instances of
-            docs/construct.md, where it was set on another seed than the one reported.
-        original_iou: The lowest IoU with the original mask: below a half, more is different than alike, and the
-            expressions may speak of another object.
-        pair_weight: Weight of the mean IoU of all pairs of candidates in the confidence.
-        boundary_weight: Weight of their mean boundary IoU.
-        box_weight: Weight of the IoU of the refined mask's box with the original box. All are equal because nothing
-            was found that does better throughout.
-        harm: The score from which a harmful label removes an expression.
-
-    Raises:
-        UsageError: For a number out of range.
-    """
-
-    consensus: str = "majority"
-    islands: float = 0.01
-    holes: float = 0.01
-    min_candidates: int = 2
-    confidence: float = 0.7
-    original_iou: float = 0.5
-    pair_weight: float = 1.0
-    boundary_weight: float = 1.0
-    box_weight: float = 1.0
-    harm: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.consensus not in CONSENSUS:
-            raise UsageError(f"consensus must be {', '.join(CONSENSUS)}, not {self.consensus!r}")
-        for name in ("islands", "holes", "confidence", "original_iou", "harm"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise UsageError(f"{name} is a share from 0 to 1, not {value}")
-        if self.min_candidates < 1:
-            raise UsageError(f"min_candidates must be at least 1, not {self.min_candidates}")
-        weights = (self.pair_weight, self.boundary_weight, self.box_weight)
-        if not all(0 <= w < math.inf for w in weights) or not sum(weights):
-            raise UsageError(f"the weights of the confidence are 0 or more, not all 0: {weights}")
-
-    def identity(self) -> dict[str, Any]:
-        """Name to number, for the card and the audit."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from refcocom_gpu.construct.audit import Audit, counts_of, make_audit
 from refcocom_gpu.construct.filter import ExpressionFilter, HarmFilter
 from refcocom_gpu.construct.image import ImageResult, Work, construct_image
 from refcocom_gpu.construct.instances import Proposer
-from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES, Decision, Rules, decide
+from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES, Decision, decide
 from refcocom_gpu.construct.parts import PARTS, Parts
+from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.construct.sheet import contact_sheet
 from refcocom_gpu.construct.write import check_pictures, write_dataset
 from refcocom_gpu.dataset.images import Images
