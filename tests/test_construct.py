@@ -20,10 +20,14 @@ from sweeps import needs_ray, quiet_ray
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
-from refcocom_gpu.construct import Candidate, HarmFilter, Refused, Rules, Words, construct
 from refcocom_gpu.construct.audit import CANDIDATES, EXPRESSIONS, INSTANCES
+from refcocom_gpu.construct.filter import HarmFilter, Words
+from refcocom_gpu.construct.instances import Candidate, Refused
 from refcocom_gpu.construct.judge import judge, rank_correlation
-from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer
+from refcocom_gpu.construct.propose.files import FileProposer
+from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
+from refcocom_gpu.construct.rules import Rules
+from refcocom_gpu.construct.run import construct
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.sample import draw_image, make_predictions, make_records
 from refcocom_gpu.engines import make_engine
@@ -252,7 +256,9 @@ def test_what_is_known_is_not_asked_again(
 KILLED = """
 import sys, time
 import refcocom_gpu as rc
-from refcocom_gpu.construct import Candidate, Rules, construct
+from refcocom_gpu.construct.instances import Candidate
+from refcocom_gpu.construct.rules import Rules
+from refcocom_gpu.construct.run import construct
 import numpy as np
 class Slow:
     name, needs_picture = "slow", False
@@ -286,6 +292,16 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     assert 0 < int(last.communicate()[0]) <= 36 - 9
     assert int(whole.communicate()[0]) == 36
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+def test_the_rules_import_nothing_heavy() -> None:
+    """`--help` shows them."""
+    code = (
+        "import sys, refcocom_gpu.construct.rules; "
+        "print(*{'numpy', 'pyarrow', 'msgspec', 'torch', 'numba'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""
 
 
 # What goes wrong ----------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 import refcocom_gpu as rc
 from refcocom_gpu.construct.instances import Candidate, Instance, Refused
-from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer
-from refcocom_gpu.construct.propose.files import medoid
+from refcocom_gpu.construct.propose.files import FileProposer, medoid
+from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
 from refcocom_gpu.dataset import sample
 from refcocom_gpu.masks import rle
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import refcocom_gpu as rc
-from refcocom_gpu.construct import Candidate, Refused
 from refcocom_gpu.construct.image import instances_of
-from refcocom_gpu.construct.propose import SamProposer
+from refcocom_gpu.construct.instances import Candidate, Refused
 from refcocom_gpu.construct.propose.checkpoints import Frame, find_checkpoint, open_checkpoint
+from refcocom_gpu.construct.propose.sam import SamProposer
 from refcocom_gpu.dataset.sample import draw_image
 from refcocom_gpu.errors import UsageError
 
