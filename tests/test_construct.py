@@ -92,7 +92,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-RULES = Rules(confidence=0.6)
+RULES, ONE = Rules(confidence=0.6), Rules(min_candidates=1)
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ class Slow:
     def identity(self): return {"k": self.k}
     def propose(self, picture, instances):
         time.sleep(float(sys.argv[2]))
-        return [[Candidate(self.name, np.roll(i.mask, self.k, 1), 0.5)] for i in instances]
+        return [[Candidate.from_mask(self.name, np.roll(i.mask, self.k, 1), 0.5)] for i in instances]
 dataset = rc.load_dataset("sample")
 made = construct(dataset, sys.argv[1], [Slow(0), Slow(1)], rules=Rules(confidence=0.5), pictures="none")
 print(made.n_done)
@@ -323,18 +323,35 @@ class Odd:
 
 
 def exact(instances: Any) -> Any:
-    return [[Candidate("exact", one.mask, 0.5)] for one in instances]
+    return [[Candidate.from_mask("exact", one.mask, 0.5)] for one in instances]
 
 
 WRONG = {
     "too few lists": (lambda given: [], "0 lists of proposals for"),
     "another size": (
-        lambda given: [[Candidate("odd", one.mask[1:], 0.5)] for one in given],
-        r"candidate is bool \[",
+        lambda given: [[Candidate.from_mask("odd", one.mask[1:], 0.5)] for one in given],
+        r"a candidate must be \d+×\d+ pixels, not \d+×\d+",
     ),
     "floats": (
-        lambda given: [[Candidate("odd", one.mask * math.nan, 0.5)] for one in given],
+        lambda given: [[Candidate.from_mask("odd", one.mask * math.nan, 0.5)] for one in given],
         "not float64",
+    ),
+    "height for width": (
+        lambda given: [[Candidate.from_mask("odd", one.mask.T, 0.5)] for one in given],
+        r"a candidate must be (\d+)×(\d+) pixels, not \2×\1",
+    ),
+    "runs of another size": (
+        lambda given: [
+            [Candidate("odd", np.array([1, 2], np.int32), one.mask.shape)] for one in given
+        ],
+        r"the last run must end at \d+ pixels",
+    ),
+    "runs that fall": (
+        lambda given: [
+            [Candidate("odd", np.array([2, 1, one.mask.size], np.int32), one.mask.shape)]
+            for one in given
+        ],
+        "never fall",
     ),
 }
 
@@ -352,7 +369,7 @@ def test_refused_and_empty_proposals_are_audited(original: rc.Dataset, tmp_path:
         return [[Refused("nan", "non-finite logits")] for _ in given]
 
     def empty(given: Any) -> Any:
-        return [[Candidate("empty", np.zeros_like(one.mask), 0.1)] for one in given]
+        return [[Candidate.from_mask("empty", np.zeros_like(one.mask), 0.1)] for one in given]
 
     made = construct(
         original,
@@ -371,6 +388,21 @@ def test_refused_and_empty_proposals_are_audited(original: rc.Dataset, tmp_path:
     assert made.summary["fingerprint"] is None
     with pytest.raises(DataError, match="no records"):
         rc.load_dataset(tmp_path / "out")
+
+
+def test_runs_of_length_zero_change_no_byte(original: rc.Dataset, tmp_path: Path) -> None:
+    """They are legal in a file of predictions; equal masks are written as equal strings."""
+
+    def padded(given: Any) -> Any:
+        plain = [Candidate.from_mask("exact", one.mask, 0.5) for one in given]
+        return [[c._replace(ends=np.repeat(c.ends, 3))] for c in plain]
+
+    for name, answer in (("plain", exact), ("padded", padded)):
+        construct(original, tmp_path / name, [Odd(answer, "a")], pictures="none", rules=ONE)
+    assert files_of(tmp_path / "padded") == files_of(tmp_path / "plain")
+    candidates = pq.read_table(tmp_path / "padded" / "audit" / "candidates.parquet")
+    originals = [original.counts.row(k).decode() for k in range(original.n_samples)]
+    assert candidates["counts"].to_pylist() == originals
 
 
 def test_a_picture_that_does_not_decode(

@@ -114,9 +114,7 @@ def construct(
         images,
         tuple(proposers),
         expression_filter,
-        rules.consensus,
-        rules.islands,
-        rules.holes,
+        rules,
     )
     _check_folder(Path(output_dir), dataset)
     with locked(output_dir, "construction") as folder:
@@ -130,7 +128,7 @@ def construct(
         results, n_done = _find_out(work, Parts(folder, identity), engine, settled)
         per_sample = np.diff(dataset.first_example)
         decisions = [
-            decide(r, [int(per_sample[f.sample]) for f in r.found], rules) for r in results
+            decide(r, [int(per_sample[m.sample]) for m in r.instances], rules) for r in results
         ]
         audit = make_audit(dataset, results, decisions, store.areas.tolist())
         about = {
