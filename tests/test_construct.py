@@ -22,8 +22,10 @@ import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.construct.audit import CANDIDATES, EXPRESSIONS, INSTANCES
 from refcocom_gpu.construct.filter import HarmFilter, Words
+from refcocom_gpu.construct.image import Harm, ImageResult, Measured, Proposed
 from refcocom_gpu.construct.instances import Candidate, Refused
 from refcocom_gpu.construct.judge import judge, rank_correlation
+from refcocom_gpu.construct.parts import Parts
 from refcocom_gpu.construct.propose.files import FileProposer
 from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
 from refcocom_gpu.construct.rules import Rules
@@ -253,6 +255,27 @@ def test_what_is_known_is_not_asked_again(
     assert construct(original, folder, files, rules=RULES, **options).n_done == 1
 
 
+def test_a_part_is_whole_or_absent(tmp_path: Path) -> None:
+    result = ImageResult(3, "", (Measured(7, (Proposed("a", score=0.5),), b"12", 4),), (Harm(),))
+    parts = Parts(tmp_path, {"code": 1})
+    assert parts.get(3, "looks") is None
+    parts.put(result, "looks")
+    # As text, in which a NaN is like another.
+    assert str(parts.get(3, "looks")) == str(result)
+    assert Parts(tmp_path, {"code": 2}).get(3, "looks") is None
+    assert parts.get(3, "other") is None
+    assert parts.get(4, "looks") is None
+    (path,) = (tmp_path / ".parts").iterdir()
+    content = path.read_bytes()
+    parts.put(ImageResult(4, "", (), ()), "looks")
+    (other,) = set((tmp_path / ".parts").iterdir()) - {path}
+    for wrong in (b"", content[:-1], content[:20], content + b"0", other.read_bytes()):
+        path.write_bytes(wrong)
+        assert parts.get(3, "looks") is None
+    path.write_bytes(content)
+    assert str(parts.get(3, "looks")) == str(result)
+
+
 KILLED = """
 import sys, time
 import refcocom_gpu as rc
@@ -283,7 +306,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         process = start(tmp_path / "killed", "0.05")
         parts = tmp_path / "killed" / ".parts"
         until = time.monotonic() + 60
-        while time.monotonic() < until and len(list(parts.glob("*.safetensors"))) < wait:
+        while time.monotonic() < until and len(list(parts.glob("*.msgpack"))) < wait:
             time.sleep(0.01)
         process.kill()
         process.communicate()
