@@ -20,10 +20,16 @@ from sweeps import needs_ray, quiet_ray
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
-from refcocom_gpu.construct import Candidate, HarmFilter, Refused, Rules, Words, construct
 from refcocom_gpu.construct.audit import CANDIDATES, EXPRESSIONS, INSTANCES
+from refcocom_gpu.construct.filter import HarmFilter, Words
+from refcocom_gpu.construct.image import Harm, ImageResult, Measured, Proposed
+from refcocom_gpu.construct.instances import Candidate, Refused
 from refcocom_gpu.construct.judge import judge, rank_correlation
-from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer
+from refcocom_gpu.construct.parts import Parts
+from refcocom_gpu.construct.propose.files import FileProposer
+from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
+from refcocom_gpu.construct.rules import Rules
+from refcocom_gpu.construct.run import construct
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.sample import draw_image, make_predictions, make_records
 from refcocom_gpu.engines import make_engine
@@ -88,7 +94,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-RULES = Rules(confidence=0.6)
+RULES, ONE = Rules(confidence=0.6), Rules(min_candidates=1)
 
 
 @pytest.fixture(scope="module")
@@ -249,10 +255,33 @@ def test_what_is_known_is_not_asked_again(
     assert construct(original, folder, files, rules=RULES, **options).n_done == 1
 
 
+def test_a_part_is_whole_or_absent(tmp_path: Path) -> None:
+    result = ImageResult(3, "", (Measured(7, (Proposed("a", score=0.5),), b"12", 4),), (Harm(),))
+    parts = Parts(tmp_path, {"code": 1})
+    assert parts.get(3, "looks") is None
+    parts.put(result, "looks")
+    # As text, in which a NaN is like another.
+    assert str(parts.get(3, "looks")) == str(result)
+    assert Parts(tmp_path, {"code": 2}).get(3, "looks") is None
+    assert parts.get(3, "other") is None
+    assert parts.get(4, "looks") is None
+    (path,) = (tmp_path / ".parts").iterdir()
+    content = path.read_bytes()
+    parts.put(ImageResult(4, "", (), ()), "looks")
+    (other,) = set((tmp_path / ".parts").iterdir()) - {path}
+    for wrong in (b"", content[:-1], content[:20], content + b"0", other.read_bytes()):
+        path.write_bytes(wrong)
+        assert parts.get(3, "looks") is None
+    path.write_bytes(content)
+    assert str(parts.get(3, "looks")) == str(result)
+
+
 KILLED = """
 import sys, time
 import refcocom_gpu as rc
-from refcocom_gpu.construct import Candidate, Rules, construct
+from refcocom_gpu.construct.instances import Candidate
+from refcocom_gpu.construct.rules import Rules
+from refcocom_gpu.construct.run import construct
 import numpy as np
 class Slow:
     name, needs_picture = "slow", False
@@ -260,7 +289,7 @@ class Slow:
     def identity(self): return {"k": self.k}
     def propose(self, picture, instances):
         time.sleep(float(sys.argv[2]))
-        return [[Candidate(self.name, np.roll(i.mask, self.k, 1), 0.5)] for i in instances]
+        return [[Candidate.from_mask(self.name, np.roll(i.mask, self.k, 1), 0.5)] for i in instances]
 dataset = rc.load_dataset("sample")
 made = construct(dataset, sys.argv[1], [Slow(0), Slow(1)], rules=Rules(confidence=0.5), pictures="none")
 print(made.n_done)
@@ -277,7 +306,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         process = start(tmp_path / "killed", "0.05")
         parts = tmp_path / "killed" / ".parts"
         until = time.monotonic() + 60
-        while time.monotonic() < until and len(list(parts.glob("*.safetensors"))) < wait:
+        while time.monotonic() < until and len(list(parts.glob("*.msgpack"))) < wait:
             time.sleep(0.01)
         process.kill()
         process.communicate()
@@ -286,6 +315,16 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     assert 0 < int(last.communicate()[0]) <= 36 - 9
     assert int(whole.communicate()[0]) == 36
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+def test_the_rules_import_nothing_heavy() -> None:
+    """`--help` shows them."""
+    code = (
+        "import sys, refcocom_gpu.construct.rules; "
+        "print(*{'numpy', 'pyarrow', 'msgspec', 'torch', 'numba'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""
 
 
 # What goes wrong ----------------------------------------------------------------------------------
@@ -307,18 +346,35 @@ class Odd:
 
 
 def exact(instances: Any) -> Any:
-    return [[Candidate("exact", one.mask, 0.5)] for one in instances]
+    return [[Candidate.from_mask("exact", one.mask, 0.5)] for one in instances]
 
 
 WRONG = {
     "too few lists": (lambda given: [], "0 lists of proposals for"),
     "another size": (
-        lambda given: [[Candidate("odd", one.mask[1:], 0.5)] for one in given],
-        r"candidate is bool \[",
+        lambda given: [[Candidate.from_mask("odd", one.mask[1:], 0.5)] for one in given],
+        r"a candidate must be \d+×\d+ pixels, not \d+×\d+",
     ),
     "floats": (
-        lambda given: [[Candidate("odd", one.mask * math.nan, 0.5)] for one in given],
+        lambda given: [[Candidate.from_mask("odd", one.mask * math.nan, 0.5)] for one in given],
         "not float64",
+    ),
+    "height for width": (
+        lambda given: [[Candidate.from_mask("odd", one.mask.T, 0.5)] for one in given],
+        r"a candidate must be (\d+)×(\d+) pixels, not \2×\1",
+    ),
+    "runs of another size": (
+        lambda given: [
+            [Candidate("odd", np.array([1, 2], np.int32), one.mask.shape)] for one in given
+        ],
+        r"the last run must end at \d+ pixels",
+    ),
+    "runs that fall": (
+        lambda given: [
+            [Candidate("odd", np.array([2, 1, one.mask.size], np.int32), one.mask.shape)]
+            for one in given
+        ],
+        "never fall",
     ),
 }
 
@@ -336,7 +392,7 @@ def test_refused_and_empty_proposals_are_audited(original: rc.Dataset, tmp_path:
         return [[Refused("nan", "non-finite logits")] for _ in given]
 
     def empty(given: Any) -> Any:
-        return [[Candidate("empty", np.zeros_like(one.mask), 0.1)] for one in given]
+        return [[Candidate.from_mask("empty", np.zeros_like(one.mask), 0.1)] for one in given]
 
     made = construct(
         original,
@@ -355,6 +411,21 @@ def test_refused_and_empty_proposals_are_audited(original: rc.Dataset, tmp_path:
     assert made.summary["fingerprint"] is None
     with pytest.raises(DataError, match="no records"):
         rc.load_dataset(tmp_path / "out")
+
+
+def test_runs_of_length_zero_change_no_byte(original: rc.Dataset, tmp_path: Path) -> None:
+    """They are legal in a file of predictions; equal masks are written as equal strings."""
+
+    def padded(given: Any) -> Any:
+        plain = [Candidate.from_mask("exact", one.mask, 0.5) for one in given]
+        return [[c._replace(ends=np.repeat(c.ends, 3))] for c in plain]
+
+    for name, answer in (("plain", exact), ("padded", padded)):
+        construct(original, tmp_path / name, [Odd(answer, "a")], pictures="none", rules=ONE)
+    assert files_of(tmp_path / "padded") == files_of(tmp_path / "plain")
+    candidates = pq.read_table(tmp_path / "padded" / "audit" / "candidates.parquet")
+    originals = [original.counts.row(k).decode() for k in range(original.n_samples)]
+    assert candidates["counts"].to_pylist() == originals
 
 
 def test_a_picture_that_does_not_decode(

@@ -8,7 +8,7 @@ import pytest
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
-from refcocom_gpu.construct import HarmFilter, Words, read_words
+from refcocom_gpu.construct.filter import HarmFilter, Words, read_words
 from refcocom_gpu.errors import DataError, UsageError
 
 LABELS = ("fine", "harmful")

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 import refcocom_gpu as rc
 from refcocom_gpu.construct.instances import Candidate, Instance, Refused
-from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer
-from refcocom_gpu.construct.propose.files import medoid
+from refcocom_gpu.construct.propose.files import FileProposer, medoid
+from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
 from refcocom_gpu.dataset import sample
 from refcocom_gpu.masks import rle
 
@@ -48,11 +48,15 @@ def coarsened(mask: np.ndarray) -> np.ndarray:
     return coarse.view(bool)
 
 
+def pixels_of(candidate: Candidate) -> np.ndarray:
+    return rle.decode_ends(candidate.ends, *candidate.size)
+
+
 def equal(first: list, second: list) -> bool:
     def plain(proposal):
         if isinstance(proposal, Refused):
             return proposal
-        return proposal.mask.tobytes(), repr(proposal.score)
+        return proposal.ends.tobytes(), proposal.size, repr(proposal.score)
 
     return [[plain(p) for p in ps] for ps in first] == [[plain(p) for p in ps] for ps in second]
 
@@ -102,7 +106,7 @@ def test_the_medoid_is_the_mask_nearest_to_the_others():
             np.mean([iou(a, b) for j, b in enumerate(given) if j != k]) for k, a in enumerate(given)
         ]
         assert proposal.score == pytest.approx(max(means))
-        np.testing.assert_array_equal(proposal.mask, given[int(np.argmax(means))])
+        np.testing.assert_array_equal(pixels_of(proposal), given[int(np.argmax(means))])
 
 
 def test_of_equals_the_first_is_the_medoid():
@@ -139,7 +143,7 @@ def test_grabcut_comes_closer_to_the_truth_on_any_thread():
     found = [proposer.propose(*job)[0][0] for job in jobs]
     assert all(isinstance(p, Candidate) for p in found)
     before = np.mean([iou(job[1][0].mask, t) for job, t in zip(jobs, truths, strict=True)])
-    after = np.mean([iou(p.mask, t) for p, t in zip(found, truths, strict=True)])
+    after = np.mean([iou(pixels_of(p), t) for p, t in zip(found, truths, strict=True)])
     assert after > before + 0.03
     with ThreadPoolExecutor(2) as pool:
         threaded = list(pool.map(lambda job: proposer.propose(*job)[0][0], jobs[::-1]))[::-1]

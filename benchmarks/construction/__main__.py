@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.construction.study import ENSEMBLES, Scene, construct_scene, scene_of_file
 from refcocom_gpu.construct.judge import plot_curves
-from refcocom_gpu.construct.keep import Rules
+from refcocom_gpu.construct.rules import Rules
 
 ROOT = Path(__file__).parents[2]
 REPORTED, TUNED = 0, 101

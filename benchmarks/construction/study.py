@@ -13,9 +13,10 @@ import numpy as np
 
 import refcocom_gpu as rc
 from benchmarks.construction.simulate import CORRELATED, INDEPENDENT, Model, coarsen, propose
-from refcocom_gpu.construct import Rules, construct
 from refcocom_gpu.construct.judge import Judgement, judge
-from refcocom_gpu.construct.propose import FileProposer
+from refcocom_gpu.construct.propose.files import FileProposer
+from refcocom_gpu.construct.rules import Rules
+from refcocom_gpu.construct.run import construct
 from refcocom_gpu.dataset.sample import make_records
 from refcocom_gpu.masks import rle
 

@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
+from refcocom_gpu.construct.rules import CONSENSUS
 from refcocom_gpu.errors import UsageError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-CONSENSUS = ("majority", "weighted", "medoid")
-"""How candidates become one mask."""
 
 WEIGHT_UNITS = 1024
 """A weighted vote counts in whole units, so that no sum depends on its order."""

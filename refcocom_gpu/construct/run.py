@@ -19,8 +19,9 @@ from refcocom_gpu.construct.audit import Audit, counts_of, make_audit
 from refcocom_gpu.construct.filter import ExpressionFilter, HarmFilter
 from refcocom_gpu.construct.image import ImageResult, Work, construct_image
 from refcocom_gpu.construct.instances import Proposer
-from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES, Decision, Rules, decide
+from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES, Decision, decide
 from refcocom_gpu.construct.parts import PARTS, Parts
+from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.construct.sheet import contact_sheet
 from refcocom_gpu.construct.write import check_pictures, write_dataset
 from refcocom_gpu.dataset.images import Images
@@ -113,9 +114,7 @@ def construct(
         images,
         tuple(proposers),
         expression_filter,
-        rules.consensus,
-        rules.islands,
-        rules.holes,
+        rules,
     )
     _check_folder(Path(output_dir), dataset)
     with locked(output_dir, "construction") as folder:
@@ -129,7 +128,7 @@ def construct(
         results, n_done = _find_out(work, Parts(folder, identity), engine, settled)
         per_sample = np.diff(dataset.first_example)
         decisions = [
-            decide(r, [int(per_sample[f.sample]) for f in r.found], rules) for r in results
+            decide(r, [int(per_sample[m.sample]) for m in r.instances], rules) for r in results
         ]
         audit = make_audit(dataset, results, decisions, store.areas.tolist())
         about = {

@@ -175,12 +175,12 @@ def _record(
 
 
 def _sample(dataset: Dataset, image_id: int, decision: Decision) -> dict[str, Any]:
-    sample = decision.found.sample
+    sample = decision.measured.sample
     described = {
         name: dataset.samples[name][sample].as_py() for name in dataset.samples.column_names
     }
     size = [int(dataset.heights[sample]), int(dataset.widths[sample])]
-    mask = {"size": size, "counts": decision.found.counts.decode()}
+    mask = {"size": size, "counts": decision.measured.counts.decode()}
     first, last = dataset.first_example[sample : sample + 2].tolist()
     sentences = dataset.examples["sentence"].slice(first, last - first).to_pylist()
     return {

@@ -12,8 +12,11 @@ from refcocom_gpu.cli.verbs import load, print_, progress
 from refcocom_gpu.errors import UsageError
 
 if TYPE_CHECKING:
-    from refcocom_gpu.construct import Construction, HarmFilter, Proposer, Rules
+    from refcocom_gpu.construct.filter import HarmFilter
+    from refcocom_gpu.construct.instances import Proposer
     from refcocom_gpu.construct.judge import Judgement
+    from refcocom_gpu.construct.rules import Rules
+    from refcocom_gpu.construct.run import Construction
     from refcocom_gpu.dataset.images import Images
     from refcocom_gpu.dataset.table import Dataset
 
@@ -25,9 +28,8 @@ def run(config: ConstructConfig) -> None:
         UsageError: Before any work, for a request that is wrong.
         DataError: When the original set, a prediction file or the exact masks cannot be used.
     """
-    from refcocom_gpu.construct import construct
     from refcocom_gpu.construct.judge import judge
-    from refcocom_gpu.construct.run import JUDGE
+    from refcocom_gpu.construct.run import JUDGE, construct
     from refcocom_gpu.dataset.table import load_dataset
     from refcocom_gpu.engines import make_engine
 
@@ -79,13 +81,13 @@ def run(config: ConstructConfig) -> None:
 def _rules(config: ConstructConfig) -> Rules:
     from dataclasses import fields
 
-    from refcocom_gpu.construct import Rules
+    from refcocom_gpu.construct.rules import Rules
 
     return Rules(**{entry.name: getattr(config, entry.name) for entry in fields(Rules)})
 
 
 def _filter(config: ConstructConfig) -> HarmFilter:
-    from refcocom_gpu.construct import HarmFilter, Words, read_words
+    from refcocom_gpu.construct.filter import HarmFilter, Words, read_words
 
     words = Words() if config.words is None else read_words(config.words)
     if config.classifier is None:
@@ -104,7 +106,9 @@ def _filter(config: ConstructConfig) -> HarmFilter:
 
 
 def _proposers(config: ConstructConfig, dataset: Dataset) -> list[Proposer]:
-    from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer, SamProposer
+    from refcocom_gpu.construct.propose.files import FileProposer
+    from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
+    from refcocom_gpu.construct.propose.sam import SamProposer
     from refcocom_gpu.predictions.options import ReadOptions
     from refcocom_gpu.sweep.contents import is_url
     from refcocom_gpu.sweep.inputs import distinguish, read_inputs

@@ -13,9 +13,8 @@ import xxhash
 from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
-from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Refused
+from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Refused, Runs
 from refcocom_gpu.errors import DataError, Problems, UsageError
-from refcocom_gpu.masks.rle import decode_ends
 from refcocom_gpu.predictions.arrays import is_float
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, Batches, RLEBatch
 from refcocom_gpu.predictions.keys import Keys
@@ -26,8 +25,6 @@ from refcocom_gpu.scorer import open_predictions
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
-
-Runs = NDArray[np.int32]
 
 MISSING_POLICIES = ("error", "skip")
 
@@ -123,7 +120,7 @@ class FileProposer:
         if not filled:
             return Refused(self.name, f"empty for all {len(given)} expressions")
         chosen, score = medoid(filled, height, width)
-        return Candidate(self.name, decode_ends(filled[chosen], height, width), score)
+        return Candidate(self.name, filled[chosen], (height, width), score)
 
 
 def medoid(masks: Sequence[Runs], height: int, width: int) -> tuple[int, float]:

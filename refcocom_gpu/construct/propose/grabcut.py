@@ -106,9 +106,9 @@ class GrabCutProposer:
             )
         except cv2.error as error:
             return Refused(self.name, f"OpenCV: {error.err}")
-        found = np.zeros_like(mask)
-        found[window] = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)
-        return Candidate(self.name, found, math.nan)
+        cut = np.zeros_like(mask)
+        cut[window] = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)
+        return Candidate.from_mask(self.name, cut)
 
     def _window(self, mask: Mask) -> tuple[int, tuple[slice, slice]]:
         """Half the width of the band in pixels, and the part of the picture that is looked at."""

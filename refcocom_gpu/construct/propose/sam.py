@@ -136,4 +136,4 @@ class SamProposer:
         mask = logit_mask(logits[best], height, width, frame.options).cpu().numpy()
         if not mask.any():
             return Refused(self.name, "an empty mask")
-        return Candidate(self.name, mask, min(max(predicted[best], 0.0), 1.0))
+        return Candidate.from_mask(self.name, mask, min(max(predicted[best], 0.0), 1.0))
