@@ -71,8 +71,12 @@ class _Scoring(ReadOptions):
         "error", "examples without a prediction: error, or zero to score them as empty"
     )
     convention: str = option("official", "named convention the scores follow")
-    precision: str = option("ge", "Pr@X counts IoU ≥ X (ge) or IoU > X (gt)")
     device: str = option("auto", "auto, cpu, cuda or cuda:i")
+
+
+@dataclass
+class _Precision(_Scoring):
+    precision: str = option("ge", "Pr@X counts IoU ≥ X (ge) or IoU > X (gt)")
 
 
 @dataclass
@@ -83,7 +87,7 @@ class _Output:
 
 
 @dataclass
-class ScoreConfig(_Output, _Scoring, _Dataset):
+class ScoreConfig(_Output, _Precision, _Dataset):
     """Score one set of predictions."""
 
     predictions: Any = option(
@@ -120,7 +124,7 @@ class CompareConfig(_Output, _Scoring, _Dataset):
 
 
 @dataclass
-class SweepConfig(_Output, _Scoring, _ManyFiles):
+class SweepConfig(_Output, _Precision, _ManyFiles):
     """Score many prediction files into one folder; stopped at any moment, it goes on where it was."""
 
     manifest: str | None = option(
@@ -214,7 +218,7 @@ class Key:
 
 
 def keys_of(config: type, prefix: str = "") -> Iterator[Key]:
-    """All keys of a config, nested ones with their dots."""
+    """Yield all keys of a config, nested ones with their dots."""
     for entry in fields(config):
         nested: Any = entry.default_factory
         if nested is not MISSING:
@@ -234,14 +238,14 @@ def keys_of(config: type, prefix: str = "") -> Iterator[Key]:
 
 
 def conf_dir() -> Path:
-    """The folder `conf`: inside an installed package, beside it in a checkout."""
+    """Return the folder `conf`: inside an installed package, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def groups(config: type) -> dict[str, list[str]]:
-    """Config groups of a verb and their options: folders of `conf` and the files in each."""
+    """Return the config groups of a verb and their options: folders of `conf` and the files in each."""
     prefixes = {name for name, _, rest in (k.name.partition(".") for k in keys_of(config)) if rest}
     return {
         name: sorted(path.stem for path in (conf_dir() / name).glob("*.yaml"))

@@ -30,10 +30,9 @@ from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.engines import make_engine
 from refcocom_gpu.engines.engine import Engine, Lost
 from refcocom_gpu.errors import DataError, UsageError
-from refcocom_gpu.scorer import hash_files
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.task import code_version
-from refcocom_gpu.utils.files import locked, parquet_bytes, write_files
+from refcocom_gpu.utils.files import hash_files, locked, parquet_bytes, write_files
 
 STAGE, SUMMARY = ".new", "construct.json"
 """Where everything is written before it is moved into place; what is moved last and says that all is there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,8 @@ class Stack(NamedTuple):
     rows: list[int] | None
 
 
-class CountedBatch(NamedTuple):
+@dataclass(frozen=True, eq=False, slots=True)
+class CountedBatch:
     """A batch after counting.
 
     Attributes:

@@ -216,11 +216,11 @@ class DeviceBatches:
     def _later(self, verdict: Tensor, report: Callable[[NDArray[Any]], None]) -> None:
         """Have a small tensor looked at once it has come back, without waiting for it now."""
         event = None
-        if self.device.type == "cuda":
+        if self._device.type == "cuda":
             host = torch.empty(verdict.shape, dtype=verdict.dtype, pin_memory=True)
             host.copy_(verdict, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.current_stream(self.device))
+            event.record(torch.cuda.current_stream(self._device))
             verdict = host
         self._verdicts.append((verdict, event, report))
         self._settle(BEHIND)

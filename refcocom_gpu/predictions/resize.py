@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-Region = TypeVar("Region", bound=Any)
-
 NON_FINITE = "logits hold NaN, infinity or more than a float32 holds"
 
 
 def as_tensor(array: Any) -> Tensor:
-    """An array or tensor as a tensor without a graph; copied where torch cannot share it.
+    """Return an array or tensor as a tensor without a graph; copied where torch cannot share it.
 
     torch reads no reversed or foreign-endian array, warns of a read-only one, and knows no float wider than 64 bits.
     """
@@ -36,18 +34,20 @@ def as_tensor(array: Any) -> Tensor:
 
 
 def as_logits(array: Any) -> NDArray[Any]:
-    """A float array or tensor as the CPU kernels read it.
+    """Return a float array or tensor as the CPU kernels read it.
 
     Args:
-        array: [h, w] of any float type, on any device.
+        array: [..., h, w] of any float type, on any device, or what this function returned.
 
     Returns:
-        [h, w] float32 or float16, or the bits of bfloat16 as uint16; C-contiguous. Other types become float32.
+        [..., h, w] float32 or float16, or the bits of bfloat16 as uint16; C-contiguous. Other types become float32.
     """
     if isinstance(array, np.ndarray):
+        if array.dtype == np.uint16:
+            return array
         native = array.dtype in (np.float16, np.float32)
         with np.errstate(over="ignore"):
-            # What float32 cannot hold becomes infinite, and is refused as such.
+            # A number beyond float32 becomes infinite, and is refused as such.
             return np.ascontiguousarray(
                 array, array.dtype.newbyteorder("=") if native else np.float32
             )
@@ -61,9 +61,9 @@ def as_logits(array: Any) -> NDArray[Any]:
 
 
 def finite_range(logits: Tensor) -> tuple[float, float] | None:
-    """The least and the largest logit as float32, in which they are resized; None if any is not finite there."""
+    """Return the smallest and the largest logit as float32; None if any is not finite in float32."""
     low, high = (float(x) for x in logits.float().aminmax())
-    # NaN and infinity both make the difference of the extremes something else than a number.
+    # With NaN or infinity among the logits, the difference of the extremes is not finite.
     return (low, high) if math.isfinite(high - low) else None
 
 
@@ -149,7 +149,7 @@ def padded_sizes(heights: Any, widths: Any, side: int) -> NDArray[np.float64]:
     return inner
 
 
-def valid_region(inner: Region, cells: Sequence[int], side: int) -> Region:
+def valid_region(inner: Any, cells: Sequence[int], side: int) -> Any:
     """Return the rows and columns of logits that the image fills, from the top left.
 
     Args:

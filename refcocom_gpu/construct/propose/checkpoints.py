@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from refcocom_gpu.dataset.records.tables import first_line
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.resize import resized
-from refcocom_gpu.scorer import hash_files
+from refcocom_gpu.predictions.resize import padded_sizes
+from refcocom_gpu.utils.files import hash_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,8 +111,8 @@ class Frame:
     def options(self) -> ReadOptions:
         """How logits of the square become a mask of the picture, by each family's own postprocessing."""
         if self.letterboxed:
-            return ReadOptions(letterbox=self.side, resize="sam", read_ahead=False)
-        return ReadOptions(read_ahead=False)
+            return ReadOptions(letterbox=self.side, resize="sam")
+        return ReadOptions()
 
     def inner(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that the picture has in the square.
@@ -120,7 +120,10 @@ class Frame:
         >>> Frame(1024, True, (), ()).inner(480, 640)
         (768, 1024)
         """
-        return resized(height, width, self.side) if self.letterboxed else (self.side, self.side)
+        if not self.letterboxed:
+            return self.side, self.side
+        inner_height, inner_width = padded_sizes(height, width, self.side).astype(int).tolist()
+        return inner_height, inner_width
 
     def pixels(self, picture: NDArray[np.uint8]) -> Tensor:
         """The input of the model.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,10 +17,10 @@ from refcocom_gpu.errors import DataError, Problems, UsageError
 from refcocom_gpu.predictions.arrays import is_float
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, Batches, RLEBatch
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import ReadOptions, warn_of_probabilities
+from refcocom_gpu.predictions.read import find_source, read_predictions
 from refcocom_gpu.predictions.resize import as_tensor, finite_range
 from refcocom_gpu.predictions.runs import array_runs
-from refcocom_gpu.scorer import open_predictions
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -67,25 +66,30 @@ class FileProposer:
         self.missing = missing
         self.options = options or ReadOptions()
         problems = Problems()
-        batches, keys, about = open_predictions(predictions, dataset, self.options, problems)
+        source = find_source(predictions)
+        batches, keys = read_predictions(source, dataset, self.options, problems)
         self._masks = _read(batches, keys, self.options, problems)
         if missing == "error":
             for index in keys.missing().tolist():
                 problems.add(
                     "missing",
-                    about["source"],
+                    source.name,
                     f"no prediction for {keys.describe(index)}; missing=skip goes on without such examples",
                 )
         problems.raise_if_any()
         # Without folders: a card shows it, and a run may go on where the files lie elsewhere.
-        files = [Path(path).name for path in about.get("files", [about["source"]])]
+        about = source.about()
+        files = [Path(path).name for path in about.get("files", [source.name])]
         self._about = {"files": files, "xxh3_128": about.get("xxh3_128") or self._masks.digest()}
 
     def identity(self) -> dict[str, Any]:
         """The names of the files, a hash of what they hold, and how they are read."""
-        names = ("values", "letterbox", "resize", "polygons")
-        options = {name: getattr(self.options, name) for name in names}
-        return {"kind": "predictions", **self._about, "missing": self.missing, **options}
+        return {
+            "kind": "predictions",
+            **self._about,
+            "missing": self.missing,
+            **self.options.deciding(),
+        }
 
     def propose(
         self, picture: NDArray[np.uint8] | None, instances: Sequence[Instance]
@@ -186,12 +190,8 @@ def _read(batches: Batches, keys: Keys, options: ReadOptions, problems: Problems
         starts[batch.index], stops[batch.index] = used + offsets[:-1], used + offsets[1:]
         used += len(ends)
         parts.append(ends)
-    if unit_range.only and options.values == "logits":
-        warnings.warn(
-            "refcocom: all logits lie in 0…1; if they are probabilities, pass values=probabilities",
-            UserWarning,
-            stacklevel=4,
-        )
+    if unit_range.only:
+        warn_of_probabilities(options)
     return _Masks(np.concatenate(parts), starts, stops)
 
 
@@ -203,7 +203,9 @@ def _to_runs(
     heights, widths = dataset.heights[samples], dataset.widths[samples]
     if isinstance(batch, RLEBatch):
         pixels = heights * widths
-        runs = cpu.rle_parse(batch.strings.data, batch.strings.offsets, pixels)
+        runs = cpu.rle_parse(
+            batch.strings.data, batch.strings.offsets, pixels, threads=options.threads
+        )
         for row in np.flatnonzero(runs.status != rle_status.OK).tolist():
             reason = rle_status.explain(
                 int(runs.status[row]), int(runs.detail[row]), int(pixels[row])
