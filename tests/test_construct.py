@@ -30,6 +30,7 @@ from refcocom_gpu.construct.propose.files import FileProposer
 from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.construct.run import construct
+from refcocom_gpu.construct.write import Output
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.sample import draw_image, make_predictions, make_records
 from refcocom_gpu.engines import make_engine
@@ -104,7 +105,7 @@ def made(
     folder = tmp_path_factory.mktemp("made")
     found = construct(
         original,
-        folder / "out",
+        Output(folder / "out"),
         [*proposers(original, folder), GrabCutProposer()],
         rules=RULES,
         expression_filter=HarmFilter(Words(("Red",))),
@@ -214,7 +215,7 @@ def test_the_same_bytes_from_any_engine(
     with closing(make_engine(engine, 0 if engine == "serial" else 2)) as workers:
         again = construct(
             original,
-            tmp_path / "again",
+            Output(tmp_path / "again"),
             [*proposers(original, tmp_path), GrabCutProposer()],
             rules=RULES,
             expression_filter=HarmFilter(Words(("Red",))),
@@ -234,10 +235,10 @@ def test_what_is_known_is_not_asked_again(
     options: dict[str, Any] = {"expression_filter": HarmFilter(Words(("Red",)))}
     options["images"] = Images(original, pictures)
     # Another threshold asks nobody, and back again gives the same bytes.
-    stricter = construct(original, folder, files, rules=Rules(confidence=0.9), **options)
+    stricter = construct(original, Output(folder), files, rules=Rules(confidence=0.9), **options)
     assert stricter.n_done == 0
     assert stricter.summary["counts"] != made[1].summary["counts"]
-    back = construct(original, folder, files, rules=RULES, **options)
+    back = construct(original, Output(folder), files, rules=RULES, **options)
     assert back.n_done == 0
     assert files_of(folder) == files_of(made[0])
     # A damaged part counts as not there; a changed picture is another one.
@@ -245,14 +246,16 @@ def test_what_is_known_is_not_asked_again(
     content = bytearray(part.read_bytes())
     content[-1] ^= 1
     part.write_bytes(content)
-    assert construct(original, folder, files, rules=RULES, **options).n_done == 1
-    assert construct(original, folder, files, rules=Rules(islands=0.02), **options).n_done == 8
+    assert construct(original, Output(folder), files, rules=RULES, **options).n_done == 1
+    assert (
+        construct(original, Output(folder), files, rules=Rules(islands=0.02), **options).n_done == 8
+    )
     moved = tmp_path / "pictures"
     shutil.copytree(pictures, moved)
     name = make_records(n_images=1)[0]["file_name"]
     (moved / name).write_bytes(encode_png(255 - draw_image(1001)))
     options["images"] = Images(original, moved)
-    assert construct(original, folder, files, rules=RULES, **options).n_done == 1
+    assert construct(original, Output(folder), files, rules=RULES, **options).n_done == 1
 
 
 def test_a_part_is_whole_or_absent(tmp_path: Path) -> None:
@@ -282,6 +285,7 @@ import refcocom_gpu as rc
 from refcocom_gpu.construct.instances import Candidate
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.construct.run import construct
+from refcocom_gpu.construct.write import Output
 import numpy as np
 class Slow:
     name, needs_picture = "slow", False
@@ -291,7 +295,7 @@ class Slow:
         time.sleep(float(sys.argv[2]))
         return [[Candidate.from_mask(self.name, np.roll(i.mask, self.k, 1), 0.5)] for i in instances]
 dataset = rc.load_dataset("sample")
-made = construct(dataset, sys.argv[1], [Slow(0), Slow(1)], rules=Rules(confidence=0.5), pictures="none")
+made = construct(dataset, Output(sys.argv[1], pictures="none"), [Slow(0), Slow(1)], rules=Rules(confidence=0.5))
 print(made.n_done)
 """
 
@@ -383,7 +387,7 @@ WRONG = {
 def test_a_proposer_that_breaks_its_word(original: rc.Dataset, tmp_path: Path, what: str) -> None:
     answer, message = WRONG[what]
     with pytest.raises(DataError, match=message):
-        construct(original, tmp_path / "out", [Odd(answer)], pictures="none")
+        construct(original, Output(tmp_path / "out", pictures="none"), [Odd(answer)])
     assert not files_of(tmp_path / "out")
 
 
@@ -396,9 +400,8 @@ def test_refused_and_empty_proposals_are_audited(original: rc.Dataset, tmp_path:
 
     made = construct(
         original,
-        tmp_path / "out",
+        Output(tmp_path / "out", pictures="none"),
         [Odd(refuse, "nan"), Odd(empty, "empty"), Odd(exact, "exact")],
-        pictures="none",
     )
     instances = made.audit.instances.to_pylist()
     assert {row["cause"] for row in instances} == {"candidates"}
@@ -421,7 +424,7 @@ def test_runs_of_length_zero_change_no_byte(original: rc.Dataset, tmp_path: Path
         return [[c._replace(ends=np.repeat(c.ends, 3))] for c in plain]
 
     for name, answer in (("plain", exact), ("padded", padded)):
-        construct(original, tmp_path / name, [Odd(answer, "a")], pictures="none", rules=ONE)
+        construct(original, Output(tmp_path / name, pictures="none"), [Odd(answer, "a")], rules=ONE)
     assert files_of(tmp_path / "padded") == files_of(tmp_path / "plain")
     candidates = pq.read_table(tmp_path / "padded" / "audit" / "candidates.parquet")
     originals = [original.counts.row(k).decode() for k in range(original.n_samples)]
@@ -439,7 +442,7 @@ def test_a_picture_that_does_not_decode(
     (folder / names[4]).unlink()
     made = construct(
         original,
-        tmp_path / "out",
+        Output(tmp_path / "out"),
         [Odd(exact, "a"), Odd(exact, "b")],
         images=Images(original, folder),
     )
@@ -458,22 +461,25 @@ def test_pictures_by_path_and_none(original: rc.Dataset, pictures: Path, tmp_pat
 
     two = [Odd(exact, "a"), Odd(exact, "b")]
     images = Images(original, pictures)
-    construct(original, tmp_path / "path", two, images=images, pictures="path")
+    construct(original, Output(tmp_path / "path", pictures="path"), two, images=images)
     record = datasets.load_dataset(str(tmp_path / "path"), split="validation")[0]
     assert np.asarray(record["image"]).tolist() == draw_image(record["image_id"]).tolist()
     # `datasets` does not take another set in a folder of the same name for the one it has loaded.
     other = construct(
-        original, tmp_path / "other" / "path", two, pictures="none", rules=Rules(original_iou=0.9)
+        original,
+        Output(tmp_path / "other" / "path", pictures="none"),
+        two,
+        rules=Rules(original_iou=0.9),
     )
     again = datasets.load_dataset(str(tmp_path / "other" / "path"), split="validation")
     assert sum(len(r["samples"]) for r in again) == other.summary["counts"]["instances"]["kept"]
-    construct(original, tmp_path / "none", two, pictures="none")
+    construct(original, Output(tmp_path / "none", pictures="none"), two)
     assert rc.load_dataset(tmp_path / "none").n_images == 8
     sample = rc.load_dataset("sample")
     with pytest.raises(UsageError, match="pictures=path needs pictures that are files"):
-        construct(sample, tmp_path / "x", two, images=Images(sample), pictures="path")
+        construct(sample, Output(tmp_path / "x", pictures="path"), two, images=Images(sample))
     with pytest.raises(UsageError, match="pictures=embed needs the pictures"):
-        construct(sample, tmp_path / "x", two)
+        construct(sample, Output(tmp_path / "x"), two)
 
 
 def test_shards_end_by_size(original: rc.Dataset, pictures: Path, tmp_path: Path) -> None:
@@ -481,8 +487,8 @@ def test_shards_end_by_size(original: rc.Dataset, pictures: Path, tmp_path: Path
 
     two = [Odd(exact, "a"), Odd(exact, "b")]
     images = Images(original, pictures)
-    construct(original, tmp_path / "one", two, images=images)
-    construct(original, tmp_path / "many", two, images=images, shard_bytes=9_000)
+    construct(original, Output(tmp_path / "one"), two, images=images)
+    construct(original, Output(tmp_path / "many", shard_bytes=9_000), two, images=images)
     names = [path.name for path in sorted((tmp_path / "many" / "data").iterdir())]
     n = len(names)
     assert n > 2
@@ -494,11 +500,11 @@ def test_shards_end_by_size(original: rc.Dataset, pictures: Path, tmp_path: Path
 
 def test_usage(original: rc.Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nobody proposes"):
-        construct(original, tmp_path, [], pictures="none")
+        construct(original, Output(tmp_path, pictures="none"), [])
     with pytest.raises(UsageError, match="two proposers are named 'odd'"):
-        construct(original, tmp_path, [Odd(exact), Odd(exact)], pictures="none")
+        construct(original, Output(tmp_path, pictures="none"), [Odd(exact), Odd(exact)])
     with pytest.raises(UsageError, match="grabcut needs the pictures"):
-        construct(original, tmp_path, [GrabCutProposer()], pictures="none")
+        construct(original, Output(tmp_path, pictures="none"), [GrabCutProposer()])
     for wrong in (
         {"confidence": 1.5},
         {"consensus": "mean"},
@@ -515,16 +521,16 @@ def test_a_folder_of_something_else(original: rc.Dataset, tmp_path: Path) -> Non
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "data").mkdir()
     with pytest.raises(UsageError, match=r"holds data, README\.md that no construction wrote"):
-        construct(original, tmp_path, two, pictures="none")
+        construct(original, Output(tmp_path, pictures="none"), two)
     assert (tmp_path / "README.md").read_text() == "mine"
     out = tmp_path / "out"
-    construct(original, out, two, pictures="none")
+    construct(original, Output(out, pictures="none"), two)
     (out / "judge").mkdir()
     again = rc.load_dataset(out)
     with pytest.raises(UsageError, match="holds the original set"):
-        construct(again, out, two, pictures="none")
+        construct(again, Output(out, pictures="none"), two)
     # Another set takes its place, and what was said of the first goes with it.
-    construct(original, out, two, pictures="none", rules=Rules(original_iou=0.9))
+    construct(original, Output(out, pictures="none"), two, rules=Rules(original_iou=0.9))
     assert not (out / "judge").exists()
 
 

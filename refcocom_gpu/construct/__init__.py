@@ -12,6 +12,7 @@
 | `parts` | measurements kept on disk, so that an interrupted construction continues |
 | `keep` | measurements and rules → what stays, and why the rest is removed |
 | `write`, `audit`, `card`, `sheet` | decisions → dataset, tables, dataset card, contact sheet |
+| `folder` | all of these → the folder of the refined set, replaced as a whole |
 | `run` | the whole construction |
 | `judge`, `curves` | an audit and exact masks → how much closer the refined masks are; the same as a plot |
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ import msgspec
 import xxhash
 
 from refcocom_gpu.construct.image import ImageResult
+from refcocom_gpu.dataset.images import Images
+from refcocom_gpu.dataset.locate import files_below
+from refcocom_gpu.dataset.table import Dataset
+from refcocom_gpu.errors import DataError
 from refcocom_gpu.utils.files import write_files
 
 PARTS = ".parts"
@@ -42,7 +46,7 @@ class Parts:
 
         Args:
             image: Row of `dataset.images`.
-            picture: Text that changes when the picture does.
+            picture: Its state, from `picture_states`.
         """
         identity = self._identity_of(image, picture)
         with contextlib.suppress(OSError):
@@ -73,3 +77,36 @@ def _name(identity: bytes) -> str:
 
 def _hash(identity: bytes, content: bytes) -> bytes:
     return xxhash.xxh3_128_digest(identity + content)
+
+
+def picture_states(dataset: Dataset, images: Images | None) -> list[str]:
+    """A text for each image that changes when its picture does.
+
+    It is the size and time of the picture's file. Where the source holds the pictures, it is the source's commit, or
+    the sizes and times of its files.
+    """
+    if images is None:
+        return [""] * dataset.n_images
+    source = _source_state(dataset)
+    return [_picture_state(images, image, source) for image in range(dataset.n_images)]
+
+
+def _picture_state(images: Images, image: int, source: str) -> str:
+    try:
+        path = images.path(image)
+        return source if path is None else _file_states([path])
+    except (OSError, DataError):
+        return "absent"
+
+
+def _source_state(dataset: Dataset) -> str:
+    path = Path(dataset.source).expanduser()
+    if dataset.revision or not path.exists():
+        return dataset.revision or dataset.source
+    return _file_states(files_below(path) if path.is_dir() else [path])
+
+
+def _file_states(paths: Sequence[Path]) -> str:
+    """The name, size and modification time of each file."""
+    states = ((path.name, path.stat()) for path in paths)
+    return " ".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states)

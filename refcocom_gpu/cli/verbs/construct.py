@@ -30,8 +30,10 @@ def run(config: ConstructConfig) -> None:
         UsageError: Before any work, for a request that is wrong.
         DataError: When the original set, a prediction file or the exact masks cannot be used.
     """
+    from refcocom_gpu.construct.folder import JUDGE
     from refcocom_gpu.construct.judge import judge
-    from refcocom_gpu.construct.run import JUDGE, construct
+    from refcocom_gpu.construct.run import construct
+    from refcocom_gpu.construct.write import Output
     from refcocom_gpu.dataset.table import load_dataset
     from refcocom_gpu.engines import make_engine
 
@@ -55,13 +57,11 @@ def run(config: ConstructConfig) -> None:
     ):
         made = construct(
             dataset,
-            config.output_dir,
+            Output(config.output_dir, config.pictures, config.shard_mb * 1_000_000),
             proposers,
             rules=rules,
             expression_filter=harmful,
             images=images,
-            pictures=config.pictures,
-            shard_bytes=config.shard_mb * 1_000_000,
             engine=engine,
             settled=None if advance is None else lambda _: advance(1),
         )
