@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu.counting.batches import batch_counter
+from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.options import ReadOptions, warn_of_probabilities
 from refcocom_gpu.predictions.read import Source, find_source, read_predictions

@@ -14,7 +14,8 @@ from refcocom_kernels import ops
 
 import refcocom_gpu as rc
 from refcocom_gpu.counting import staging, stream
-from refcocom_gpu.counting.batches import HostBatches, batch_counter
+from refcocom_gpu.counting.batches import HostBatches
+from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.staging import Staging
 from refcocom_gpu.counting.stream import DeviceBatches
 from refcocom_gpu.errors import Problems

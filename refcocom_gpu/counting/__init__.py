@@ -2,5 +2,5 @@
 
 `counter.py` says what a counter does; `host.py` does it with NumPy and Numba, `device.py` with the torch operators.
 Batches of prediction files reach them through `batches.py` (and `stream.py`, which copies to a device), stacks of a
-training loop through `stacks.py`. Start at `counter.py`.
+training loop through `stacks.py`. `choose.py` takes the one for a device. Start at `counter.py`.
 """

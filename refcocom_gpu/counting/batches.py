@@ -43,21 +43,6 @@ class BatchCounter(Protocol):
         """Return [N, 2] intersection and predicted area of all examples, 0 for those never added."""
 
 
-def batch_counter(store: MaskStore, options: ReadOptions, problems: Problems) -> BatchCounter:
-    """Make the batch counter for a store's device.
-
-    Args:
-        store: Ground truth.
-        options: How predictions are read.
-        problems: Collects malformed RLE and non-finite logits.
-    """
-    if store.device == "cpu":
-        return HostBatches(store, options, problems)
-    from refcocom_gpu.counting.stream import DeviceBatches
-
-    return DeviceBatches(store, options, problems)
-
-
 class HostBatches:
     """Counts batches in host memory; see `BatchCounter`."""
 

@@ -13,10 +13,8 @@ from torch import Tensor
 
 from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.device import DeviceCounter, take
-from refcocom_gpu.counting.host import HostCounter
 from refcocom_gpu.counting.rows import FAULT, FAULTS, UNKNOWN, explain_fault
 from refcocom_gpu.errors import Problems, UsageError
-from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.store.store import MaskStore
 
 Ints = NDArray[np.int64]
@@ -59,18 +57,11 @@ class CountedBatch:
         return torch.cat([index[:, None], self.rows], 1)
 
 
-def counter_on(store: MaskStore, options: ReadOptions, device: torch.device) -> Counter:
-    """Make the counter of a device."""
-    if device.type == "cpu":
-        return HostCounter(store, options)
-    return DeviceCounter(store, options, device)
-
-
 def count_stacks(counter: Counter, stacks: Sequence[Stack], index: Index) -> CountedBatch:
     """Count a batch; in host memory what is wrong is raised at once, on a device its rows say so.
 
     Args:
-        counter: From `counter_on`; predictions are on its device.
+        counter: From `choose.counter_on`; predictions are on its device.
         stacks: The predictions of the batch.
         index: [B] on the device or the host.
 

@@ -19,9 +19,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
+from refcocom_gpu.counting.choose import counter_on
 from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.rows import INTERSECTION, N_COLUMNS, N_COUNTS
-from refcocom_gpu.counting.stacks import CountedBatch, Index, Stack, count_stacks, counter_on
+from refcocom_gpu.counting.stacks import CountedBatch, Index, Stack, count_stacks
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scores.conventions import get_convention

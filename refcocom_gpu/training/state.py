@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from refcocom_kernels import cpu, reference
 from torch import Tensor
 
 from refcocom_gpu.counting.rows import CONFLICT, INTERSECTION, N_COLUMNS, N_COUNTS
 from refcocom_gpu.counting.stacks import Index
-
-UNSEEN = -1
 
 
 def empty_state(n: int, device: torch.device | str = "cpu") -> Tensor:
@@ -28,7 +27,7 @@ def empty_state(n: int, device: torch.device | str = "cpu") -> Tensor:
         [N + 1, 5] int64.
     """
     state = torch.zeros(n + 1, N_COLUMNS, dtype=torch.int64, device=device)
-    state[:, :N_COUNTS] = UNSEEN
+    state[:, :N_COUNTS] = reference.UNSEEN
     return state
 
 
@@ -45,17 +44,10 @@ def record(state: Tensor, index: Index, rows: Tensor) -> None:
     >>> state.tolist()
     [[-1, -1, 0, 0, 0], [3, 4, 0, 1, 1], [-1, -1, 0, 0, 0]]
     """
-    index = torch.as_tensor(np.array(index))
-    n_rows = len(index)
-    place = torch.arange(n_rows, device=state.device)
-    first = place.new_full((len(state),), n_rows).scatter_reduce_(0, index, place, "amin")[index]
-    counts = rows[:, :N_COUNTS]
-    before = state[index, :N_COUNTS]
-    kept = torch.where(before < 0, counts[first], before)
-    marks = rows[:, N_COUNTS:].clone()
-    marks[:, CONFLICT - N_COUNTS] = (counts != kept).any(1)
-    state[:, :N_COUNTS].index_copy_(0, index, kept)
-    state[:, N_COUNTS:].scatter_reduce_(0, index[:, None].expand(marks.shape), marks, "amax")
+    if state.is_cpu:
+        cpu.tally(state.numpy(), np.asarray(index), rows.contiguous().numpy())
+    else:
+        reference.tally(state, torch.as_tensor(index), rows)
 
 
 def merge(states: Tensor) -> Tensor:
