@@ -72,14 +72,15 @@ def test_second_process_reads_the_cache(run, tmp_path):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+def double(x):
+    for k in range(len(x)):
+        x[k] *= 2
+
+
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "noise", "gone"])
 def test_an_unreadable_entry_is_compiled_again(tmp_path, monkeypatch, suffix, damage):
     from refcocom_kernels.cpu.numba.jit import jit
-
-    def double(x):
-        for k in range(len(x)):
-            x[k] *= 2
 
     def compiled():
         array = np.arange(3)
@@ -90,7 +91,7 @@ def test_an_unreadable_entry_is_compiled_again(tmp_path, monkeypatch, suffix, da
 
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert (compiled(), compiled()) == (0, 1)
-    (path,) = tmp_path.rglob(f"*double-*{suffix}")
+    (path,) = tmp_path.rglob(f"*.double-*{suffix}")
     content = path.read_bytes()
     noise = np.random.default_rng(0).bytes(len(content))
     if damage == "gone":

@@ -170,8 +170,8 @@ def test_masks_in_any_layout(name, calls):
     apart = torch.stack([masks, ~masks], dim=3)[..., 0]
     assert not columns_first.is_contiguous()
     assert not apart.is_contiguous()
-    for given in (columns_first, apart, masks.to(torch.uint8) * 7):
-        assert_equal(operator(given, *rest), expected)
+    for layout in (columns_first, apart, masks.to(torch.uint8) * 7):
+        assert_equal(operator(layout, *rest), expected)
     with pytest.raises(TypeError, match=r"bool or uint8, not torch\.int64"):
         operator(masks.long(), *rest)
 

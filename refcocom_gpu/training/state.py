@@ -45,7 +45,7 @@ def record(state: Tensor, index: Index, rows: Tensor) -> None:
     [[-1, -1, 0, 0, 0], [3, 4, 0, 1, 1], [-1, -1, 0, 0, 0]]
     """
     if state.is_cpu:
-        cpu.tally(state.numpy(), np.asarray(index), rows.contiguous().numpy())
+        cpu.tally(state.numpy(), np.ascontiguousarray(index), rows.contiguous().numpy())
     else:
         reference.tally(state, torch.as_tensor(index), rows)
 
