@@ -21,10 +21,10 @@ from sweeps import needs_ray, quiet_ray
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.construct.audit import CANDIDATES, EXPRESSIONS, INSTANCES
-from refcocom_gpu.construct.filter import HarmFilter, Words
-from refcocom_gpu.construct.image import Harm, ImageResult, Measured, Proposed
+from refcocom_gpu.construct.filter import Harm, HarmFilter, Words
 from refcocom_gpu.construct.instances import Candidate, Refused
 from refcocom_gpu.construct.judge import judge, rank_correlation
+from refcocom_gpu.construct.measurements import ImageResult, Measured, Proposed
 from refcocom_gpu.construct.parts import Parts
 from refcocom_gpu.construct.propose.files import FileProposer
 from refcocom_gpu.construct.propose.grabcut import GrabCutProposer

@@ -111,13 +111,13 @@ def test_labels_must_be_named(classifier: Path) -> None:
 
 def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UsageError, match="cannot be opened"):
+    with pytest.raises(UsageError, match="cannot be loaded"):
         HarmFilter(Words(), str(tmp_path / "nowhere"), None, ("x",)).check()
 
 
 def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path, broken=True)
-    with pytest.raises(DataError, match="scores that are no numbers, of 'the man'"):
+    with pytest.raises(DataError, match="scores that are not finite, for 'the man'"):
         HarmFilter(Words(), str(folder), None, ("harmful",)).find(["the man"])
 
 

@@ -238,7 +238,7 @@ def test_what_is_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UsageError, match="no model"):
         SamProposer("sam", str(tmp_path / "nowhere"))
     BertConfig().save_pretrained(tmp_path / "bert")
-    with pytest.raises(UsageError, match="of type 'bert'; what proposes masks is sam, "):
+    with pytest.raises(UsageError, match="of type 'bert'; the types that propose masks are sam, "):
         SamProposer("sam", str(tmp_path / "bert"))
     with pytest.raises(UsageError, match="prompts must be among"):
         SamProposer("sam", str(tmp_path / "bert"), prompts=("text",))
