@@ -90,16 +90,16 @@ def test_a_classifier_is_what_its_model_says(classifier: Path) -> None:
     with torch.inference_mode():
         logits = [model(**tokenizer(text, return_tensors="pt")).logits[0] for text in sentences]
     expected = [torch.softmax(one, 0)[1].item() for one in logits]
-    found = HarmFilter(Words(("man",)), str(classifier), None, ("harmful",))
-    found.check()
-    verdicts = found.find(sentences)
+    harm_filter = HarmFilter(Words(("man",)), str(classifier), None, ("harmful",))
+    harm_filter.check()
+    verdicts = harm_filter.find(sentences)
     assert [word for word, _, _ in verdicts] == ["man", "man", ""]
     assert [label for _, label, _ in verdicts] == ["harmful"] * 3
     assert [score for _, _, score in verdicts] == pytest.approx(expected, abs=1e-5)
-    assert found.find([]) == []
+    assert harm_filter.find([]) == []
     both = HarmFilter(Words(), str(classifier), None, LABELS).find(sentences)
     assert [score for _, _, score in both] == pytest.approx([max(e, 1 - e) for e in expected], abs=1e-5)  # fmt: skip
-    assert json.dumps(found.identity())
+    assert json.dumps(harm_filter.identity())
 
 
 def test_labels_must_be_named(classifier: Path) -> None:

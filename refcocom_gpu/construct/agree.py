@@ -81,21 +81,21 @@ class Agreement:
     consensus: Masks
 
 
-def pack_groups(ends: Sequence[NDArray[np.int32]], sizes: Ints, counts: Ints) -> Masks:
+def pack_groups(ends: Sequence[NDArray[np.int32]], sizes: Ints, n_masks: Ints) -> Masks:
     """Pack groups of masks.
 
     Args:
         ends: Run ends of K valid masks, as `rle.run_ends` gives them.
         sizes: [G, 2] height and width of each group.
-        counts: [G] number of masks of each group, at least one.
+        n_masks: [G] number of masks of each group, at least one.
     """
     run_offsets = cpu.offsets_from(np.array([len(e) for e in ends], np.int64))
     flat = np.concatenate(ends) if len(ends) else np.zeros(0, np.int32)
-    return pack_runs(flat, run_offsets, sizes, counts)
+    return pack_runs(flat, run_offsets, sizes, n_masks)
 
 
 def pack_runs(
-    ends: NDArray[np.int32], run_offsets: Ints, sizes: Ints, counts: Ints, *, threads: int = 1
+    ends: NDArray[np.int32], run_offsets: Ints, sizes: Ints, n_masks: Ints, *, threads: int = 1
 ) -> Masks:
     """As `pack_groups`, for run ends in one buffer.
 
@@ -103,10 +103,10 @@ def pack_runs(
         ends: [R] run ends of K valid masks.
         run_offsets: [K + 1] where the runs of each mask begin.
         sizes: [G, 2] height and width of each group.
-        counts: [G] number of masks of each group, at least one.
+        n_masks: [G] number of masks of each group, at least one.
         threads: 0 for all cores.
     """
-    heights, widths = np.repeat(sizes, counts, axis=0).T
+    heights, widths = np.repeat(sizes, n_masks, axis=0).T
     words = cpu.rle_pack(
         ends,
         run_offsets,
@@ -117,7 +117,7 @@ def pack_runs(
     return Masks(
         words,
         cpu.word_offsets_for(heights * widths),
-        cpu.offsets_from(counts),
+        cpu.offsets_from(n_masks),
         np.ascontiguousarray(sizes[:, 0]),
         np.ascontiguousarray(sizes[:, 1]),
     )

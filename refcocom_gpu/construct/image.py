@@ -183,11 +183,11 @@ def _compare(
         for of_instance in proposals
     ]
     flat = [candidate for of_instance in candidates for candidate in of_instance]
-    counts = np.array([len(of_instance) for of_instance in candidates], np.int64)
+    n_candidates = np.array([len(of_instance) for of_instance in candidates], np.int64)
     sizes = np.array([instance.mask.shape for instance in instances], np.int64)
     one_each = np.ones(len(instances), np.int64)
 
-    masks = pack_groups([candidate.ends for candidate in flat], sizes, counts)
+    masks = pack_groups([candidate.ends for candidate in flat], sizes, n_candidates)
     agreement = agree(masks, consensus=work.rules.consensus)
     refined = [
         refine(agreement.consensus.row(g), islands=work.rules.islands, holes=work.rules.holes)
