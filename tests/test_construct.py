@@ -21,10 +21,10 @@ from sweeps import needs_ray, quiet_ray
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.construct.audit import CANDIDATES, EXPRESSIONS, INSTANCES
-from refcocom_gpu.construct.filter import HarmFilter, Words
-from refcocom_gpu.construct.image import Harm, ImageResult, Measured, Proposed
+from refcocom_gpu.construct.filter import Harm, HarmFilter, Words
 from refcocom_gpu.construct.instances import Candidate, Refused
 from refcocom_gpu.construct.judge import judge, rank_correlation
+from refcocom_gpu.construct.measurements import ImageResult, Measured, Proposed
 from refcocom_gpu.construct.parts import Parts
 from refcocom_gpu.construct.propose.files import FileProposer
 from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
@@ -103,7 +103,7 @@ def made(
     original: rc.Dataset, pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("made")
-    found = construct(
+    construction = construct(
         original,
         Output(folder / "out"),
         [*proposers(original, folder), GrabCutProposer()],
@@ -111,16 +111,16 @@ def made(
         expression_filter=HarmFilter(Words(("Red",))),
         images=Images(original, pictures),
     )
-    return folder / "out", found
+    return folder / "out", construction
 
 
 def test_the_dataset_is_read_by_everyone(made: tuple[Path, Any], original: rc.Dataset) -> None:
     import datasets
 
-    folder, found = made
+    folder, construction = made
     ours = rc.load_dataset(folder)
-    assert ours.fingerprint == found.summary["fingerprint"]
-    counts = found.summary["counts"]
+    assert ours.fingerprint == construction.summary["fingerprint"]
+    counts = construction.summary["counts"]
     assert (ours.n_samples, ours.n_examples) == (
         counts["instances"]["kept"],
         counts["expressions"]["kept"],
@@ -164,7 +164,7 @@ def test_it_is_scored(made: tuple[Path, Any], tmp_path: Path) -> None:
 def test_the_audit_gives_a_cause_for_every_removal(
     made: tuple[Path, Any], original: rc.Dataset
 ) -> None:
-    folder, found = made
+    folder, construction = made
     tables = {
         name: pq.read_table(folder / "audit" / f"{name}.parquet")
         for name in ("instances", "expressions", "candidates")
@@ -176,7 +176,7 @@ def test_the_audit_gives_a_cause_for_every_removal(
     ):
         assert tables[name].schema.names == list(columns)
         # As text, in which a NaN is like another.
-        assert str(tables[name].to_pylist()) == str(getattr(found.audit, name).to_pylist())
+        assert str(tables[name].to_pylist()) == str(getattr(construction.audit, name).to_pylist())
     instances = tables["instances"].to_pylist()
     assert [row["sample_id"] for row in instances] == original.sample_ids.tolist()
     expressions = tables["expressions"].to_pylist()
@@ -194,7 +194,7 @@ def test_the_audit_gives_a_cause_for_every_removal(
     assert sentences == dataset.examples["sentence"].to_pylist()
     masks = [row["counts"].encode() for row in instances if row["kept"]]
     assert masks == [dataset.counts.row(k) for k in range(dataset.n_samples)]
-    removed = found.summary["counts"]["instances"]["removed"]
+    removed = construction.summary["counts"]["instances"]["removed"]
     assert sum(removed.values()) == sum(not row["kept"] for row in instances)
     card = (folder / "README.md").read_text()
     assert f"| instances | {original.n_samples:,} | {dataset.n_samples:,} |" in card
@@ -241,7 +241,7 @@ def test_what_is_known_is_not_asked_again(
     back = construct(original, Output(folder), files, rules=RULES, **options)
     assert back.n_done == 0
     assert files_of(folder) == files_of(made[0])
-    # A damaged part counts as not there; a changed picture is another one.
+    # A damaged part counts as absent; a changed picture is measured again.
     part = sorted((folder / ".parts").iterdir())[0]
     content = bytearray(part.read_bytes())
     content[-1] ^= 1
@@ -327,8 +327,10 @@ def test_the_rules_import_nothing_heavy() -> None:
         "import sys, refcocom_gpu.construct.rules; "
         "print(*{'numpy', 'pyarrow', 'msgspec', 'torch', 'numba'} & set(sys.modules))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == ""
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert completed.stdout.strip() == ""
 
 
 # What goes wrong ----------------------------------------------------------------------------------
@@ -354,29 +356,31 @@ def exact(instances: Any) -> Any:
 
 
 WRONG = {
-    "too few lists": (lambda given: [], "0 lists of proposals for"),
+    "too few lists": (lambda instances: [], "0 lists of proposals for"),
     "another size": (
-        lambda given: [[Candidate.from_mask("odd", one.mask[1:], 0.5)] for one in given],
+        lambda instances: [[Candidate.from_mask("odd", one.mask[1:], 0.5)] for one in instances],
         r"a candidate must be \d+×\d+ pixels, not \d+×\d+",
     ),
     "floats": (
-        lambda given: [[Candidate.from_mask("odd", one.mask * math.nan, 0.5)] for one in given],
+        lambda instances: [
+            [Candidate.from_mask("odd", one.mask * math.nan, 0.5)] for one in instances
+        ],
         "not float64",
     ),
     "height for width": (
-        lambda given: [[Candidate.from_mask("odd", one.mask.T, 0.5)] for one in given],
+        lambda instances: [[Candidate.from_mask("odd", one.mask.T, 0.5)] for one in instances],
         r"a candidate must be (\d+)×(\d+) pixels, not \2×\1",
     ),
     "runs of another size": (
-        lambda given: [
-            [Candidate("odd", np.array([1, 2], np.int32), one.mask.shape)] for one in given
+        lambda instances: [
+            [Candidate("odd", np.array([1, 2], np.int32), one.mask.shape)] for one in instances
         ],
         r"the last run must end at \d+ pixels",
     ),
     "runs that fall": (
-        lambda given: [
+        lambda instances: [
             [Candidate("odd", np.array([2, 1, one.mask.size], np.int32), one.mask.shape)]
-            for one in given
+            for one in instances
         ],
         "never fall",
     ),
@@ -392,11 +396,11 @@ def test_a_proposer_that_breaks_its_word(original: rc.Dataset, tmp_path: Path, w
 
 
 def test_refused_and_empty_proposals_are_audited(original: rc.Dataset, tmp_path: Path) -> None:
-    def refuse(given: Any) -> Any:
-        return [[Refused("nan", "non-finite logits")] for _ in given]
+    def refuse(instances: Any) -> Any:
+        return [[Refused("nan", "non-finite logits")] for _ in instances]
 
-    def empty(given: Any) -> Any:
-        return [[Candidate.from_mask("empty", np.zeros_like(one.mask), 0.1)] for one in given]
+    def empty(instances: Any) -> Any:
+        return [[Candidate.from_mask("empty", np.zeros_like(one.mask), 0.1)] for one in instances]
 
     made = construct(
         original,
@@ -419,8 +423,8 @@ def test_refused_and_empty_proposals_are_audited(original: rc.Dataset, tmp_path:
 def test_runs_of_length_zero_change_no_byte(original: rc.Dataset, tmp_path: Path) -> None:
     """They are legal in a file of predictions; equal masks are written as equal strings."""
 
-    def padded(given: Any) -> Any:
-        plain = [Candidate.from_mask("exact", one.mask, 0.5) for one in given]
+    def padded(instances: Any) -> Any:
+        plain = [Candidate.from_mask("exact", one.mask, 0.5) for one in instances]
         return [[c._replace(ends=np.repeat(c.ends, 3))] for c in plain]
 
     for name, answer in (("plain", exact), ("padded", padded)):
@@ -541,7 +545,7 @@ def test_a_judgement_is_what_its_words_say(made: tuple[Path, Any], original: rc.
     from scipy.stats import spearmanr
 
     truth = rc.load_dataset("sample")
-    found = judge(made[1].audit, truth)
+    judgement = judge(made[1].audit, truth)
     store = rc.MaskStore.build(truth, cache=False)
     masks = {
         int(s): store.mask(int(truth.first_example[k])) for k, s in enumerate(truth.sample_ids)
@@ -554,15 +558,15 @@ def test_a_judgement_is_what_its_words_say(made: tuple[Path, Any], original: rc.
     for measure, view in (("iou", lambda m: m), ("boundary_iou", edge)):
         for name, column in (("refined", "counts"), ("original", "original_counts")):
             expected = [iou(view(decoded(r, column)), view(masks[r["sample_id"]])) for r in rows]
-            np.testing.assert_allclose(found.quality(name, measure), expected)
-    kept = found.confidence >= 0.6
-    at = found.at(0.6)
-    assert at["refined"] == pytest.approx(found.quality("refined")[kept].mean())
-    assert at["best"] == pytest.approx(found.quality(found.best)[kept].mean())
+            np.testing.assert_allclose(judgement.quality(name, measure), expected)
+    kept = judgement.confidence >= 0.6
+    at = judgement.at(0.6)
+    assert at["refined"] == pytest.approx(judgement.quality("refined")[kept].mean())
+    assert at["best"] == pytest.approx(judgement.quality(judgement.best)[kept].mean())
     assert at["share"] == pytest.approx(kept.sum() / original.n_samples)
     assert at["refined"] > at["original"]
-    confidence, quality = found.confidence, found.quality("refined")
-    assert found.correlation()["all"] == pytest.approx(spearmanr(confidence, quality).statistic)
+    confidence, quality = judgement.confidence, judgement.quality("refined")
+    assert judgement.correlation()["all"] == pytest.approx(spearmanr(confidence, quality).statistic)
     tied = np.array([1.0, 2, 2, 3, 3, 3])
     other = np.array([2.0, 1, 4, 4, 9, 3])
     assert rank_correlation(tied, other) == pytest.approx(spearmanr(tied, other).statistic)
@@ -655,6 +659,6 @@ def test_real_masks(tmp_path: Path) -> None:
     from benchmarks.construction.study import INDEPENDENT, construct_scene, scene_of_file
 
     scene = scene_of_file(path, 0)
-    found = construct_scene(replace(scene, records=scene.records[:40]), INDEPENDENT)
-    at = found.at(Rules().confidence)
+    judgement = construct_scene(replace(scene, records=scene.records[:40]), INDEPENDENT)
+    at = judgement.at(Rules().confidence)
     assert at["over_original"] > 1.96 * at["over_original_se"]

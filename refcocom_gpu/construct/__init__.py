@@ -9,6 +9,7 @@
 | `agree`, `refine` | candidates → one mask of them, without specks |
 | `filter` | expressions → the harmful words and labels in them |
 | `image` | one image through the stages above → its measurements |
+| `measurements` | what is measured of an image, its instances, proposals and expressions |
 | `parts` | measurements kept on disk, so that an interrupted construction continues |
 | `keep` | measurements and rules → what stays, and why the rest is removed |
 | `write`, `audit`, `card`, `sheet` | decisions → dataset, tables, dataset card, contact sheet |

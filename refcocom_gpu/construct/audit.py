@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from refcocom_gpu.construct.image import Harm, ImageResult
+from refcocom_gpu.construct.filter import Harm
 from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES, Decision
+from refcocom_gpu.construct.measurements import ImageResult
 from refcocom_gpu.dataset.table import Dataset
 
 SCHEMA_VERSION = "1"

@@ -61,7 +61,7 @@ def write_folder(
         output: The folder, which must exist, and how the set is written.
         dataset: The original set.
         decisions: For each image, one for each of its samples.
-        audit: The tables.
+        audit: The tables of `audit/`.
         about: What the summary says of the original, the counts, the rules, the proposers and the filter.
         images: The pictures.
 

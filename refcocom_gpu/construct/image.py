@@ -6,11 +6,9 @@ measurements, so that another threshold does not ask any model again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,99 +23,13 @@ from refcocom_gpu.construct.agree import (
 from refcocom_gpu.construct.boxes import box_iou, stated_box, tight_box
 from refcocom_gpu.construct.filter import ExpressionFilter
 from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Proposer, Refused, Runs
+from refcocom_gpu.construct.measurements import ImageResult, Measured, Proposed
 from refcocom_gpu.construct.refine import refine
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.errors import DataError, DatasetError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.store.store import MaskStore
-
-
-class Proposed(msgspec.Struct, frozen=True):
-    """One proposal, usable or not.
-
-    Attributes:
-        proposer: Name of the proposer.
-        reason: Why the proposal is not usable; the fields below are then empty.
-        score: The proposer's own estimate.
-        counts: The mask as a compressed COCO string.
-        iou: Mean IoU with the other candidates.
-        boundary_iou: Mean boundary IoU with the other candidates.
-        consensus_iou: IoU with the consensus.
-        original_iou: IoU with the original mask.
-    """
-
-    proposer: str
-    reason: str = ""
-    score: float = math.nan
-    counts: bytes = b""
-    iou: float = math.nan
-    boundary_iou: float = math.nan
-    consensus_iou: float = math.nan
-    original_iou: float = math.nan
-
-
-class Measured(msgspec.Struct, frozen=True):
-    """The measurements of one instance.
-
-    Attributes:
-        sample: Row of `dataset.samples`.
-        proposed: All its proposals, in the order of the proposers.
-        counts: The refined mask as a compressed COCO string; empty where there is no candidate.
-        area: Pixels of the refined mask.
-        iou: Mean IoU over the pairs of candidates.
-        boundary_iou: Mean boundary IoU over the pairs.
-        box_iou: IoU of the tight box of the refined mask and the original box.
-        original_iou: IoU of the refined and the original mask.
-        original_boundary_iou: Boundary IoU of the refined and the original mask.
-        is_medoid: Whether the consensus is one of the candidates rather than their vote.
-    """
-
-    sample: int
-    proposed: tuple[Proposed, ...]
-    counts: bytes = b""
-    area: int = 0
-    iou: float = math.nan
-    boundary_iou: float = math.nan
-    box_iou: float = math.nan
-    original_iou: float = math.nan
-    original_boundary_iou: float = math.nan
-    is_medoid: bool = False
-
-    @property
-    def n_candidates(self) -> int:
-        """Number of usable proposals."""
-        return sum(not proposal.reason for proposal in self.proposed)
-
-
-class Harm(msgspec.Struct, frozen=True):
-    """The harmful content of one expression.
-
-    Attributes:
-        word: The word of the user's list that the expression contains; empty for none.
-        label: The classifier's harmful label with the highest score; empty without a classifier.
-        score: Score of that label, 0…1.
-    """
-
-    word: str = ""
-    label: str = ""
-    score: float = math.nan
-
-
-class ImageResult(msgspec.Struct, frozen=True):
-    """All measurements of one image.
-
-    Attributes:
-        image: Row of `dataset.images`.
-        error: Why its picture cannot be used; there are then no proposals.
-        instances: One for each of its samples.
-        harm: One for each expression of these samples.
-    """
-
-    image: int
-    error: str
-    instances: tuple[Measured, ...]
-    harm: tuple[Harm, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +62,7 @@ def construct_image(work: Work, image: int) -> ImageResult:
         DataError: A proposer returns masks of another size or type, or a wrong number of lists.
     """
     instances = instances_of(work.store, image)
-    verdicts = work.filter.find([text for one in instances for text in one.sentences])
-    harm = tuple(Harm(word, label, score) for word, label, score in verdicts)
+    harm = tuple(work.filter.find([text for one in instances for text in one.sentences]))
     picture: NDArray[np.uint8] | None = None
     if work.images is not None:
         try:
@@ -272,11 +183,11 @@ def _compare(
         for of_instance in proposals
     ]
     flat = [candidate for of_instance in candidates for candidate in of_instance]
-    counts = np.array([len(of_instance) for of_instance in candidates], np.int64)
+    n_candidates = np.array([len(of_instance) for of_instance in candidates], np.int64)
     sizes = np.array([instance.mask.shape for instance in instances], np.int64)
     one_each = np.ones(len(instances), np.int64)
 
-    masks = pack_groups([candidate.ends for candidate in flat], sizes, counts)
+    masks = pack_groups([candidate.ends for candidate in flat], sizes, n_candidates)
     agreement = agree(masks, consensus=work.rules.consensus)
     refined = [
         refine(agreement.consensus.row(g), islands=work.rules.islands, holes=work.rules.holes)

@@ -186,13 +186,13 @@ def judge(audit: Audit, truth: Dataset) -> Judgement:
     areas = MaskStore.build(truth, cache=False).areas[samples]
     sizes = np.stack([to_numpy(rows["height"]), to_numpy(rows["width"])], axis=1)
     _check_truth(truth, samples, areas, ids, sizes)
-    true = _packed(truth.counts.take(samples), sizes)
-    true_boundaries = boundaries_of(true)
+    true_masks = _packed(truth.counts.take(samples), sizes)
+    true_boundaries = boundaries_of(true_masks)
 
     def qualities(name: str, counts: Sequence[str], present: Ints) -> dict[str, pa.Array]:
         masks = _packed(rle.column(text.encode() for text in counts), sizes[present])
         values = np.zeros((2, len(sizes)))
-        values[0, present] = iou_with(masks, _subset(true, present))
+        values[0, present] = iou_with(masks, _subset(true_masks, present))
         values[1, present] = iou_with(boundaries_of(masks), _subset(true_boundaries, present))
         return {f"{m} of {name}": pa.array(v) for m, v in zip(MEASURES, values, strict=True)}
 

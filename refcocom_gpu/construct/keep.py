@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from refcocom_gpu.construct.image import Harm, ImageResult, Measured
+from refcocom_gpu.construct.filter import Harm
+from refcocom_gpu.construct.measurements import ImageResult, Measured
 from refcocom_gpu.construct.rules import Rules
 
 CAUSES = {

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import xxhash
 
-from refcocom_gpu.construct.image import ImageResult
+from refcocom_gpu.construct.measurements import ImageResult
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.locate import files_below
 from refcocom_gpu.dataset.table import Dataset

@@ -14,9 +14,10 @@ from refcocom_gpu.construct.audit import Audit, counts_of, make_audit
 from refcocom_gpu.construct.card import about_filter
 from refcocom_gpu.construct.filter import ExpressionFilter, HarmFilter
 from refcocom_gpu.construct.folder import check_folder, write_folder
-from refcocom_gpu.construct.image import ImageResult, Work, construct_image
+from refcocom_gpu.construct.image import Work, construct_image
 from refcocom_gpu.construct.instances import Proposer
 from refcocom_gpu.construct.keep import decide
+from refcocom_gpu.construct.measurements import ImageResult
 from refcocom_gpu.construct.parts import Parts, picture_states
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.construct.write import Output, check_pictures
