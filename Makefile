@@ -2,14 +2,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?= -n auto --dist loadgroup
+PYTEST_ARGS ?= -n auto --dist worksteal --durations 20
 
-.PHONY: demo test lint types pytest fuzz bench clean
+.PHONY: demo test test-slow test-all lint types pytest fuzz bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/refcocom score dataset=sample predictions=sample output_dir=demo overwrite=true
 
+# What protects most in few minutes; what starts whole trainers or takes long otherwise is in `make test-slow`.
 test: lint types pytest
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m slow
+
+test-all: test test-slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -19,7 +25,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow"
 
 # The property tests with many more examples; minutes, not part of `make test`.
 fuzz: $(VENV)/.installed-dev

@@ -186,7 +186,11 @@ def gone(rank, ranks, folder, how):
     if rank == ranks - 1:
         if how == "leaves":
             return None
-        time.sleep(20)
+        # Until the others have given up.
+        others = [Path(folder, f"rank-{other}.json") for other in range(rank)]
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not all(path.exists() for path in others):
+            time.sleep(0.1)
         return None
     start = time.monotonic()
     try:

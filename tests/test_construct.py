@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import REAL, encode_png
 from masks import edge, iou
-from sweeps import needs_ray, quiet_ray
+from sweeps import quiet_ray
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
@@ -33,7 +32,7 @@ from refcocom_gpu.construct.run import construct
 from refcocom_gpu.construct.write import Output
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.sample import draw_image, make_predictions, make_records
-from refcocom_gpu.engines import make_engine
+from refcocom_gpu.engines import Engine
 from refcocom_gpu.errors import DataError, UsageError
 from refcocom_gpu.masks import rle
 
@@ -207,21 +206,19 @@ def test_the_audit_gives_a_cause_for_every_removal(
 
 
 @quiet_ray
-@pytest.mark.parametrize("engine", ["serial", "threads", pytest.param("ray", marks=needs_ray)])
 def test_the_same_bytes_from_any_engine(
-    made: tuple[Path, Any], original: rc.Dataset, pictures: Path, tmp_path: Path, engine: str
+    made: tuple[Path, Any], original: rc.Dataset, pictures: Path, tmp_path: Path, engine: Engine
 ) -> None:
     folder, _ = made
-    with closing(make_engine(engine, 0 if engine == "serial" else 2)) as workers:
-        again = construct(
-            original,
-            Output(tmp_path / "again"),
-            [*proposers(original, tmp_path), GrabCutProposer()],
-            rules=RULES,
-            expression_filter=HarmFilter(Words(("Red",))),
-            images=Images(original, pictures),
-            engine=workers,
-        )
+    again = construct(
+        original,
+        Output(tmp_path / "again"),
+        [*proposers(original, tmp_path), GrabCutProposer()],
+        rules=RULES,
+        expression_filter=HarmFilter(Words(("Red",))),
+        images=Images(original, pictures),
+        engine=engine,
+    )
     assert again.n_done == original.n_images
     assert files_of(tmp_path / "again") == files_of(folder)
 

@@ -159,12 +159,15 @@ def cases() -> list[aot.Case]:
     ]
 
 
-def test_sizes_of_one_compile():
-    assert len(aot.build([aot.ones(case) for case in cases()], [90])) == len(cases())
+CASES = cases()
 
 
-def test_compiled_kernels():
-    for case, built in zip(np.repeat(cases(), 3), aot.build(cases()), strict=True):
+def test_sizes_of_one_compile(compiled):
+    assert len(compiled(list(map(aot.ones, CASES)), [aot.ONES_ARCHITECTURE])) == len(CASES)
+
+
+def test_compiled_kernels(compiled):
+    for case, built in zip(np.repeat(CASES, 3), compiled(CASES), strict=True):
         assert built.stack == 0, built
         assert built.local_accesses == 0, built
         assert not re.search(r"\bfma\.rn\S*\.f(32|64)|\.ftz", built.ptx), built

@@ -287,12 +287,15 @@ def cases() -> list[aot.Case]:
     ]
 
 
-def test_sizes_of_one_compile():
-    assert len(aot.build([aot.ones(case) for case in cases()], [90])) == len(cases())
+CASES = cases()
 
 
-def test_compiled_kernels():
-    for built in aot.build(cases()):
+def test_sizes_of_one_compile(compiled):
+    assert len(compiled(list(map(aot.ones, CASES)), [aot.ONES_ARCHITECTURE])) == len(CASES)
+
+
+def test_compiled_kernels(compiled):
+    for built in compiled(CASES):
         assert built.stack == 0, built
         assert built.local_accesses == 0, built
         assert not re.search(r"\bfma\.rn\S*\.f(32|64)|\.ftz", built.ptx), built

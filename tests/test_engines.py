@@ -4,39 +4,15 @@ import os
 import pickle
 import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import sample_case
-from sweeps import contents, made_runs, needs_ray, quiet_ray, ray, sweep
+from sweeps import contents, made_runs, quiet_ray, sweep
 
 import refcocom_gpu as rc
-from refcocom_gpu.engines import NAMES, make_engine
+from refcocom_gpu.engines import make_engine
 from refcocom_gpu.engines.engine import Lost
-
-
-@pytest.fixture(scope="module")
-def two_workers():
-    """A Ray of two workers on this machine for all tests of the module that use it."""
-    if ray is None:
-        pytest.skip("Ray is not installed")
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-        warnings.simplefilter("ignore")
-        # Workers import the tasks below.
-        tests = str(Path(__file__).parent)
-        patch.setenv("PYTHONPATH", os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")]))
-        engine = make_engine("ray", 2)
-    yield engine
-    engine.close()
-    assert not ray.is_initialized()
-
-
-@pytest.fixture(params=NAMES)
-def engine(request):
-    if request.param == "ray":
-        return request.getfixturevalue("two_workers")
-    return make_engine(request.param, 2 if request.param == "threads" else 0)
 
 
 def double(shared, item):
@@ -125,31 +101,28 @@ def test_ray_that_is_not_installed(monkeypatch):
         make_engine("ray")
 
 
-@needs_ray
 @quiet_ray
-def test_ray_sees_the_store_in_place_and_unpacks_it_once(two_workers):
+def test_ray_sees_the_store_in_place_and_unpacks_it_once(ray_engine):
     store = sample_case().store.detached()
-    facts = set(two_workers.map(shared_facts, range(20), store))
+    facts = set(ray_engine.map(shared_facts, range(20), store))
     # One object per worker process; the arrays belong to Ray's memory and cannot be written.
     assert len({fact[0] for fact in facts}) <= 2
     assert {fact[1:] for fact in facts} == {(False, False, None)}
 
 
-@needs_ray
 @quiet_ray
-def test_ray_gives_a_device_of_its_own(two_workers):
-    assert two_workers.device("auto") == two_workers.device("cpu") == "cpu"
+def test_ray_gives_a_device_of_its_own(ray_engine):
+    assert ray_engine.device("auto") == ray_engine.device("cpu") == "cpu"
     with pytest.raises(rc.UsageError, match="no node of the Ray cluster has a GPU"):
-        two_workers.device("cuda")
+        ray_engine.device("cuda")
     with pytest.raises(rc.UsageError, match="gives each worker its GPU, not 'cuda:1'"):
-        two_workers.device("cuda:1")
+        ray_engine.device("cuda:1")
 
 
-@needs_ray
 @quiet_ray
-def test_an_item_that_kills_its_workers_is_lost_alone(two_workers, monkeypatch):
+def test_an_item_that_kills_its_workers_is_lost_alone(ray_engine, monkeypatch):
     monkeypatch.setattr("refcocom_gpu.engines.ray.RETRIES", 1)
-    found = list(two_workers.map(die_at_three, range(6), None))
+    found = list(ray_engine.map(die_at_three, range(6), None))
     lost = [outcome for outcome in found if isinstance(outcome, Lost)]
     assert [outcome.item for outcome in lost] == [3]
     assert sorted(outcome for outcome in found if not isinstance(outcome, Lost)) == [0, 1, 2, 4, 5]

@@ -43,8 +43,7 @@ def is_offline(out: str) -> float:
     return float(inside)
 
 
-LOOPS = (
-    "plain",
+TRAINERS = (
     "accelerate_loop",
     "lightning_callback",
     "transformers_trainer",
@@ -52,13 +51,16 @@ LOOPS = (
 )
 
 
-@pytest.mark.parametrize("script", LOOPS)
+@pytest.mark.parametrize(
+    "script", ["plain", *(pytest.param(name, marks=pytest.mark.slow) for name in TRAINERS)]
+)
 def test_one_process(script):
     out = run(f"examples/{script}.py", *TINY)
     assert len(re.findall(r"^epoch \d", out, re.M)) == 2
     is_offline(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["plain", "accelerate_loop", "transformers_trainer"])
 def test_two_processes(script):
     out = run(*TORCHRUN, f"examples/{script}.py", *TINY)
@@ -66,12 +68,14 @@ def test_two_processes(script):
     is_offline(out)
 
 
+@pytest.mark.slow
 def test_lightning_starts_its_own_processes():
     out = run("examples/lightning_callback.py", *TINY, "--devices", "2")
     assert len(re.findall(r"^epoch \d", out, re.M)) == 2
     is_offline(out)
 
 
+@pytest.mark.slow
 def test_the_picture(tmp_path):
     path = tmp_path / "docs" / "training.png"
     out = run("examples/plot_training.py", *TINY, "--output", str(path))
@@ -80,6 +84,7 @@ def test_the_picture(tmp_path):
         assert abs(float(miou) - float(estimate)) < 0.2
 
 
+@pytest.mark.slow
 def test_training_helps():
     out = run("examples/reference_model.py", "--epochs", "5", "--images", "100")
     miou = [float(found) for found in re.findall(r"mIoU ([\d.]+)", out)]

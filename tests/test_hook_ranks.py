@@ -1,6 +1,7 @@
 """One to four processes: the counts of one, whatever the sampler; a rank that is gone is an error and no hang."""
 
 import json
+import multiprocessing
 
 import pytest
 import rank_worker
@@ -11,17 +12,15 @@ import refcocom_gpu as rc
 
 
 def run(ranks, folder, task, *arguments):
+    # One server imports torch and the hook, which takes longer than the scenarios; every rank is forked from it.
+    multiprocessing.set_forkserver_preload(["refcocom_gpu.training.metric"])
     mp.start_processes(
-        rank_worker.work, (ranks, str(folder), task, *arguments), ranks, start_method="spawn"
+        rank_worker.work, (ranks, str(folder), task, *arguments), ranks, start_method="forkserver"
     )
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
 
 
-# The processes of a world are started once: its tests stay with one worker.
-WORLDS = [pytest.param(n, marks=pytest.mark.xdist_group(f"ranks-{n}")) for n in (1, 2, 3, 4)]
-
-
-@pytest.fixture(scope="module", params=WORLDS)
+@pytest.fixture(scope="module", params=[1, 2, 3, 4])
 def world(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"ranks-{request.param}")
     return folder, run(request.param, folder, "scenarios")
@@ -32,9 +31,13 @@ def store(tmp_path_factory):
     return rank_worker.make_store(tmp_path_factory.mktemp("offline"))
 
 
-def expected(store, kind):
-    logits = rank_worker.make_logits(store, kind)
-    return rc.score([(range(len(store)), logits)], store)
+@pytest.fixture(scope="module")
+def offline(store):
+    """The result of one process for each kind of logits."""
+    return {
+        kind: rc.score([(range(len(store)), rank_worker.make_logits(store, kind))], store)
+        for kind in (torch.float32, torch.bfloat16)
+    }
 
 
 def is_offline(found, offline):
@@ -47,34 +50,32 @@ def is_offline(found, offline):
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_counts_and_scores_are_those_of_one_process(world, store, kind):
+def test_counts_and_scores_are_those_of_one_process(world, offline, kind):
     _, results = world
-    offline = expected(store, kind)
     names = [name for name in results[0] if f" {kind} " in name]
     assert len(names) == (5 if kind == torch.float32 else 4)
     for found in results:
         for name in names:
-            is_offline(found[name], offline)
+            is_offline(found[name], offline[kind])
 
 
-def test_a_plain_mean_is_wrong_where_the_sampler_pads(world, store):
+def test_a_plain_mean_is_wrong_where_the_sampler_pads(world, store, offline):
     _, results = world
-    offline = expected(store, torch.float32)
     for found in results:
         mean, count = found["naive"]
         n_padding = -len(store) % len(results)
         assert count == len(store) + n_padding
         # Right but for float32 without padding; with it, wrong by more than rounding explains.
-        assert (abs(mean - offline.miou) > 1e-5) == (n_padding > 0)
-        is_offline(found["padded torch.float32 8"], offline)
+        assert (abs(mean - offline[torch.float32].miou) > 1e-5) == (n_padding > 0)
+        is_offline(found["padded torch.float32 8"], offline[torch.float32])
 
 
-def test_a_sampler_that_drops_is_an_error_on_every_rank(world, store):
+def test_a_sampler_that_drops_is_an_error_on_every_rank(world, store, offline):
     _, results = world
     dropped = len(store) % len(results)
     for found in results:
         assert found["dropping"] == (dropped or "whole")
-        is_offline(found["completed"], expected(store, torch.float32))
+        is_offline(found["completed"], offline[torch.float32])
 
 
 def test_saved_predictions_are_scored_offline(world, store):

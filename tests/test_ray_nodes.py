@@ -1,11 +1,12 @@
 """A Ray cluster of two nodes, one of which dies: the sweep ends, with the results of one that nothing happened to.
 
-A module of its own, because a process is connected to one cluster at a time.
+A process is connected to one cluster at a time, so the cluster that other tests share is closed first.
 """
 
 import contextlib
 import time
 
+import pytest
 from sweeps import contents, made_runs, needs_ray, quiet_ray, ray, sweep
 
 from refcocom_gpu.engines import make_engine
@@ -22,11 +23,13 @@ def alive():
     return sum(node["Alive"] for node in ray.nodes())
 
 
+@pytest.mark.slow
 @needs_ray
 @quiet_ray
-def test_a_node_that_is_killed_costs_what_was_in_flight(tmp_path):
+def test_a_node_that_is_killed_costs_what_was_in_flight(tmp_path, shared_ray):
     from ray.cluster_utils import Cluster
 
+    shared_ray.close()
     files = made_runs(tmp_path / "runs", 24)
     sweep(files, tmp_path / "serial", engine=make_engine("serial"))
     with contextlib.ExitStack() as stack:
