@@ -374,6 +374,12 @@ WRONG = {
         ],
         r"the last run must end at \d+ pixels",
     ),
+    "runs of another type": (
+        lambda instances: [
+            [Candidate("odd", [0, one.mask.size], one.mask.shape)] for one in instances
+        ],
+        "int32, not int64",
+    ),
     "runs that fall": (
         lambda instances: [
             [Candidate("odd", np.array([2, 1, one.mask.size], np.int32), one.mask.shape)]

@@ -158,7 +158,7 @@ def agree(masks: Masks, *, consensus: str = "majority", threads: int = 1) -> Agr
         weights[:] = 2
     elif consensus == "weighted":
         weights[:] = 2 * np.rint(WEIGHT_UNITS * np.nan_to_num(mask_iou, nan=1.0))
-    # The other weights are even, so that one more for the medoid makes the total odd: no vote is tied.
+    # All weights are even. One more for the medoid makes the total odd, so that no vote is tied.
     weights[medoid] += 1
     words, word_offsets = cpu.group_votes(
         masks.words, masks.word_offsets, masks.group_offsets, weights, threads=threads

@@ -126,15 +126,17 @@ def _checked(proposal: Candidate | Refused, instance: Instance) -> Candidate | R
     """The proposal as it was, with runs of length zero merged; refused where its mask is empty."""
     if isinstance(proposal, Refused):
         return proposal
-    ends, (height, width) = proposal.ends, instance.mask.shape
+    ends, (height, width) = np.asarray(proposal.ends), instance.mask.shape
     where = f"proposer {proposal.proposer}, sample {instance.sample_id}"
     if tuple(proposal.size) != (height, width):
         size = "×".join(map(str, proposal.size))
         raise DataError(f"{where}: a candidate must be {height}×{width} pixels, not {size}")
+    if ends.dtype != np.int32 or ends.ndim != 1:
+        raise DataError(f"{where}: run ends must be [R] int32, not {ends.dtype} {list(ends.shape)}")
     if not len(ends) or ends[-1] != height * width:
         raise DataError(f"{where}: the last run must end at {height * width} pixels")
-    if ends.dtype != np.int32 or ends[0] < 0 or (ends[1:] < ends[:-1]).any():
-        raise DataError(f"{where}: run ends must be int32 from 0 on that never fall")
+    if ends[0] < 0 or (ends[1:] < ends[:-1]).any():
+        raise DataError(f"{where}: run ends must begin at 0 or more and never fall")
     ends = _merged(ends)
     return (
         proposal._replace(ends=ends) if len(ends) > 1 else Refused(proposal.proposer, "empty mask")
