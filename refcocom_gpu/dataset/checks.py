@@ -1,4 +1,4 @@
-"""Flat columns in, the tables of a `Dataset` out: checked across records, with a fingerprint of their content."""
+"""Flat columns in, the checked tables of a `Dataset` out, with a fingerprint of their content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FINGERPRINT_LAYOUT = b"refcocom-dataset-1"
 
 
 class Checked(NamedTuple):
-    """The tables of a `Dataset`, which describes them, and the fingerprint of their content."""
+    """The checked tables, as `Dataset` describes them, and a fingerprint of their content."""
 
     images: pa.Table
     samples: pa.Table
@@ -87,12 +87,12 @@ def _refuse_empty_sizes(samples: pa.Table, source: str) -> None:
 
 
 def _size_difference(images: pa.Table, samples: pa.Table) -> str | None:
-    """Say where `image_meta` states another size than the masks; None if it nowhere does."""
+    """Say where `image_meta` states another size than the masks; None if they agree."""
     image = to_numpy(samples["image"])
     heights, widths = to_numpy(samples["height"]), to_numpy(samples["width"])
     meta_heights = to_numpy(images["meta_height"])[image]
     meta_widths = to_numpy(images["meta_width"])[image]
-    # 0 where it is not stated.
+    # 0 means not stated.
     heights_differ = (meta_heights != 0) & (meta_heights != heights)
     widths_differ = (meta_widths != 0) & (meta_widths != widths)
     differ = heights_differ | widths_differ

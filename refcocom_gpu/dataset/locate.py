@@ -66,8 +66,8 @@ def locate(source: str | Path, revision: str | None) -> Place:
     else:
         raise UsageError(_nothing_at(str(source), path))
     if revision not in (None, place.commit):
-        commit = f"commit {place.commit}" if place.commit else "no recorded commit"
-        raise UsageError(f"revision={revision} was asked for, but {source} has {commit}")
+        recorded = f"commit {place.commit}" if place.commit else "no recorded commit"
+        raise UsageError(f"revision={revision} was asked for, but {source} has {recorded}")
     return place
 
 

@@ -147,28 +147,35 @@ def make_predictions(
         raise UsageError(
             f"predictions of kind {kind!r}: the built-in kinds are 'good' and 'coarse'"
         )
-    wrong, empty = (4, 0) if kind == "good" else (7, 3)  # percent
     rows = []
     for record in records:
         masks = [decode(sample["mask"]) for sample in record["samples"]]
         for place, sample in enumerate(record["samples"]):
             for sentence_idx, sentence in enumerate(sample["sentences"]):
-                draws = Draws(seed, sample["id"], sentence_idx)
-                chance = draws.below(100)
-                mask = masks[place]
-                if chance < wrong:
-                    others = masks[:place] + masks[place + 1 :]
-                    mask = others[draws.below(len(others))] if others else mask[:, ::-1]
-                mask = _wobble(mask, draws) if kind == "good" else _blocks(mask, 16)
+                mask = _predict(masks, place, kind, Draws(seed, sample["id"], sentence_idx))
                 rows.append(
                     {
                         "sample_id": sample["id"],
                         "sentence_idx": sentence_idx,
                         "sentence": sentence,
-                        "segmentation": None if chance >= 100 - empty else encode(mask),
+                        "segmentation": None if mask is None else encode(mask),
                     }
                 )
     return rows
+
+
+def _predict(masks: list[Mask], place: int, kind: str, draws: Draws) -> Mask | None:
+    """Make a prediction of mask number `place` of an image; None where it is explicitly empty."""
+    wrong, empty = (4, 0) if kind == "good" else (7, 3)  # percent
+    chance = draws.below(100)
+    if chance >= 100 - empty:
+        return None
+    mask = masks[place]
+    if chance < wrong:
+        # Another instance of the image, or the mirrored mask where there is only one.
+        others = masks[:place] + masks[place + 1 :]
+        mask = others[draws.below(len(others))] if others else mask[:, ::-1]
+    return _wobble(mask, draws) if kind == "good" else _blocks(mask, 16)
 
 
 def _grow(mask: Mask, k: int) -> Mask:

@@ -156,22 +156,22 @@ def _add(shapes: list[Shape], kind: str, colour: str, H: int, W: int, draws: Dra
     size = draws.pick(list(SIZES), 1)[0]
     radius = min(H, W) * draws.between(*SIZES[size]) // 100
     # The border of the image may cut a little off.
-    lowest, highest = 3 * radius // 4, (H - 1 - 3 * radius // 4, W - 1 - 3 * radius // 4)
-    centre = draws.between(lowest, highest[0]), draws.between(lowest, highest[1])
+    margin = 3 * radius // 4
+    y, x = draws.between(margin, H - 1 - margin), draws.between(margin, W - 1 - margin)
     if shapes and draws.below(2):
         # About half of the shapes are placed near an earlier one, so that they hide each other.
         other = draws.pick(shapes, 1)[0]
         reach = other.radius + radius
-        moved = [c + draws.between(-reach, reach) for c in other.centre]
-        centre = min(max(moved[0], lowest), highest[0]), min(max(moved[1], lowest), highest[1])
-    y, x = np.ogrid[-centre[0] : H - centre[0], -centre[1] : W - centre[1]]
-    full = np.asarray(KINDS[kind][1](x, y, radius), np.bool_)
-    clear = ~full
-    seen = [shape.seen & clear for shape in shapes]
+        y, x = (c + draws.between(-reach, reach) for c in other.centre)
+        y = min(max(y, margin), H - 1 - margin)
+        x = min(max(x, margin), W - 1 - margin)
+    rows, columns = np.ogrid[-y : H - y, -x : W - x]
+    full = np.asarray(KINDS[kind][1](columns, rows, radius), np.bool_)
+    seen = [shape.seen & ~full for shape in shapes]
     for mask, other in zip(seen, shapes, strict=True):
         if 2 * np.count_nonzero(mask) < np.count_nonzero(other.full):
             return
-    shape = Shape(len(shapes), kind, colour, size, radius, centre, full, full)
+    shape = Shape(len(shapes), kind, colour, size, radius, (y, x), full, full)
     for mask, other in zip(seen, shapes, strict=True):
         other.seen = mask
         if (other.full & full).any():
@@ -181,12 +181,12 @@ def _add(shapes: list[Shape], kind: str, colour: str, H: int, W: int, draws: Dra
 
 
 def _phrases(shapes: list[Shape], t: Shape) -> dict[str, list[str]]:
-    """Find every phrase that `t` meets strictly and no other shape loosely, by template."""
+    """Find every phrase that the target `t` meets strictly and no other shape loosely, by template."""
     kind = {s for s in shapes if s is not t and s.kind == t.kind}
     colour = {s for s in shapes if s is not t and s.colour == t.colour}
     nouns = {t.kind: kind, f"{t.colour} shape": colour, f"{t.colour} {t.kind}": kind & colour}
     phrases = {
-        # A superlative needs a second shape of the same noun.
+        # Nothing is called the largest if it is the only one of its noun.
         template: [
             template.format(noun) for noun, alike in nouns.items() if alike and not alike & rivals
         ]

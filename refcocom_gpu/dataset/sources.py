@@ -50,7 +50,7 @@ def read_source(
     if kind == "parquet":
         files = parquet_files(path, split)
         columns = _read_parquet(files, split)
-        # Other sets are a constructed one, which has this file, and the copies of the original sets.
+        # A constructed set, which has this file, and a copy of an original set are other sets.
         constructed = (path / "construct.json").is_file()
         is_published = path.is_dir() and not constructed and not any(map(_is_mirror, files))
     elif kind == "arrow":
@@ -82,8 +82,8 @@ def _read_jsonl(path: Path, split: str, cache: bool | str | Path) -> records.Col
 def _read_cached(text: bytes, where: str, root: Path) -> records.Columns:
     """Read image records from the columns that an earlier call kept: 2 ms where parsing takes 25 ms.
 
-    The file is one of `utils.cache`, each table an array of Arrow IPC bytes. It thereby has the lock, the hash and the
-    warning about a folder that is not writable in common with the store.
+    `utils.cache` keeps each table as an array of Arrow IPC bytes, so this file and the store share one lock, one check
+    of a hash, and one warning where nothing can be written.
     """
 
     def parse() -> Built:
@@ -239,7 +239,7 @@ def open_hub(
         reason = f"{name}: {first_line(error)}"
     except (
         Exception
-    ) as error:  # of requests, httpx or httpx2, depending on the Hub client's version
+    ) as error:  # the Hub client's version decides between requests, httpx and httpx2
         if not _is_connection_error(error):
             reason = f"{name}: {type(error).__name__}: {first_line(error)}"
     # The Hub client's own cache may hold files of which `datasets` has no table of these columns:

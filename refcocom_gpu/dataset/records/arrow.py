@@ -138,18 +138,16 @@ def _explode(samples: pa.Array, where: str, first: int) -> tuple[Ints, dict[str,
     if isinstance(lists.get("mask"), pa.StructArray):
         lists = _with_mask_fields(lists)
         del lists["mask"]
-    lengths: Ints | None = None
-    for name, column in lists.items():
+    lengths = np.zeros(len(samples), np.int64)
+    for i, (name, column) in enumerate(lists.items()):
         if not _is_list(column.type):
             raise DatasetError(f"{where}: samples.{name} must be a list, not {column.type}")
-        if lengths is not None and not np.array_equal(_lengths(column), lengths):
-            row = first + int((_lengths(column) != lengths).argmax())
+        previous, lengths = lengths, _lengths(column)
+        if i and not np.array_equal(lengths, previous):
+            row = first + int((lengths != previous).argmax())
             raise DatasetError(
                 f"{where}: image record {row}: the lists in samples differ in length at {name}"
             )
-        lengths = _lengths(column)
-    if lengths is None:
-        lengths = np.zeros(len(samples), np.int64)
     return lengths, _with_mask_fields({name: column.flatten() for name, column in lists.items()})
 
 
@@ -197,14 +195,14 @@ def _text(column: pa.Array | None, length: int) -> pa.Array:
 
 
 def _meta_size(column: pa.Array | None, length: int) -> pa.Array:
-    """A side of the image as `image_meta` states it; 0 where it does not."""
+    """Return a side of each image from `image_meta`; 0 where it is not stated."""
     if column is None:
         return from_numpy(np.zeros(length, np.int64))
     return column.cast(pa.int64()).fill_null(0)
 
 
 def _sizes(sizes: pa.Array, name_of: NameOf) -> tuple[pa.Array, pa.Array]:
-    """Heights and widths, int64; 0 where a number is null."""
+    """Split the sizes into heights and widths, int64; 0 where a number is null."""
     wrong = _lengths(sizes) != 2
     if wrong.any():
         row = int(wrong.argmax())
@@ -217,7 +215,7 @@ def _sizes(sizes: pa.Array, name_of: NameOf) -> tuple[pa.Array, pa.Array]:
 
 
 def _counts(counts: pa.Array, name_of: NameOf) -> pa.Array:
-    """Compressed strings as large_binary; lists of runs are compressed."""
+    """Convert counts to compressed strings, large_binary."""
     if not _is_list(counts.type):
         return counts.cast(pa.large_binary())
     strings = []
@@ -242,7 +240,7 @@ def _boxes(boxes: pa.Array | None, length: int, name_of: NameOf) -> pa.Array:
 
 
 def _examples(sentences: pa.Array, where: str, name_of: NameOf) -> pa.Table:
-    """The table of examples, from the sentences of each sample."""
+    """Make the table of examples from the sentences of each sample."""
     if not _is_list(sentences.type):
         raise DatasetError(f"{where}: sentences must be a list of strings, not {sentences.type}")
     per_sample = _lengths(sentences)

@@ -139,7 +139,7 @@ def _reference(row: Mapping[str, Any]) -> Reference:
 
 
 def _object(row: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """Return the first of several nested objects; some copies keep it as JSON text."""
+    """Return the first of the named fields that holds an object; some copies hold it as JSON text."""
     for name in names:
         value = row.get(name)
         if isinstance(value, str | bytes):
