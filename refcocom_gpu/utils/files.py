@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields:
         A hidden path that does not end like `path`, so that no glob finds it.
     """
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}{TEMPORARY}")
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{path.name[:200]}.{writer}{TEMPORARY}")
     try:
         yield temporary
         temporary.replace(path)
