@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from refcocom_gpu.engines.engine import Lost
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.utils.text import first_line
 
 S = TypeVar("S")
 I = TypeVar("I")  # noqa: E741
@@ -62,9 +63,8 @@ class RayEngine:
                         **cores,
                     )
             except (ConnectionError, ValueError, RuntimeError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise UsageError(
-                    f"engine.address={address or 'null'}: Ray cannot be started or reached: {reason}"
+                    f"engine.address={address or 'null'}: Ray cannot be started or reached: {first_line(error)}"
                 ) from None
 
     def device(self, asked: str) -> str:
@@ -110,7 +110,7 @@ class RayEngine:
                     except ray.exceptions.RayTaskError as error:
                         raise error.cause if isinstance(error.cause, Exception) else error from None
                     except ray.exceptions.RayError as error:
-                        yield Lost(item, (str(error).splitlines() or [type(error).__name__])[0])
+                        yield Lost(item, first_line(error))
                         continue
                     for message, category in said:
                         warnings.warn(message, category, stacklevel=2)

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from refcocom_gpu.errors import ComparisonError, UsageError
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.breakdown import MIN_IMAGES, Difference, breakdowns
+from refcocom_gpu.scores.folder import check_output
 from refcocom_gpu.scores.metrics import Floats
-from refcocom_gpu.scores.result import Result, check_output, load_results
+from refcocom_gpu.scores.result import Result, load_results
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
-from refcocom_gpu.utils.files import as_text, parquet_bytes, write_files
+from refcocom_gpu.utils.files import parquet_bytes, write_files
+from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
 JSON, PARQUET = "comparison.json", "comparison.parquet"

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from refcocom_gpu.errors import SyncError, UsageError
+from refcocom_gpu.utils.text import first_line
 
 
 def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
@@ -40,11 +41,10 @@ def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
             dist.monitored_barrier(group, timeout, wait_all_ranks=True)
         gathered: list[Tensor] = gather_all_tensors(tensor, group)
     except RuntimeError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SyncError(
             f"rank {dist.get_rank(group)} of {dist.get_world_size(group)} could not gather the counts of all ranks "
             f"from {tensor.device} over {dist.get_backend(group)}; most often a rank ended early, or did not call "
-            f"compute() within the process group's timeout. {reason}"
+            f"compute() within the process group's timeout. {first_line(error)}"
         ) from error
     return gathered
 

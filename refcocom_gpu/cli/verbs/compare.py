@@ -8,7 +8,8 @@ from pathlib import Path
 from refcocom_gpu.cli.config import CompareConfig
 from refcocom_gpu.cli.verbs import check_threads, load, print_, progress, reading
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores.result import Result, check_output, holds_result, load_results
+from refcocom_gpu.scores.folder import check_output, holds_result
+from refcocom_gpu.scores.result import Result, load_results
 
 
 def run(config: CompareConfig) -> None:

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refcocom_gpu.scores.leaderboard.formats import to_csv, to_json, to_markdown
-from refcocom_gpu.scores.leaderboard.rows import FileResult as FileResult
-from refcocom_gpu.scores.leaderboard.rows import Leaderboard as Leaderboard
-from refcocom_gpu.scores.leaderboard.rows import make_leaderboard as make_leaderboard
+from refcocom_gpu.scores.leaderboard.rows import FileResult, make_leaderboard
 from refcocom_gpu.scores.uncertainty.resampling import REPLICATES
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.utils.files import as_text, parquet_bytes, write_files
+from refcocom_gpu.utils.files import parquet_bytes, write_files
+from refcocom_gpu.utils.text import as_text
 
 FILES = tuple(f"leaderboard.{ending}" for ending in ("csv", "json", "md", "parquet"))
 

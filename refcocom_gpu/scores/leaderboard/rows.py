@@ -25,7 +25,7 @@ from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS, Floats
 from refcocom_gpu.scores.result import about_dataset
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.utils.files import as_text
+from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from refcocom_gpu.utils.files import as_text
+from refcocom_gpu.utils.text import as_text
 
 EXACT_INTEGER = 2**53
 """Up to here every integer is a float64; a larger one among floats would change."""

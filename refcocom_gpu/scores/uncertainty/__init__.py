@@ -17,9 +17,6 @@ array([[1, 2], [1, 2]])
 
 from __future__ import annotations
 
-from refcocom_gpu.scores.uncertainty.pairwise import Comparison as Comparison
-from refcocom_gpu.scores.uncertainty.pairwise import Pairwise as Pairwise
-from refcocom_gpu.scores.uncertainty.pairwise import compare as compare
 from refcocom_gpu.scores.uncertainty.pairwise import like_best as like_best
 from refcocom_gpu.scores.uncertainty.pairwise import pairwise_intervals as pairwise_intervals
 from refcocom_gpu.scores.uncertainty.pairwise import quantile_place as quantile_place
@@ -31,5 +28,3 @@ from refcocom_gpu.scores.uncertainty.ratios import difference_se as difference_s
 from refcocom_gpu.scores.uncertainty.ratios import per_image as per_image
 from refcocom_gpu.scores.uncertainty.ratios import ratio_by_image as ratio_by_image
 from refcocom_gpu.scores.uncertainty.resampling import bootstrap as bootstrap
-from refcocom_gpu.scores.uncertainty.resampling import bootstrap_weights as bootstrap_weights
-from refcocom_gpu.scores.uncertainty.resampling import interval as interval

@@ -37,7 +37,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +44,7 @@ from numpy.typing import NDArray
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores.metrics import Floats
 from refcocom_gpu.scores.uncertainty.ratios import Ratio, difference_se
-from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES, bootstrap, check_level
+from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES, bootstrap
 
 ROUNDING = 1e-12
 """A difference or its standard error below this share of the scores is rounding: one pixel of RefCOCO-M moves 1e-9."""
@@ -96,15 +95,6 @@ class Pairwise:
         return self.low > rounding(self.estimate)
 
 
-class Comparison(NamedTuple):
-    """Difference between two models' scores with its standard error and interval."""
-
-    difference: float
-    se: float
-    low: float
-    high: float
-
-
 def pairwise_intervals(
     ratio: Ratio, *, level: float = LEVEL, n_replicates: int = REPLICATES, seed: int = 0
 ) -> Pairwise:
@@ -146,7 +136,8 @@ def quantile_place(level: float, n_replicates: int) -> int:
     >>> quantile_place(0.95, 2_000), quantile_place(0.95, 19)
     (1901, 19)
     """
-    check_level(level)
+    if not 0 < level < 1:
+        raise UsageError(f"a confidence level must lie between 0 and 1, not {level}")
     place = math.ceil((n_replicates + 1) * level)
     if place > n_replicates:
         raise UsageError(
@@ -244,28 +235,3 @@ def like_best(pairwise: Pairwise) -> NDArray[np.bool_]:
     """
     worse: NDArray[np.bool_] = pairwise.better[int(pairwise.estimate.argmax())]
     return ~worse
-
-
-def compare(
-    ratio: Ratio, *, level: float = LEVEL, n_replicates: int = REPLICATES, seed: int = 0
-) -> Comparison:
-    """The first model minus the second, on the same images: `pairwise_intervals` of a single pair.
-
-    Args:
-        ratio: G images, two models.
-        level: Probability that the interval covers.
-        n_replicates: B.
-        seed: Of `bootstrap_weights`.
-
-    Raises:
-        UsageError: When there are not two models, and as `pairwise_intervals` does.
-
-    >>> found = compare(Ratio(np.array([[1.0, 0.5], [1.0, 0.0], [0.0, 0.0]]), np.ones((3, 1))))
-    >>> found.difference, found.low < 0 < found.high
-    (0.5, True)
-    """
-    if ratio.numerator.shape[1] != 2:
-        raise UsageError(f"two models are compared, not {ratio.numerator.shape[1]}")
-    found = pairwise_intervals(ratio, level=level, n_replicates=n_replicates, seed=seed)
-    values = (found.difference, found.se, found.low, found.high)
-    return Comparison(*(float(v[0, 1]) for v in values))

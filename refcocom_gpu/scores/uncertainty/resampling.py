@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 
@@ -90,49 +89,3 @@ def bootstrap(ratio: Ratio, n_replicates: int = REPLICATES, seed: int = 0) -> Fl
         np.divide(weights @ ratio.numerator, below, out=result[done : done + len(weights)])
         done += len(weights)
     return result
-
-
-def interval(
-    replicates: Floats,
-    estimate: Floats,
-    *,
-    level: float = LEVEL,
-    method: Literal["percentile", "basic"] = "percentile",
-) -> tuple[Floats, Floats]:
-    """Interval of each model's score on its own (Davison & Hinkley, Bootstrap Methods, 1997, ch. 5).
-
-    Args:
-        replicates: [B, M] from `bootstrap`.
-        estimate: [M] the score over all images.
-        level: Share of samples whose interval covers the truth.
-        method: `percentile`: the quantiles of the replicates; `basic`: these mirrored at the estimate.
-
-    Returns:
-        [M] lower and [M] upper ends.
-
-    Raises:
-        UsageError: For another method or a level outside 0…1.
-
-    >>> interval(np.arange(101.0)[:, None], np.array([40.0]), level=0.9)
-    (array([5.]), array([95.]))
-    >>> interval(np.arange(101.0)[:, None], np.array([40.0]), level=0.9, method="basic")
-    (array([-15.]), array([75.]))
-    """
-    check_level(level)
-    tail = (1 - level) / 2
-    low, high = np.quantile(replicates, [tail, 1 - tail], axis=0)
-    if method == "percentile":
-        return low, high
-    if method == "basic":
-        return 2 * estimate - high, 2 * estimate - low
-    raise UsageError(f"an interval is percentile or basic, not {method!r}")
-
-
-def check_level(level: float) -> None:
-    """Refuse what is no confidence level.
-
-    Raises:
-        UsageError: When it is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise UsageError(f"a confidence level lies between 0 and 1, {level} does not")
