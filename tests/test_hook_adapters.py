@@ -368,7 +368,7 @@ def test_mmengine(store, logits, offline):
         found = evaluator.evaluate(len(store))
         assert found["refcocom/miou"] == offline.miou
         assert found["refcocom/n_examples"] == offline.n_examples
-    with pytest.raises(rc.UsageError, match="a data sample lacks 'index' among preds"):
+    with pytest.raises(rc.UsageError, match="a data sample has no 'index', only preds"):
         evaluator.process(data_samples=[{"preds": logits[0]}])
     evaluator.process(data_samples=[{"preds": logits[0], "index": 0}])
     with pytest.raises(rc.PredictionError, match="missing"):

@@ -445,7 +445,7 @@ def test_what_cannot_be_answered_is_refused():
         "not finite has no": lambda: un.Ratio(y * np.nan, x),
         "positive in some": lambda: un.Ratio(y, x * 0),
         "negative in none": lambda: un.Ratio(y, np.array([[-1.0], [1], [1], [1], [1]])),
-        "an image for each": lambda: un.per_image([1, 2, 3], [1, 2]),
+        "an image for each row": lambda: un.per_image([1, 2, 3], [1, 2]),
         r"not \(0,\)": lambda: un.per_image([], []),
         "not finite cannot": lambda: un.per_image([1, math.inf], [1, 2]),
         "too few images have": lambda: un.bootstrap(un.Ratio(y, np.eye(5)[:, :1])),

@@ -1,9 +1,9 @@
 """Scores of M models over the same images in, their standard errors, intervals and ranks out.
 
-Expressions of one image are not independent, so the image is the unit that is resampled, everywhere. Under that
-resampling mIoU, Pr@X and cIoU are ratios of two sums over images (`ratios`); a bootstrap is one matrix product per sum
-(`resampling`); many models are compared at once, or two, by intervals that hold jointly (`pairwise`).
-Letters: `N` examples, `G` images, `M` models, `B` replicates; all numbers float64, all results a function of the seed.
+Expressions of one image are not independent, so images are resampled, never expressions. mIoU, Pr@X and cIoU are each
+a ratio of two sums over images (`ratios`). A bootstrap is one matrix product per sum (`resampling`). Two or more models
+are compared by intervals that hold jointly (`pairwise`).
+Letters: `N` examples, `G` images, `M` models, `B` replicates. All numbers are float64 and depend only on the seed.
 
 >>> import numpy as np
 >>> image = [7, 7, 8, 9]
