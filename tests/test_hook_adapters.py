@@ -207,7 +207,7 @@ def test_lightning_sanity_check_is_partial_and_forgotten(store, logits, offline,
 @pytest.mark.parametrize(
     ("returns", "said"),
     [
-        (lambda preds, batch: {"loss": preds.sum()}, "no 'preds' among loss"),
+        (lambda preds, batch: {"loss": preds.sum()}, "no 'preds', only loss"),
         (lambda preds, batch: None, "should return the predictions"),
     ],
 )

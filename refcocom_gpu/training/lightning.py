@@ -61,7 +61,7 @@ class RefCOCOMCallback(Callback):
         """Count a batch."""
         if self.dataloader_idx is None and dataloader_idx > 0:
             raise UsageError(
-                "there are several loaders; pass RefCOCOMCallback(…, dataloader_idx=K) to say which one loads this dataset"
+                "there are several loaders; RefCOCOMCallback(…, dataloader_idx=K) says which one loads this dataset"
             )
         if dataloader_idx != (self.dataloader_idx or 0):
             return

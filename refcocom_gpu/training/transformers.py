@@ -32,8 +32,8 @@ class TrainerHook:
         store: Ground truth.
         preds: Which of the model's outputs after the loss holds the masks; needed if several could.
         label: Which of `label_names` is `index`.
-        options: Options of `RefCOCOMMetric`: `values`, `letterbox`, `convention`, `precision_strict`, `partial`, `subset`,
-            `seed`, `name`.
+        options: Options of `RefCOCOMMetric`: `values`, `letterbox`, `convention`, `precision_strict`, `partial`,
+            `subset`, `seed`, `name`.
 
     Raises:
         UsageError: For `save_predictions`, since the trainer gathers counts and no masks.
