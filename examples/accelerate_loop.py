@@ -1,4 +1,4 @@
-"""The loop under Accelerate, which prepares all but the hook: it needs no adapting.
+"""The loop under Accelerate, which prepares everything but the hook; the hook needs no adapter.
 
 `python examples/accelerate_loop.py`, or `accelerate launch --num-processes 2 examples/accelerate_loop.py`.
 """
@@ -21,11 +21,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=ref.N_IMAGES, help="training scenes")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    # Without it processes on CPUs do not know of each other.
+    # Without `cpu=True`, processes on CPUs would not form a group.
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     data = ref.training_set(args.images)
     model = ref.make_model(data.vocabulary, args.seed)
-    torch.manual_seed(args.seed + accelerator.process_index)  # each process mirrors other pictures
+    torch.manual_seed(
+        args.seed + accelerator.process_index
+    )  # each process mirrors different pictures
     batch_size = max(1, ref.BATCH_SIZE // accelerator.num_processes)
     loader = DataLoader(data, batch_size, shuffle=True)
     validation = DataLoader(ref.validation_set(data.vocabulary), 32, collate_fn=rc.collate)  # hook
@@ -40,7 +42,7 @@ def main() -> None:
             model.eval()
             with torch.inference_mode():
                 for batch in validation:
-                    # Examples that Accelerate repeats to fill the last batch count once: they are not gathered.
+                    # Accelerate repeats examples to fill the last batch; the metric counts each once.
                     metric.update(model(**batch)["logits"], batch["index"])  # hook
             scores = metric.compute()  # hook
             metric.reset()  # hook

@@ -15,14 +15,14 @@ from refcocom_gpu.training.lightning import RefCOCOMCallback
 
 
 class Module(LightningModule):
-    """The reference model; nothing in it knows of the score."""
+    """The reference model; it knows nothing of the score."""
 
     def __init__(self, model, n_steps):
         super().__init__()
         self.model, self.n_steps = model, n_steps
 
     def training_step(self, batch, batch_idx):
-        """Lightning's."""
+        """Return the loss of a batch."""
         return self.model(**batch)["loss"]
 
     def validation_step(self, batch, batch_idx):
@@ -30,12 +30,12 @@ class Module(LightningModule):
         return {"preds": self.model(**batch)["logits"]}
 
     def configure_optimizers(self):
-        """Lightning's."""
+        """Return the optimizer and its schedule."""
         optimizer, schedule = ref.make_optimizer(self.model, self.n_steps)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_validation_epoch_end(self):
-        """Say how it goes; callbacks have logged before."""
+        """Print the score, which the callback has already logged."""
         if self.trainer.is_global_zero and not self.trainer.sanity_checking:
             print(
                 f"epoch {self.current_epoch}: mIoU {self.trainer.callback_metrics['refcocom/miou']:.4f}"
@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=100, help="training scenes")
     parser.add_argument("--devices", type=int, default=1)
     args = parser.parse_args()
-    # Lightning starts the other processes as this one was started: they take the folder from the environment.
+    # Lightning starts the other processes with the same command, so they read the folder from the environment.
     saved = Path(os.environ.setdefault("EXAMPLE_SAVED", tempfile.mkdtemp()))
 
     training = ref.training_set(args.images)
@@ -72,7 +72,7 @@ def main() -> int:
         train,
         DataLoader(ref.validation_set(training.vocabulary), ref.BATCH_SIZE, collate_fn=rc.collate),
     )
-    trainer.strategy.barrier()  # until each rank's file is there
+    trainer.strategy.barrier()  # until every rank has written its file
     if not trainer.is_global_zero:
         return 0
     hook = trainer.callback_metrics["refcocom/miou"].item()

@@ -22,13 +22,13 @@ class Model(BaseModel):
         self.model = model
 
     def forward(self, mode="predict", **batch):
-        """Losses, or a data sample per example."""
-        found = self.model(**batch)
+        """Return the loss, or a data sample per example."""
+        outputs = self.model(**batch)
         if mode == "loss":
-            return {"loss": found["loss"]}
+            return {"loss": outputs["loss"]}
         return [
             {"preds": logits, "index": int(index)}
-            for logits, index in zip(found["logits"], batch["index"], strict=True)
+            for logits, index in zip(outputs["logits"], batch["index"], strict=True)
         ]
 
 
@@ -60,7 +60,7 @@ def main() -> int:
         log_level="WARNING",
     )
     runner.train()
-    # mmengine keeps what it was given, epoch by epoch.
+    # mmengine keeps the scores of every epoch.
     history = runner.message_hub.get_scalar("val/refcocom/miou").data[0].tolist()
     for epoch, miou in enumerate(history):
         print(f"epoch {epoch}: mIoU {miou:.4f}")

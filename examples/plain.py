@@ -1,6 +1,7 @@
 """A plain PyTorch loop with RefCOCO-M's scores after each epoch, in one process or in several.
 
-`python examples/plain.py`, or `torchrun --nproc-per-node 2 examples/plain.py`; the scores need the lines marked `hook`.
+`python examples/plain.py`, or `torchrun --nproc-per-node 2 examples/plain.py`.
+The scores need only the lines marked `hook`.
 """
 
 import argparse
@@ -22,12 +23,12 @@ import refcocom_gpu as rc
 
 
 def rank_and_ranks() -> tuple[int, int]:
-    """Which process of how many this is."""
+    """Return the number of this process and how many there are."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """The model on this process's device, as one of several replicas where torchrun started several."""
+    """Move the model to this process's device; under torchrun, make it one of several replicas."""
     cuda = torch.cuda.is_available()
     device = (
         torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
@@ -38,13 +39,13 @@ def parallel(model: nn.Module) -> nn.Module:
     if "WORLD_SIZE" not in os.environ:
         return model
     dist.init_process_group("nccl" if cuda else "gloo")
-    # Replicas have equal weights, and mirror other pictures.
+    # Replicas have equal weights but mirror different pictures.
     torch.manual_seed(torch.initial_seed() + dist.get_rank())
     return DistributedDataParallel(model, device_ids=[device] if cuda else None)
 
 
 def train(model: nn.Module, data: Dataset, epochs: int) -> Iterator[float]:
-    """Train, an epoch for each mean loss that is asked for."""
+    """Train one epoch at a time, and yield its mean loss."""
     rank, ranks = rank_and_ranks()
     sampler = DistributedSampler(data, ranks, rank, shuffle=True)
     loader = DataLoader(data, max(1, ref.BATCH_SIZE // ranks), sampler=sampler)
@@ -55,13 +56,13 @@ def train(model: nn.Module, data: Dataset, epochs: int) -> Iterator[float]:
 
 
 def validation_loader(examples: rc.ExpressionDataset) -> DataLoader:
-    """Every rank's share of the examples; some are repeated so that all ranks have as many."""
+    """Load this rank's share of the examples; some are repeated so that all ranks have equally many."""
     sampler = DistributedSampler(examples, *reversed(rank_and_ranks()), shuffle=False)
     return DataLoader(examples, 32, sampler=sampler, collate_fn=rc.collate)  # hook
 
 
 def validate(model: nn.Module, loader: DataLoader, metric: rc.RefCOCOMMetric) -> dict[str, Tensor]:
-    """The scores of all ranks together."""
+    """Return the scores of all ranks together."""
     model.eval()
     device = next(model.parameters()).device
     for batch in loader:
@@ -75,7 +76,7 @@ def validate(model: nn.Module, loader: DataLoader, metric: rc.RefCOCOMMetric) ->
 
 @contextmanager
 def shared_folder() -> Iterator[Path]:
-    """A temporary folder that all processes of this machine know."""
+    """Make a temporary folder that all processes of this machine share."""
     rank, ranks = rank_and_ranks()
     with tempfile.TemporaryDirectory() if rank == 0 else nullcontext() as name:
         names = [name]
@@ -87,10 +88,10 @@ def shared_folder() -> Iterator[Path]:
 
 
 def check_saved(folder: Path, store: rc.MaskStore, scores: dict[str, Tensor]) -> None:
-    """Score the saved predictions of the last epoch, which gives what the hook gave, to the last bit."""
+    """Score the saved predictions of the last epoch; the score equals the hook's to the last bit."""
     rank, ranks = rank_and_ranks()
     if ranks > 1:
-        dist.barrier()  # until each rank's file is there
+        dist.barrier()  # until every rank has written its file
     if rank == 0:
         last = max(folder.glob("epoch-*"))
         offline = rc.score(sorted(last.glob("*.parquet")), store).miou

@@ -1,4 +1,4 @@
-"""Train, and plot mIoU by epoch: of all examples, and as a subset of 100 estimates it. Writes `docs/training.png`."""
+"""Train and plot mIoU by epoch, of all examples and estimated from 100 of them. Writes `docs/training.png`."""
 
 import argparse
 from pathlib import Path
@@ -13,40 +13,40 @@ import refcocom_gpu as rc
 
 SUBSET = {"subset": 100, "seed": 0}
 CONFIDENCE = 1.96
-"""Standard errors on either side of an estimate that hold 95 % of its draws."""
+"""An estimate lies within this many standard errors of the score in 95 % of draws."""
 
 
 def collect(epochs: int, n_images: int, seed: int) -> list[tuple[float, float, float]]:
-    """After each epoch: mIoU, the subset's estimate of it, the estimate's standard error."""
+    """Return mIoU, its estimate from the subset, and the estimate's standard error, after each epoch."""
     data = ref.training_set(n_images)
     model = ref.make_model(data.vocabulary, seed)
     store = rc.MaskStore.build(rc.load_dataset("sample"))
-    everything = plain.validation_loader(ref.validation_set(data.vocabulary))
-    some = plain.validation_loader(ref.validation_set(data.vocabulary, **SUBSET))
+    all_examples = plain.validation_loader(ref.validation_set(data.vocabulary))
+    subset = plain.validation_loader(ref.validation_set(data.vocabulary, **SUBSET))
     metric, estimate = rc.RefCOCOMMetric(store), rc.RefCOCOMMetric(store, **SUBSET)
-    found = []
+    curves = []
     for epoch, loss in enumerate(plain.train(model, data, epochs)):
-        scores = plain.validate(model, everything, metric)
-        scores |= plain.validate(model, some, estimate)
+        scores = plain.validate(model, all_examples, metric)
+        scores |= plain.validate(model, subset, estimate)
         names = ("refcocom/miou", "refcocom_estimate/miou", "refcocom_estimate/miou_se")
-        found.append(tuple(scores[name].item() for name in names))
-        miou, estimated, se = found[-1]
+        miou, estimated, se = (scores[name].item() for name in names)
+        curves.append((miou, estimated, se))
         print(
             f"epoch {epoch}: loss {loss:.3f}, mIoU {miou:.3f}, estimate {estimated:.3f} ± {CONFIDENCE * se:.3f}",
             flush=True,
         )
-    return found
+    return curves
 
 
-def plot(found: list[tuple[float, float, float]], path: Path) -> None:
+def plot(curves: list[tuple[float, float, float]], path: Path) -> None:
     """Draw the two curves."""
-    miou, estimated, se = zip(*found, strict=True)
-    epochs = range(1, len(found) + 1)
+    miou, estimated, se = zip(*curves, strict=True)
+    epochs = range(1, len(curves) + 1)
     mpl.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    bars = [CONFIDENCE * one for one in se]
+    bars = [CONFIDENCE * error for error in se]
     axes.plot(epochs, miou, "o-", color="#1f4e8c", linewidth=2, markersize=5)
-    # Beside the full value, not on it.
+    # Shifted, so that the estimate does not cover the full value.
     axes.errorbar(
         [epoch + 0.12 for epoch in epochs], estimated, bars, fmt="s", color="#c8571b",
         markersize=4, capsize=3, linewidth=1.2,

@@ -19,10 +19,10 @@ from refcocom_gpu.dataset.sample import draw_image, make_records
 from refcocom_gpu.masks.rle import decode
 
 SIDE = 48
-"""Pictures of any size are squashed to this square, and the logits are as large; the metric resizes them back."""
+"""Side of the square to which pictures are resized; the logits have this size too, and the metric resizes them."""
 
 N_WORDS = 14
-"""Sentences are padded, or cut, to this length."""
+"""Sentences are padded or cut to this many words."""
 
 PADDING, UNKNOWN = 0, 1
 N_IMAGES, EPOCHS, BATCH_SIZE = 300, 6, 16
@@ -30,7 +30,7 @@ SAMPLE_SEED, TRAINING_SEED = 0, 1
 
 LEFT_RIGHT = {"left": "right", "leftmost": "rightmost"}
 TOP_BOTTOM = {"top": "bottom", "topmost": "lowest", "above": "below"}
-"""What the sentence of a mirrored picture says instead."""
+"""Words that change places when a picture is mirrored."""
 
 
 class Vocabulary:
@@ -45,26 +45,27 @@ class Vocabulary:
 
     def __call__(self, sentence: str) -> Tensor:
         """Number the words of a sentence: int64 [N_WORDS]."""
-        found = [self.ids.get(word, UNKNOWN) for word in sentence.split()][:N_WORDS]
-        return torch.tensor(found + [PADDING] * (N_WORDS - len(found)))
+        numbers = [self.ids.get(word, UNKNOWN) for word in sentence.split()][:N_WORDS]
+        return torch.tensor(numbers + [PADDING] * (N_WORDS - len(numbers)))
 
     def swaps(self, pairs: dict[str, str]) -> Tensor:
-        """What number each number becomes when the words of each pair are exchanged: int64 [len]."""
+        """Return the number that each number becomes when the words of each pair change places: int64 [len]."""
         table = torch.arange(len(self))
-        for one, other in pairs.items():
-            if one in self.ids and other in self.ids:
-                table[self.ids[one]], table[self.ids[other]] = self.ids[other], self.ids[one]
+        for word, opposite in pairs.items():
+            if word in self.ids and opposite in self.ids:
+                table[self.ids[word]] = self.ids[opposite]
+                table[self.ids[opposite]] = self.ids[word]
         return table
 
 
 def prepare_image(picture: Image.Image) -> Tensor:
-    """Squash a picture to the model's square: float32 [3, SIDE, SIDE] in −1…1."""
+    """Resize a picture to the model's square: float32 [3, SIDE, SIDE] in −1…1."""
     pixels = np.array(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
 
 
 class TrainingSet(Dataset):
-    """Scenes drawn from another seed than the built-in sample's, each example mirrored at random.
+    """Scenes drawn from a seed other than the built-in sample's; each example is mirrored at random.
 
     Items: `image` float32 [3, SIDE, SIDE], `words` int64 [N_WORDS], `labels` float32 [1, SIDE, SIDE].
     """
@@ -106,7 +107,7 @@ def training_set(n_images: int = N_IMAGES) -> TrainingSet:
 
 
 def validation_set(vocabulary: Vocabulary, **options) -> rc.ExpressionDataset:
-    """The built-in sample as the model reads it; `options` such as `subset=100` are the data set's own."""
+    """Return the built-in sample as the model reads it; `options`, such as `subset=100`, go to the dataset."""
 
     def transform(item: dict) -> dict[str, Tensor]:
         return {"image": prepare_image(item["image"]), "words": vocabulary(item["sentence"])}
@@ -115,7 +116,7 @@ def validation_set(vocabulary: Vocabulary, **options) -> rc.ExpressionDataset:
 
 
 def norm(channels: int, **options) -> nn.Module:
-    """Normalise features by image: what an example gives depends neither on its batch nor on a rank."""
+    """Normalise features by image, so that an example's logits depend neither on its batch nor on its rank."""
     return nn.GroupNorm(8, channels, **options)
 
 
@@ -143,7 +144,7 @@ class Film(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every cell looks at every other for what the sentence asks: "below the green star", "largest"."""
+    """Attention between all cells, conditioned on the sentence: "below the green star", "largest"."""
 
     def __init__(self, channels: int, n_text: int, n_heads: int = 4) -> None:
         super().__init__()
@@ -181,19 +182,19 @@ class ReferenceModel(nn.Module):
         self.up2, self.merge2 = nn.Conv2d(inner, 2 * C, 1), Film(2 * C, n_text, 1)
         self.up1 = nn.Conv2d(2 * C, C, 1)
         self.out = nn.Conv2d(C, 4, 3, padding=1)
-        # Training begins with all pixels set: it is easier to take away than to begin with nothing.
+        # Training begins with all pixels set, which is easier to learn from than an empty mask.
         nn.init.constant_(self.out.bias, 2.0)
 
     def forward(
         self, image: Tensor, words: Tensor, labels: Tensor | None = None, **others: object
     ) -> dict[str, Tensor]:
-        """Segment what the words name; other entries of a batch, such as `index`, are left alone.
+        """Segment what the words name; other entries of a batch, such as `index`, are ignored.
 
-        `image` [B, 3, SIDE, SIDE], `words` [B, N_WORDS], `labels` [B, 1, SIDE, SIDE]: `loss` where there are labels,
-        and `logits` [B, 1, SIDE, SIDE] as the last entry.
+        `image` [B, 3, SIDE, SIDE], `words` [B, N_WORDS] and `labels` [B, 1, SIDE, SIDE] give `loss`, if there are
+        labels, and last `logits` [B, 1, SIDE, SIDE].
         """
-        said = (words != PADDING)[:, None]  # [B, 1, N_WORDS]
-        text = (self.read((self.embed(words) + self.order).transpose(1, 2)) * said).sum(2)
+        is_word = (words != PADDING)[:, None]  # [B, 1, N_WORDS]
+        text = (self.read((self.embed(words) + self.order).transpose(1, 2)) * is_word).sum(2)
         axis = torch.linspace(-1, 1, SIDE, device=image.device)
         place = torch.stack(torch.meshgrid(axis, axis, indexing="ij"))  # [2, SIDE, SIDE]
         x = torch.cat([image, place.expand(len(image), -1, -1, -1)], 1)
@@ -205,21 +206,19 @@ class ReferenceModel(nn.Module):
         x = self.merge2(quarter + F.interpolate(self.up2(x), scale_factor=2.0), text)
         x = F.relu(half + F.interpolate(self.up1(x), scale_factor=2.0))
         logits = F.pixel_shuffle(self.out(x), 2)
-        return (
-            {"logits": logits}
-            if labels is None
-            else {"loss": loss(logits, labels), "logits": logits}
-        )
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": loss(logits, labels), "logits": logits}
 
 
 def make_model(vocabulary: Vocabulary, seed: int = 0) -> ReferenceModel:
-    """The model with the weights of a seed, which seeds all that follows it too."""
+    """Make the model with weights from a seed; the seed also governs all later random numbers."""
     torch.manual_seed(seed)
     return ReferenceModel(len(vocabulary)).to(memory_format=torch.channels_last)
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Twice the binary cross-entropy, and the dice loss; both [B, 1, h, w], labels in 0…1."""
+    """Return twice the binary cross-entropy plus the dice loss; both inputs are [B, 1, h, w], labels in 0…1."""
     p = logits.sigmoid()
     overlap, total = (p * labels).sum((1, 2, 3)), (p + labels).sum((1, 2, 3))
     dice = 1 - (2 * overlap + 1) / (total + 1)
@@ -227,14 +226,14 @@ def loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def report(inside: float, offline: float) -> int:
-    """Print mIoU of the hook and of the saved predictions; 0 where they are equal to the last bit, an exit code."""
+    """Print mIoU of the hook and of the saved predictions; return the exit code, 0 if both have equal bits."""
     print(f"mIoU in the loop:              {inside!r}")
     print(f"mIoU of the saved predictions: {offline!r}")
     return int(inside != offline)
 
 
 def make_optimizer(model: nn.Module, n_steps: int):
-    """An optimizer, and its schedule over the steps of all epochs."""
+    """Make an optimizer, and its schedule over the steps of all epochs."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, max(2, n_steps), pct_start=0.15)
     return optimizer, schedule
@@ -243,18 +242,18 @@ def make_optimizer(model: nn.Module, n_steps: int):
 def train_epoch(
     model: nn.Module, loader: DataLoader, optimizer, schedule, backward: Callable = Tensor.backward
 ) -> float:
-    """Train on every batch once; the mean loss."""
+    """Train on every batch once, and return the mean loss."""
     model.train()
     device = next(model.parameters()).device
     total = 0.0
     for batch in loader:
-        found = model(**{name: values.to(device) for name, values in batch.items()})["loss"]
+        batch_loss = model(**{name: values.to(device) for name, values in batch.items()})["loss"]
         optimizer.zero_grad()
-        backward(found)
+        backward(batch_loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        total += found.item()
+        total += batch_loss.item()
     return total / len(loader)
 
 

@@ -17,13 +17,13 @@ KEY = "eval_refcocom/miou"
 
 
 class Collator:
-    """The trainer's one collator; with true masks for validation too, because it asks for a loss there."""
+    """The collator of training and validation; validation gets true masks too, because the trainer wants a loss."""
 
     def __init__(self, store):
         self.store = store
 
     def __call__(self, items):
-        """Make a batch; items of the training set have their masks, those of validation their index."""
+        """Make a batch; training items hold their masks, validation items their index."""
         if "index" not in items[0]:
             return torch.utils.data.default_collate(items)
         batch = rc.collate(items)
@@ -55,11 +55,11 @@ def main() -> int:
             per_device_train_batch_size=ref.BATCH_SIZE,
             per_device_eval_batch_size=ref.BATCH_SIZE,
             eval_strategy="epoch",
-            # The trainer hands the last of these to the hook.
+            # The trainer passes the last of these to the hook.
             label_names=["index"],
             save_strategy="no",
             report_to=[],
-            # Without it processes on CPUs do not know of each other.
+            # Without it, processes on CPUs would not form a group.
             use_cpu=not torch.cuda.is_available(),
             disable_tqdm=True,
         ),
@@ -71,10 +71,10 @@ def main() -> int:
         compute_metrics=hook.compute_metrics,
     )
     trainer.train()
-    found = [entry[KEY] for entry in trainer.state.log_history if KEY in entry]
+    history = [entry[KEY] for entry in trainer.state.log_history if KEY in entry]
     if not trainer.is_world_process_zero():
         return 0
-    for epoch, miou in enumerate(found):
+    for epoch, miou in enumerate(history):
         print(f"epoch {epoch}: mIoU {miou:.4f}")
 
     model.eval()
@@ -85,7 +85,7 @@ def main() -> int:
             batch = {key: value.to(trainer.args.device) for key, value in batch.items()}
             writer.write(batch["index"], model(**batch)["logits"])
     offline = rc.score(folder / "preds.parquet", store).miou
-    return ref.report(found[-1], offline)
+    return ref.report(history[-1], offline)
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ def test_lightning_sanity_check_is_partial_and_forgotten(store, logits, offline,
 @pytest.mark.parametrize(
     ("returns", "said"),
     [
-        (lambda preds, batch: {"loss": preds.sum()}, "no 'preds' among loss"),
+        (lambda preds, batch: {"loss": preds.sum()}, "no 'preds', only loss"),
         (lambda preds, batch: None, "should return the predictions"),
     ],
 )
@@ -368,7 +368,7 @@ def test_mmengine(store, logits, offline):
         found = evaluator.evaluate(len(store))
         assert found["refcocom/miou"] == offline.miou
         assert found["refcocom/n_examples"] == offline.n_examples
-    with pytest.raises(rc.UsageError, match="a data sample lacks 'index' among preds"):
+    with pytest.raises(rc.UsageError, match="a data sample has no 'index', only preds"):
         evaluator.process(data_samples=[{"preds": logits[0]}])
     evaluator.process(data_samples=[{"preds": logits[0], "index": 0}])
     with pytest.raises(rc.PredictionError, match="missing"):

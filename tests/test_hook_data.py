@@ -321,7 +321,7 @@ def test_collate_with_a_data_collator_of_transformers() -> None:
 
 
 def test_collate_mistakes() -> None:
-    with pytest.raises(rc.UsageError, match="no index among image, sentence"):
+    with pytest.raises(rc.UsageError, match="no index, only image, sentence"):
         rc.collate([{"image": 1, "sentence": "a"}])
     with pytest.raises(rc.UsageError, match="some items of the batch lack x, y"):
         rc.collate([{"index": 0, "x": 1}, {"index": 1, "y": 2}])

@@ -51,7 +51,7 @@ PINNED = [3, 11, 92, 150, 196, 212, 248, 269]
 
 
 @pytest.mark.parametrize(
-    ("n", "seed", "said"), [(1, 0, "from 2 to 296"), (297, 0, "of 297"), (9, -1, "not negative")]
+    ("n", "seed", "said"), [(1, 0, "from 2 to 296"), (297, 0, "of 297"), (9, -1, "not be negative")]
 )
 def test_what_cannot_be_drawn(case, n, seed, said):
     with pytest.raises(rc.UsageError, match=said):

@@ -14,7 +14,8 @@ from helpers import make_case, sample_case
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores import uncertainty as un
-from refcocom_gpu.scores.leaderboard import FILES, make_leaderboard, write_leaderboard
+from refcocom_gpu.scores.leaderboard import FILES, write_leaderboard
+from refcocom_gpu.scores.leaderboard.rows import make_leaderboard
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
 
 STORE = sample_case().store

@@ -126,7 +126,7 @@ def test_from_the_command_line(folder, capsys):
     assert entry["dataset"] == {"id": "me/set", "task_id": "miou"}
     assert entry["value"] == round(100 * rc.load_results("out").miou, 4)
     assert main([*words[:-1], "p.jsonl"]) == 2
-    assert "is there; pass overwrite=true" in capsys.readouterr().err
+    assert "already exists; pass overwrite=true" in capsys.readouterr().err
     assert main([*words, "p.jsonl", "overwrite=true", "quiet=false"]) == 0
     written = ["out/summary.json", "out/per_example.parquet", "hub/scores.yaml"]
     assert capsys.readouterr().out.endswith("Wrote " + "\n      ".join(written) + "\n")

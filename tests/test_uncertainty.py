@@ -111,10 +111,10 @@ def test_standard_errors_do_not_depend_on_the_order_of_images():
 # SciPy and the closed form -------------------------------------------------------------------------
 
 
-def scipy_bootstrap(ratio, statistic, method, replicates=4_000):
+def scipy_bootstrap(ratio, statistic, replicates=4_000):
     x = np.broadcast_to(ratio.denominator, ratio.numerator.shape)
     return stats.bootstrap(
-        (*ratio.numerator.T, *x.T), statistic, paired=True, vectorized=True, method=method,
+        (*ratio.numerator.T, *x.T), statistic, paired=True, vectorized=True, method="percentile",
         n_resamples=replicates, batch=500, rng=np.random.default_rng(99),
     )  # fmt: skip
 
@@ -125,6 +125,15 @@ def quotient(y, x, axis=-1):
 
 def quotients_apart(y0, y1, x0, x1, axis=-1):
     return quotient(y0, x0, axis) - quotient(y1, x1, axis)
+
+
+def ends(replicates):
+    """Standard error and ends of the 95 % interval of replicates [B]."""
+    return (replicates.std(ddof=1), *np.quantile(replicates, [0.025, 0.975]))
+
+
+def ends_of(scipy_result):
+    return (scipy_result.standard_error, *scipy_result.confidence_interval)
 
 
 def close(ours, theirs, se, replicates=4_000):
@@ -138,26 +147,19 @@ def close(ours, theirs, se, replicates=4_000):
     np.testing.assert_allclose(ours[1:], theirs[1:], atol=SIGMAS * error)
 
 
-@pytest.mark.parametrize("method", ["percentile", "basic"])
 @pytest.mark.parametrize("score", [MIOU, CIOU])
-def test_scipy_gives_the_same(score, method):
+def test_scipy_gives_the_same(score):
     ratio = scores(np.random.default_rng(3), 250, 2)[score]
     replicates = un.bootstrap(ratio, 4_000, seed=1)
-    theirs = scipy_bootstrap(columns(ratio, [0]), quotient, method)
-    low, high = un.interval(replicates, ratio.estimate, method=method)
-    se = un.cluster_se(ratio)
-    ours = (replicates[:, 0].std(ddof=1), low[0], high[0])
-    close(ours, (theirs.standard_error, *theirs.confidence_interval), se[0])
-    theirs = scipy_bootstrap(ratio, quotients_apart, method)
-    apart = (replicates[:, :1] - replicates[:, 1:], -np.diff(ratio.estimate))
-    low, high = un.interval(*apart, method=method)
-    ours = (apart[0].std(ddof=1), low[0], high[0])
-    se = un.difference_se(ratio)[0, 1]
-    close(ours, (theirs.standard_error, *theirs.confidence_interval), se)
-    # The comparison of two models is symmetric about its estimate: the mean of both methods, within the same error.
-    found = un.compare(ratio, n_replicates=4_000)
-    middle = (found.high - found.low, theirs.confidence_interval[1] - theirs.confidence_interval[0])
-    assert middle[0] == pytest.approx(middle[1], rel=0.1)
+    theirs = scipy_bootstrap(columns(ratio, [0]), quotient)
+    close(ends(replicates[:, 0]), ends_of(theirs), un.cluster_se(ratio)[0])
+    theirs = scipy_bootstrap(ratio, quotients_apart)
+    apart = replicates[:, 0] - replicates[:, 1]
+    close(ends(apart), ends_of(theirs), un.difference_se(ratio)[0, 1])
+    # The interval of two models' difference is symmetric about its estimate, and as wide as SciPy's.
+    pair = un.pairwise_intervals(ratio, n_replicates=4_000)
+    low, high = theirs.confidence_interval
+    assert (pair.high - pair.low)[0, 1] == pytest.approx(high - low, rel=0.1)
 
 
 @pytest.mark.parametrize("score", [MIOU, CIOU])
@@ -192,16 +194,18 @@ def test_a_quantile_of_student():
 
 
 def test_weights_are_multinomial_counts_from_the_seed():
-    weights = np.concatenate(list(un.bootstrap_weights(30, 5_000, seed=7)))
+    weights = np.concatenate(list(resampling.bootstrap_weights(30, 5_000, seed=7)))
     assert weights.shape == (5_000, 30)
     assert (weights.sum(axis=1) == 30).all()
     bound = SIGMAS * math.sqrt((1 - 1 / 30) / 5_000)
     # 30 images are looked at, each of which may exceed the bound.
     np.testing.assert_allclose(weights.mean(axis=0), 1, atol=1.3 * bound)
     assert weights.var() == pytest.approx(1 - 1 / 30, rel=0.05)
-    assert np.array_equal(weights, np.concatenate(list(un.bootstrap_weights(30, 5_000, seed=7))))
-    assert not np.array_equal(weights[:512], next(un.bootstrap_weights(30, 5_000, seed=8)))
-    assert np.array_equal(weights[:10], next(un.bootstrap_weights(30, 10, seed=7)))
+    assert np.array_equal(
+        weights, np.concatenate(list(resampling.bootstrap_weights(30, 5_000, seed=7)))
+    )
+    assert not np.array_equal(weights[:512], next(resampling.bootstrap_weights(30, 5_000, seed=8)))
+    assert np.array_equal(weights[:10], next(resampling.bootstrap_weights(30, 10, seed=7)))
 
 
 @pytest.mark.parametrize("score", [MIOU, CIOU])
@@ -308,7 +312,7 @@ def test_intervals_of_one_pair_each_make_a_winner_of_equal_models():
     for _ in range(5):
         image, ious = draw(rng, 1_190, 200)
         ratio = un.ratio_by_image(image, ious)
-        alone = un.Pairwise(ratio.estimate, un.difference_se(ratio), 1.96, 0.95)
+        alone = pairwise.Pairwise(ratio.estimate, un.difference_se(ratio), 1.96, 0.95)
         winners += not un.like_best(alone).all()
     assert winners == 5
 
@@ -317,7 +321,7 @@ def studentised_critical(ratio, replicates):
     """What the quantile would be, were the standard errors computed anew in each replicate."""
     y, x = ratio.numerator, ratio.denominator
     r, images, largest = ratio.estimate, len(y), []
-    for w in np.concatenate(list(un.bootstrap_weights(images, replicates))):
+    for w in np.concatenate(list(resampling.bootstrap_weights(images, replicates))):
         again = w @ y / (w @ x)
         u = (y - again * x) / (w @ x)
         squares = np.einsum("g,gij->ij", w, np.square(u[:, :, None] - u[:, None]))
@@ -422,11 +426,12 @@ def test_one_model_and_two():
     ratio = scores(np.random.default_rng(17), 60, 2)[1]
     alone = un.pairwise_intervals(columns(ratio, [0]))
     assert (alone.critical, un.rank_intervals(alone).tolist()) == (0, [[1, 1]])
-    found, both = un.compare(ratio, seed=4), un.pairwise_intervals(ratio, seed=4)
-    assert found == (both.difference[0, 1], both.se[0, 1], both.low[0, 1], both.high[0, 1])
-    assert found.low < found.difference < found.high
-    back = un.compare(columns(ratio, [1, 0]), seed=4)
-    assert back == (-found.difference, found.se, -found.high, -found.low)
+    both = un.pairwise_intervals(ratio, seed=4)
+    assert both.low[0, 1] < both.difference[0, 1] < both.high[0, 1]
+    back = un.pairwise_intervals(columns(ratio, [1, 0]), seed=4)
+    assert back.difference[0, 1] == -both.difference[0, 1]
+    assert back.se[0, 1] == both.se[0, 1]
+    assert (back.low[0, 1], back.high[0, 1]) == (-both.high[0, 1], -both.low[0, 1])
 
 
 def test_what_cannot_be_answered_is_refused():
@@ -440,15 +445,13 @@ def test_what_cannot_be_answered_is_refused():
         "not finite has no": lambda: un.Ratio(y * np.nan, x),
         "positive in some": lambda: un.Ratio(y, x * 0),
         "negative in none": lambda: un.Ratio(y, np.array([[-1.0], [1], [1], [1], [1]])),
-        "an image for each": lambda: un.per_image([1, 2, 3], [1, 2]),
+        "an image for each row": lambda: un.per_image([1, 2, 3], [1, 2]),
         r"not \(0,\)": lambda: un.per_image([], []),
         "not finite cannot": lambda: un.per_image([1, math.inf], [1, 2]),
         "too few images have": lambda: un.bootstrap(un.Ratio(y, np.eye(5)[:, :1])),
         "images and replicates, not 5, 0": lambda: un.bootstrap(un.Ratio(y, x), 0),
         "needs 19 replicates": lambda: un.pairwise_intervals(un.Ratio(y, x), n_replicates=18),
-        "between 0 and 1, 95": lambda: un.pairwise_intervals(un.Ratio(y, x), level=95),
-        "percentile or basic": lambda: un.interval(y, y[0], method="bca"),
-        "two models are compared, not 1": lambda: un.compare(un.Ratio(y[:, :1], x)),
+        "between 0 and 1, not 95": lambda: un.pairwise_intervals(un.Ratio(y, x), level=95),
     }
     for message, call in refusals.items():
         with pytest.raises(UsageError, match=message):

@@ -34,7 +34,7 @@ def cases(w: Workload) -> Iterator[Case]:
 
     def ours() -> NDArray[np.float64]:
         replicates = uncertainty.bootstrap(ratio, REPLICATES)
-        ends = uncertainty.interval(replicates, ratio.estimate)
+        ends = np.quantile(replicates, [0.025, 0.975], axis=0)
         return np.column_stack([replicates.std(axis=0, ddof=1), *ends])
 
     contenders = [Contender(OURS, ours, MODELS, "ours")]

@@ -1,7 +1,7 @@
-"""A task and items come in, results go out in the order they are done: where the work of a sweep runs.
+"""A task and items in, results out in the order in which they are done: where the work of a sweep runs.
 
-An engine knows nothing of masks. It calls `task(shared, item)` for every item, a few items ahead of what is done, so
-that neither items nor results pile up. Which engine ran a task cannot be told from its result. Start at `engine.py`.
+An engine knows nothing of masks. It calls `task(shared, item)` for every item and runs only a few items ahead, so that
+neither items nor results pile up. Every engine gives the same results. Start at `engine`, the protocol.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ NAMES = ("serial", "threads", "ray")
 
 
 def make_engine(name: str, workers: int = 0, address: str | None = None) -> Engine:
-    """An engine by name.
+    """Return the engine of this name.
 
     Args:
         name: One of `NAMES`.
         workers: Tasks at a time; 0 for as many as there are cores.
-        address: Of a running Ray cluster.
+        address: Address of a running Ray cluster.
 
     Raises:
-        UsageError: For an unknown name, a negative number, an address that means nothing to the engine, or Ray where
-            it is not installed.
+        UsageError: For an unknown name, a negative number, an address for another engine than Ray, or Ray where it is
+            not installed.
     """
     if workers < 0:
         raise UsageError(f"engine.workers must be 0 (all cores) or more, not {workers}")

@@ -1,4 +1,4 @@
-"""What every engine does: the protocol, and what stands for an item whose worker died."""
+"""The protocol of every engine, and the result that stands for an item whose worker died."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Lost(Generic[I]):
     """An item whose worker died each time it was tried.
 
     Attributes:
-        item: As it was given.
-        reason: What is known of the deaths.
+        item: The item as given.
+        reason: Why the worker died, as far as is known.
     """
 
     item: I
@@ -34,10 +34,10 @@ class Engine(Protocol):
     elsewhere: bool
 
     def device(self, asked: str) -> str:
-        """What `device=` means to the workers.
+        """Return the device on which workers count, given the one the user asked for.
 
         Raises:
-            UsageError: When no worker has it.
+            UsageError: When no worker has this device.
         """
 
     def map(
@@ -47,12 +47,12 @@ class Engine(Protocol):
 
         Args:
             task: A function of a module, so that another process can import it.
-            items: Taken one by one, only as workers get free.
-            shared: Given to every call; another process gets it once.
+            items: Taken one by one, as workers become free.
+            shared: Passed to every call; another process receives it once.
 
         Yields:
-            What the calls return, in the order they are done.
+            What the calls return, in the order in which they are done.
         """
 
     def close(self) -> None:
-        """End what was started for the tasks."""
+        """Stop what was started for the tasks."""

@@ -1,8 +1,8 @@
-"""Items over a Ray cluster: the shared object is put once, each node fetches it once, its arrays are seen in place.
+"""Items over a Ray cluster. Each node fetches the shared object once, and its arrays are read in place.
 
-Tasks, not actors. Ray runs a lost task again on whatever node has room, whereas an actor of a dead node waits for room
-of its own, with the items sent to it, and on a cluster that stays smaller it waits for ever. A worker process keeps
-what it unpacked from one task to the next, which is what an actor would be for.
+Items are Ray tasks, not calls of actors. Ray runs a lost task again on any node with room. An actor of a dead node
+instead waits for room of its own, and so do the items sent to it; on a cluster that stays smaller they wait for ever.
+An actor would keep the unpacked object from one item to the next, but so does a worker process.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any, TypeVar
 
 from refcocom_gpu.engines.engine import Lost
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.utils.text import first_line
 
 S = TypeVar("S")
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
 
 RETRIES = 5
-"""Times a task is run again after its worker or node died; a file that kills its worker six times is given up."""
+"""How often a task runs again after its worker or node died; a file that kills its worker six times is given up."""
 
 AHEAD = 2
-"""Items in flight per core of the cluster, so that a node has the next one while the last result travels."""
+"""Items in flight per core of the cluster, so that a node has its next item while the last result travels."""
 
 
 class RayEngine:
@@ -32,8 +33,8 @@ class RayEngine:
 
     Args:
         workers: Tasks at a time; 0 for one per core, or per GPU, of the cluster.
-        address: Of a running cluster, `auto` for the one of this machine; None starts one here, of `workers` cores,
-            that ends with the sweep. Where the process has called `ray.init` itself, that cluster is used.
+        address: Address of a running cluster; `auto` means the one of this machine. None starts a cluster of `workers`
+            cores here, which ends with the sweep. If the process has already called `ray.init`, its cluster is used.
     """
 
     elsewhere = True
@@ -48,11 +49,11 @@ class RayEngine:
         self._gpus = 0
         self._started = not ray.is_initialized()
         if self._started:
-            # A remote cluster has its own number of cores, which must not be given.
+            # Ray refuses a number of cores for a cluster that is already running.
             cores = {"num_cpus": workers} if workers and address is None else {}
             try:
                 with warnings.catch_warnings():
-                    # Announcements of Ray's next defaults, none of which is used here.
+                    # Ray announces its next defaults, none of which matters here.
                     warnings.simplefilter("ignore")
                     ray.init(
                         address=address,
@@ -62,38 +63,37 @@ class RayEngine:
                         **cores,
                     )
             except (ConnectionError, ValueError, RuntimeError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise UsageError(
-                    f"engine.address={address or 'null'}: Ray cannot be started or reached: {reason}"
+                    f"engine.address={address or 'null'}: Ray cannot be started or reached: {first_line(error)}"
                 ) from None
 
     def device(self, asked: str) -> str:
-        """`cuda` where workers get a GPU each, else `cpu`; Ray chooses which GPU."""
-        there = int(self._ray.cluster_resources().get("GPU", 0))
+        """Return `cuda` where each worker gets a GPU, which Ray chooses, and otherwise `cpu`."""
+        n_gpus = int(self._ray.cluster_resources().get("GPU", 0))
         if asked not in {"auto", "cpu", "cuda"}:
             raise UsageError(
                 f"device must be auto, cpu or cuda with engine=ray, which gives each worker its GPU, not {asked!r}"
             )
-        if asked == "cuda" and not there:
+        if asked == "cuda" and not n_gpus:
             raise UsageError(
-                "device cuda is not there: no node of the Ray cluster has a GPU; use cpu or auto"
+                "device cuda is not available: no node of the Ray cluster has a GPU; use cpu or auto"
             )
-        self._gpus = 0 if asked == "cpu" else there
+        self._gpus = 0 if asked == "cpu" else n_gpus
         return "cuda" if self._gpus else "cpu"
 
     def map(
         self, task: Callable[[S, I], R], items: Iterable[I], shared: S
     ) -> Generator[R | Lost[I], None, None]:
-        """As `Engine.map`; warnings of the workers are given here once more."""
+        """See `Engine.map`; warnings of the workers are issued again here."""
         ray, items = self._ray, iter(items)
         call = ray.remote(
             num_cpus=1,
             num_gpus=1 if self._gpus else 0,
             max_retries=RETRIES,
-            # Ray's default ends a process that holds a GPU after each task: seconds of start for every file.
+            # By default Ray ends a process with a GPU after each task, which costs seconds of start for every file.
             max_calls=0,
         )(_call)
-        # In a list, or Ray would unpack it for every task; `_shared` does so once per process.
+        # The reference is in a list, or Ray would unpack the object for every task; `_shared` does so once per process.
         put = [ray.put(shared)]
         pending: dict[Any, I] = {}
         try:
@@ -106,13 +106,13 @@ class RayEngine:
                 for reference in done:
                     item = pending.pop(reference)
                     try:
-                        result, said = ray.get(reference)
+                        result, warned = ray.get(reference)
                     except ray.exceptions.RayTaskError as error:
                         raise error.cause if isinstance(error.cause, Exception) else error from None
                     except ray.exceptions.RayError as error:
-                        yield Lost(item, (str(error).splitlines() or [type(error).__name__])[0])
+                        yield Lost(item, first_line(error))
                         continue
-                    for message, category in said:
+                    for message, category in warned:
                         warnings.warn(message, category, stacklevel=2)
                     yield result
         finally:
@@ -120,24 +120,26 @@ class RayEngine:
                 ray.cancel(reference)
 
     def _in_flight(self) -> int:
-        """Asked anew each time, for nodes come and go."""
+        """Return how many items to have in flight; the cluster is asked each time, since nodes come and go."""
         if self.workers:
             return self.workers
-        there = self._gpus or self._ray.cluster_resources().get("CPU", 1)
-        return max(2, AHEAD * int(there))
+        n_slots = self._gpus or self._ray.cluster_resources().get("CPU", 1)
+        return max(2, AHEAD * int(n_slots))
 
     def close(self) -> None:
-        """As `Engine.close`: a cluster that was not started here goes on."""
+        """See `Engine.close`; a cluster that was not started here goes on."""
         if self._started:
             self._ray.shutdown()
 
 
 def _call(task: Callable[[Any, Any], R], put: list[Any], item: Any) -> tuple[R, list[Any]]:
-    """In the worker. Its warnings travel with the result, since nobody reads a worker's log."""
-    with warnings.catch_warnings(record=True) as said:
+    """Run a task in the worker and return its warnings with the result, since nobody reads a worker's log."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         result = task(_shared(put[0]), item)
-    return result, [(str(w.message), w.category) for w in said if w.category is not ResourceWarning]
+    return result, [
+        (str(w.message), w.category) for w in caught if w.category is not ResourceWarning
+    ]
 
 
 @functools.lru_cache(maxsize=1)

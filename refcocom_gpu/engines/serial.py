@@ -1,4 +1,4 @@
-"""One item after the other in the calling thread: what the other engines must equal, and what a debugger wants."""
+"""One item after the other in the calling thread: what the other engines must equal, and the one to debug with."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class SerialEngine:
     elsewhere = False
 
     def device(self, asked: str) -> str:
-        """As `resolve_device`."""
+        """See `resolve_device`."""
         return resolve_device(asked)
 
     def map(
         self, task: Callable[[S, I], R], items: Iterable[I], shared: S
     ) -> Generator[R, None, None]:
-        """As `Engine.map`, in the order of the items.
+        """See `Engine.map`; results come in the order of the items.
 
         >>> list(SerialEngine().map(pow, [1, 2, 3], 2))
         [2, 4, 8]
@@ -32,4 +32,4 @@ class SerialEngine:
         return (task(shared, item) for item in items)
 
     def close(self) -> None:
-        """Nothing outlives `map`."""
+        """Do nothing, since nothing outlives `map`."""

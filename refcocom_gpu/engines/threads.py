@@ -1,4 +1,4 @@
-"""Items over the standard library's thread pool: the kernels, Arrow and the hashes release the GIL."""
+"""Items over the standard library's thread pool; the kernels, Arrow and the hashes release the GIL."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ I = TypeVar("I")  # noqa: E741
 R = TypeVar("R")
 
 AHEAD = 2
-"""Items handed out per worker: one at work, one waiting, so that none idles while the caller keeps a result."""
+"""Items per worker: one at work and one waiting, so that no worker idles while the caller handles a result."""
 
 
 class ThreadsEngine:
-    """See `Engine`; `workers` threads, 0 for one per core."""
+    """See `Engine`; runs `workers` threads, 0 meaning one per core."""
 
     elsewhere = False
 
@@ -28,13 +28,13 @@ class ThreadsEngine:
         self.workers = workers or available_threads()
 
     def device(self, asked: str) -> str:
-        """As `resolve_device`; the threads share one GPU."""
+        """See `resolve_device`; the threads share one GPU."""
         return resolve_device(asked)
 
     def map(
         self, task: Callable[[S, I], R], items: Iterable[I], shared: S
     ) -> Generator[R, None, None]:
-        """As `Engine.map`.
+        """See `Engine.map`.
 
         >>> sorted(ThreadsEngine(2).map(pow, [1, 2, 3], 2))
         [2, 4, 8]
@@ -52,8 +52,8 @@ class ThreadsEngine:
                 for future in done:
                     yield future.result()
         finally:
-            # Also when the caller stops early: nothing that has not begun is begun.
+            # Also when the caller stops early: items that have not begun are dropped.
             pool.shutdown(cancel_futures=True)
 
     def close(self) -> None:
-        """Nothing outlives `map`."""
+        """Do nothing, since nothing outlives `map`."""

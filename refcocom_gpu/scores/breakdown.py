@@ -1,4 +1,7 @@
-"""IoUs of two models in, their difference in mIoU within groups of examples out: by category, mask size and length."""
+"""IoUs of two models in, their difference in mIoU within groups of examples out.
+
+Examples are grouped by category, by mask size and by the length of the expression.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +21,34 @@ from refcocom_gpu.scores.metrics import Floats
 from refcocom_gpu.utils.arrow import to_numpy
 
 SMALL, LARGE = 32**2, 96**2
-"""Areas in pixels that bound COCO's small, medium and large: RefCOCO's images are COCO's, and so are its tables."""
+"""Areas in pixels between COCO's small, medium and large objects; RefCOCO's images are COCO's."""
 
 SHORT, LONG = 2, 5
-"""Words: an expression of up to 2 is short (`left man`), of 5 or more long."""
+"""Words: an expression of up to 2 is short (`left man`), one of 5 or more is long."""
 
 MIN_IMAGES = 20
-"""Images in which two models must differ for an interval within a group.
+"""A group gets an interval if the two models differ in at least this many of its images.
 
-In simulated groups (expressions of an image alike, IoU skewed, 3,000 to 4,000 samples) where intervals should miss in
-0.3 to 0.5 % of samples they missed in up to 1 % with 20 such images. With 20 images that differ in only some, one model
-failing now and then where the other does not, it was 10 %; with 10 images, 29 %.
+Measured on simulated groups (expressions of an image alike, IoU skewed, 3,000 to 4,000 samples) whose intervals should
+miss in 0.3 to 0.5 % of the samples. With 20 images that differ they missed in up to 1 %. With 20 images of which only
+some differ, because one model fails now and then where the other does not, they missed in 10 %; with 10 such images,
+in 29 %.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A score of two models and how sure their difference is.
+    """One score of two models, their difference, and its uncertainty.
 
     Attributes:
-        label: What the score is of.
-        n_examples: Examples it is over.
-        n_images: Images these are in.
+        label: Name of the score or of the group.
+        n_examples: Number of examples scored.
+        n_images: Number of images that hold them.
         a: The first model's score, 0…1.
-        b: The second's.
+        b: The second model's score, 0…1.
         difference: a − b.
-        se: Its standard error, clustered by image; None where there is too little to estimate it from.
-        low: Lower end of its interval, or None.
+        se: Standard error of the difference, clustered by image; None where there are too few images to estimate it.
+        low: Lower end of the difference's interval, or None.
         high: Upper end, or None.
     """
 
@@ -60,23 +64,23 @@ class Difference:
 
 
 Labels = list[tuple[str, NDArray[np.bool_]]]
-"""The groups of a breakdown, each with the examples [N] in it."""
+"""The groups of a breakdown: a label, and [N] whether each example belongs to it."""
 
 
 def categories(table: pa.Table) -> Labels:
-    """A group per category of a result's table; examples without one are `(none)`.
+    """Group a result's table by category; examples without a category are `(none)`.
 
     >>> [(name, rows.tolist()) for name, rows in categories(pa.table({"category": ["cow", "", "cow"]}))]
     [('(none)', [False, True, False]), ('cow', [True, False, True])]
     """
-    coded = pc.fill_null(table.column("category").combine_chunks(), "").dictionary_encode()
-    code = to_numpy(coded.indices)
-    found = [(name or "(none)", code == k) for k, name in enumerate(coded.dictionary.to_pylist())]
-    return sorted(found, key=lambda group: group[0])
+    encoded = pc.fill_null(table.column("category").combine_chunks(), "").dictionary_encode()
+    codes, names = to_numpy(encoded.indices), encoded.dictionary.to_pylist()
+    groups = [(name or "(none)", codes == code) for code, name in enumerate(names)]
+    return sorted(groups, key=lambda group: group[0])
 
 
 def sizes(table: pa.Table) -> Labels:
-    """Groups by the area of the true mask in pixels of its image: COCO's small, medium and large."""
+    """Group by the true mask's area in pixels of its image: COCO's small, medium and large."""
     area = to_numpy(table.column("target_area"))
     return [
         (f"small (< {SMALL:,} px)", area < SMALL),
@@ -86,7 +90,7 @@ def sizes(table: pa.Table) -> Labels:
 
 
 def lengths(table: pa.Table) -> Labels:
-    """Groups by the number of words between white space."""
+    """Group by the number of words, which white space separates."""
     words = np.array([len(sentence.split()) for sentence in table.column("sentence").to_pylist()])
     return [
         (f"1-{SHORT} words", words <= SHORT),
@@ -103,79 +107,83 @@ BREAKDOWNS: dict[str, Callable[[pa.Table], Labels]] = {
 
 
 def breakdowns(table: pa.Table, a: Floats, b: Floats, level: float) -> dict[str, list[Difference]]:
-    """Every breakdown of two results; see `by_group`.
+    """Return every breakdown of two results; see `by_group`.
 
     Args:
-        table: `per_example` of either result; N rows.
+        table: `per_example` of either result: N rows.
         a: [N] IoU of the first model.
         b: [N] IoU of the second.
         level: Probability that all intervals of a breakdown cover.
 
     Returns:
-        Name to groups. Sizes and lengths go up; categories begin with the surest difference and end with those that
-        could not be estimated, each likewise by name.
+        Name to groups. Sizes and lengths ascend. Categories begin with the surest difference and end with those whose
+        uncertainty could not be estimated; equally sure ones are ordered by name.
     """
     image = to_numpy(table.column("image_id"))
-    found = {
+    differences = {
         name: by_group(labels(table), a, b, image, level) for name, labels in BREAKDOWNS.items()
     }
-    found["category"].sort(key=_doubt)
-    return found
+    differences["category"].sort(key=_doubt)
+    return differences
 
 
 def _doubt(group: Difference) -> float:
-    """Less the surer the difference is."""
+    """Return a sort key: the surer the difference, the smaller the key."""
     if group.se is None:
         return math.inf
-    # The same in every image: as sure as images can tell, the groups being those that differ.
-    return -abs(group.difference) / group.se if group.se else -math.inf
+    if group.se == 0:
+        # The difference is the same in every image, which is as sure as images can tell.
+        return -math.inf
+    return -abs(group.difference) / group.se
 
 
 def by_group(
     groups: Labels, a: Floats, b: Floats, image: NDArray[np.int64], level: float
 ) -> list[Difference]:
-    """The difference in mIoU within each group, with intervals that hold jointly.
+    """Return the difference in mIoU within each group, with intervals that hold jointly.
 
-    The interval of a group is d ± t·se: se clustered by the images that have examples of the group, t the quantile of
-    Student with their number − 1 degrees of freedom, at level^(1/K) for K groups (Šidák, Rectangular Confidence Regions
-    for the Means of Multivariate Normal Distributions, JASA 62, 1967: valid however the groups depend, and nearly exact
-    where they do not, as here). Resampling would leave small groups without examples in some resample.
+    The interval of a group is d ± t·se. Here se is clustered by the G images that have examples of the group, and t is
+    the quantile of Student's t with G − 1 degrees of freedom at level^(1/K) for K groups (Šidák, Rectangular Confidence
+    Regions for the Means of Multivariate Normal Distributions, JASA 62, 1967: valid whatever the dependence between the
+    groups, and nearly exact where there is none, as here). A bootstrap does not serve: some resample would hold no
+    example of a small group.
 
     Args:
-        groups: Each with its examples; empty ones are left out.
+        groups: Labels and examples; empty groups are left out.
         a: [N] IoU of the first model.
         b: [N] IoU of the second.
         image: [N] the image of each example.
         level: Probability that all intervals cover.
 
     Returns:
-        A difference per group, in the same order.
+        One difference per group, in the same order.
 
-    >>> two = [("even", np.arange(80) % 2 == 0), ("one", np.arange(80) == 1)]
-    >>> found = by_group(two, np.linspace(0, 1, 80), np.full(80, 0.2), np.arange(80), 0.95)
-    >>> [(group.label, round(group.difference, 3), group.se is None) for group in found]
+    >>> groups = [("even", np.arange(80) % 2 == 0), ("one", np.arange(80) == 1)]
+    >>> differences = by_group(groups, np.linspace(0, 1, 80), np.full(80, 0.2), np.arange(80), 0.95)
+    >>> [(group.label, round(group.difference, 3), group.se is None) for group in differences]
     [('even', 0.294, False), ('one', -0.187, True)]
     """
     groups = [(label, rows) for label, rows in groups if rows.any()]
     differ = a != b
-    sure = [len(np.unique(image[rows & differ])) >= MIN_IMAGES for _, rows in groups]
-    each = level ** (1 / max(sum(sure), 1))
-    z = NormalDist().inv_cdf((1 + each) / 2)
+    enough = [len(np.unique(image[rows & differ])) >= MIN_IMAGES for _, rows in groups]
+    level_of_each = level ** (1 / max(sum(enough), 1))
+    z = NormalDist().inv_cdf((1 + level_of_each) / 2)
     return [
-        _within(label, a[rows], b[rows], image[rows], z if estimated else None)
-        for (label, rows), estimated in zip(groups, sure, strict=True)
+        _within(label, a[rows], b[rows], image[rows], z if has_interval else None)
+        for (label, rows), has_interval in zip(groups, enough, strict=True)
     ]
 
 
 def _within(
     label: str, a: Floats, b: Floats, image: NDArray[np.int64], z: float | None
 ) -> Difference:
+    """Return the difference within one group; `z` is the normal quantile of its interval, None for no interval."""
     n_images = len(np.unique(image))
     means = metrics.mean(a), metrics.mean(b)
     difference = means[0] - means[1]
     if z is None:
         return Difference(label, len(a), n_images, *means, difference)
-    # Of the difference itself: that of two models' errors would round otherwise when they are swapped.
+    # From the difference itself, so that swapping the models changes no bit.
     se = float(un.cluster_se(un.ratio_by_image(image, a - b))[0])
     reach = un.student_quantile(z, n_images - 1) * se
     return Difference(

@@ -1,7 +1,7 @@
-"""Two results of the same examples in, what tells them apart out: overall, by kind of example, example by example.
+"""Two results of the same examples in, their differences out: overall, within groups, and example by example.
 
-Everything is the first minus the second, paired: differences of the same expression, images as the unit. `breakdown`
-splits them by category, size and length; `table` prints them.
+Every difference is the first minus the second on the same expression, and images are the unit of uncertainty.
+`breakdown` splits the differences by category, size and length.
 """
 
 from __future__ import annotations
@@ -20,37 +20,39 @@ from numpy.typing import NDArray
 from refcocom_gpu.errors import ComparisonError, UsageError
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.breakdown import MIN_IMAGES, Difference, breakdowns
+from refcocom_gpu.scores.folder import check_output
 from refcocom_gpu.scores.metrics import Floats
-from refcocom_gpu.scores.result import Result, check_output, load_results
+from refcocom_gpu.scores.result import Result, load_results
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
-from refcocom_gpu.utils.files import as_text, parquet_bytes, write_files
+from refcocom_gpu.utils.files import parquet_bytes, write_files
+from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
 JSON, PARQUET = "comparison.json", "comparison.parquet"
 TOP = 10
 
 KEY_COLUMNS = ("index", "sample_id", "sentence_idx", "image_id")
-"""What names an example in a table of results; with its area these must agree row by row."""
+"""Columns that name an example. Two results must agree in them and in `target_area`, row by row."""
 
 SHOWN_COLUMNS = (*KEY_COLUMNS, "sentence", "category")
 
 
 @dataclass(frozen=True, eq=False)
 class ResultComparison:
-    """What tells two results apart; differences are the first minus the second.
+    """The differences between two results, the first minus the second.
 
     Attributes:
-        names: What to call each.
+        names: Names of the two, for people.
         a: The first result; N examples.
-        b: The second, of the same examples.
+        b: The second result, of the same examples.
         miou: Difference in mIoU with its interval.
         ciou: Difference in cIoU with its interval.
         breakdowns: `category`, `size` and `length`: the difference in mIoU within each group. The intervals of one
             breakdown hold jointly.
-        level: Probability that an interval, or all those of one breakdown, cover.
-        replicates: Of the bootstrap behind `miou` and `ciou`.
-        seed: Of the bootstrap.
+        level: Probability that an interval covers; for a breakdown, that all its intervals do.
+        replicates: Number of bootstrap replicates behind `miou` and `ciou`.
+        seed: Seed of the bootstrap.
         top: How many examples `largest` names in either direction.
     """
 
@@ -72,17 +74,17 @@ class ResultComparison:
 
     @property
     def won(self) -> int:
-        """Examples on which the first has the higher IoU."""
+        """Number of examples on which the first has the higher IoU."""
         return int((self.difference > 0).sum())
 
     @property
     def lost(self) -> int:
-        """Examples on which the second has the higher IoU."""
+        """Number of examples on which the second has the higher IoU."""
         return int((self.difference < 0).sum())
 
     @property
     def tied(self) -> int:
-        """Examples of equal IoU."""
+        """Number of examples of equal IoU."""
         return int((self.difference == 0).sum())
 
     @cached_property
@@ -99,16 +101,16 @@ class ResultComparison:
     @cached_property
     def largest(self) -> dict[str, list[dict[str, Any]]]:
         """The rows of `per_example` that differ most, `won` and `lost`: up to `top` each, the largest first."""
-        # Stable, so that of equal differences the lower index comes first.
-        down = np.argsort(-self.difference, kind="stable")[: min(self.top, self.won)]
-        up = np.argsort(self.difference, kind="stable")[: min(self.top, self.lost)]
+        # A stable sort puts the lower index first among equal differences.
+        won = np.argsort(-self.difference, kind="stable")[: min(self.top, self.won)]
+        lost = np.argsort(self.difference, kind="stable")[: min(self.top, self.lost)]
         return {
             name: self.per_example.take(from_numpy(rows)).to_pylist()
-            for name, rows in (("won", down), ("lost", up))
+            for name, rows in (("won", won), ("lost", lost))
         }
 
     def summary(self) -> dict[str, Any]:
-        """All but the table of examples, ready for JSON."""
+        """Return everything but the table of examples, ready for JSON."""
         return {
             "schema": "refcocom-comparison",
             "version": SCHEMA_VERSION,
@@ -143,13 +145,13 @@ class ResultComparison:
 
         Args:
             folder: Made where absent; other files in it are left alone.
-            overwrite: Replace a comparison that is there.
+            overwrite: Replace an existing comparison.
 
         Returns:
             The folder.
 
         Raises:
-            UsageError: When the folder holds a comparison and `overwrite` is False, or cannot be written.
+            UsageError: When the folder holds a comparison and `overwrite` is False, or when it cannot be written.
         """
         check_output(folder, overwrite=overwrite, names=(JSON, PARQUET))
         text = json.dumps(self.summary(), indent=2, ensure_ascii=False) + "\n"
@@ -173,15 +175,15 @@ def compare(
 
     Args:
         a: A result, or the folder that `Result.save` wrote. Prediction files are scored first, with `score`.
-        b: Likewise; of the same dataset and convention.
-        level: Probability that the interval of a difference covers; of a breakdown, that all do.
-        replicates: Of the bootstrap over images for mIoU and cIoU.
-        seed: Of the bootstrap.
+        b: Likewise, of the same dataset and convention.
+        level: Probability that an interval covers; for a breakdown, that all its intervals do.
+        replicates: Number of replicates of the bootstrap over images, for mIoU and cIoU.
+        seed: Seed of the bootstrap.
         top: How many examples to name in either direction.
-        names: What to call the two; where they come from by default.
+        names: Names of the two, for people; by default the paths they come from.
 
     Returns:
-        The comparison; swapping the results changes every sign and nothing else.
+        The comparison. Swapping the results changes every sign and nothing else.
 
     Raises:
         ComparisonError: When the results are of different datasets or conventions.
@@ -190,8 +192,9 @@ def compare(
 
     >>> import refcocom_gpu as rc
     >>> store = rc.MaskStore.build(rc.load_dataset("sample"), cache=False)
-    >>> found = rc.compare(rc.score("sample", store), rc.score("sample-coarse", store))
-    >>> found.won > found.lost, 0 < found.miou.low < found.miou.difference < found.miou.high
+    >>> comparison = rc.compare(rc.score("sample", store), rc.score("sample-coarse", store))
+    >>> miou = comparison.miou
+    >>> comparison.won > comparison.lost, 0 < miou.low < miou.difference < miou.high
     (True, True)
     """
     un.quantile_place(level, replicates)
@@ -223,7 +226,7 @@ def _overall(
     sums: Iterable[NDArray[Any]],
     settings: tuple[float, int, int],
 ) -> Difference:
-    """The scores as they are printed, and about their difference the interval of the bootstrap."""
+    """Return the scores as printed and their difference, with the bootstrap's interval around it."""
     level, replicates, seed = settings
     n_images = len(np.unique(image))
     try:
@@ -231,7 +234,7 @@ def _overall(
             un.ratio_by_image(image, *sums), level=level, n_replicates=replicates, seed=seed
         )
     except UsageError:
-        # One image, or unions that are nearly all empty: the scores are there, how sure they are cannot be told.
+        # One image, or nearly all unions empty: there are scores, but no uncertainty can be estimated.
         return Difference(label, len(image), n_images, a, b, a - b)
     se = float(pair.se[0, 1])
     reach = pair.critical * se
@@ -239,7 +242,7 @@ def _overall(
 
 
 def _areas(result: Result) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """[N] intersections and [N] unions."""
+    """Return [N] intersections and [N] unions."""
     intersection, pred, target = (
         to_numpy(result.per_example.column(name))
         for name in ("intersection", "pred_area", "target_area")
@@ -249,13 +252,13 @@ def _areas(result: Result) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _check_alike(a: Result, b: Result, names: tuple[str, str]) -> None:
     datasets = [result.info.get("dataset", {}) for result in (a, b)]
-    prints = [dataset.get("fingerprint") for dataset in datasets]
-    if prints[0] != prints[1]:
-        said = " and ".join(
-            f"{name} of {dataset.get('source')} (fingerprint {found})"
-            for name, dataset, found in zip(names, datasets, prints, strict=True)
+    fingerprints = [dataset.get("fingerprint") for dataset in datasets]
+    if fingerprints[0] != fingerprints[1]:
+        origins = " and ".join(
+            f"{name} of {dataset.get('source')} (fingerprint {fingerprint})"
+            for name, dataset, fingerprint in zip(names, datasets, fingerprints, strict=True)
         )
-        raise ComparisonError(f"results of different datasets cannot be compared: {said}")
+        raise ComparisonError(f"results of different datasets cannot be compared: {origins}")
     if a.convention != b.convention:
         raise ComparisonError(
             f"results of different conventions cannot be compared: {names[0]} follows {a.convention}, "
@@ -268,9 +271,9 @@ def _check_alike(a: Result, b: Result, names: tuple[str, str]) -> None:
             )
 
 
-def _name(result: Result | str | Path, otherwise: str) -> str:
+def _name(result: Result | str | Path, default: str) -> str:
     if isinstance(result, Result):
-        return str(result.info.get("predictions", {}).get("source", otherwise))
+        return str(result.info.get("predictions", {}).get("source", default))
     return str(result)
 
 

@@ -1,4 +1,4 @@
-"""The named conventions of evaluators, as data: what a score means beyond the counts."""
+"""The named conventions of evaluators, as data: how counts become scores."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Convention:
     """How counts become scores.
 
     Attributes:
-        name: What users type.
+        name: The name that users type.
         empty: IoU of an example whose two masks are both empty.
-        about: One line for a person.
+        about: A description of one line, for people.
     """
 
     name: str
@@ -35,10 +35,10 @@ CONVENTIONS = {
 
 
 def get_convention(name: str) -> Convention:
-    """A convention by name.
+    """Return the convention of this name.
 
     Raises:
-        UsageError: For an unknown name; lists the known ones.
+        UsageError: For an unknown name; the message lists the known ones.
 
     >>> get_convention("official").empty
     1.0

@@ -1,7 +1,7 @@
 """Integer counts in, scores out: pure functions.
 
 Counts are int64 arrays over `N` examples: `intersection`, `pred_area`, `target_area`. Floating point enters in one
-division in float64, and means are `math.fsum`, whose result does not depend on the order of the examples.
+division, in float64. Means use `math.fsum`, whose result does not depend on the order of the examples.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 PRECISION_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""The thresholds that papers on referring segmentation print."""
+"""The IoU thresholds that papers on referring segmentation print."""
 
 
 def iou(intersection: Ints, pred_area: Ints, target_area: Ints, *, empty: float = 1.0) -> Floats:
-    """Intersection over union per example.
+    """Return the intersection over union of each example.
 
     Args:
         intersection: [N] pixels in both masks.
         pred_area: [N] pixels in the predicted mask.
         target_area: [N] pixels in the true mask.
-        empty: The value where both masks are empty.
+        empty: The value for an example whose two masks are both empty.
 
     Returns:
         [N] float64 in 0…1.
@@ -42,7 +42,7 @@ def iou(intersection: Ints, pred_area: Ints, target_area: Ints, *, empty: float 
 
 
 def mean(values: Sequence[float] | Floats) -> float:
-    """Mean of the exactly rounded sum; NaN of nothing.
+    """Return the mean, from the exactly rounded sum; NaN for no values.
 
     >>> mean([0.1] * 10)
     0.1
@@ -52,12 +52,12 @@ def mean(values: Sequence[float] | Floats) -> float:
 
 
 def ciou(intersection: Ints, pred_area: Ints, target_area: Ints, *, empty: float = 1.0) -> float:
-    """Cumulative IoU: the sum of intersections over the sum of unions (also printed as oIoU).
+    """Return the cumulative IoU: the sum of intersections over the sum of unions (also printed as oIoU).
 
     Args:
-        intersection: [N].
-        pred_area: [N].
-        target_area: [N].
+        intersection: [N] pixels in both masks.
+        pred_area: [N] pixels in the predicted mask.
+        target_area: [N] pixels in the true mask.
         empty: The value where every union is empty.
 
     >>> ciou(np.array([1, 3]), np.array([2, 3]), np.array([1, 5]))
@@ -71,10 +71,10 @@ def ciou(intersection: Ints, pred_area: Ints, target_area: Ints, *, empty: float
 def precision_at(
     ious: Floats, thresholds: Sequence[float] = PRECISION_THRESHOLDS, *, strict: bool = False
 ) -> dict[float, float]:
-    """Share of examples whose IoU reaches a threshold (Pr@X).
+    """Return the share of examples whose IoU reaches each threshold (Pr@X).
 
     Args:
-        ious: [N].
+        ious: [N] IoU per example.
         thresholds: IoU values.
         strict: True counts IoU > X, as CRIS does; False counts IoU ≥ X, as LAVT does.
 
@@ -85,21 +85,21 @@ def precision_at(
     ({0.5: 1.0, 0.7: 0.5}, {0.5: 0.5})
     """
     n = len(ious)
-    return {
-        x: (int(np.count_nonzero(ious > x if strict else ious >= x)) / n if n else math.nan)
-        for x in thresholds
-    }
+    if not n:
+        return dict.fromkeys(thresholds, math.nan)
+    reaches = np.greater if strict else np.greater_equal
+    return {x: int(np.count_nonzero(reaches(ious, x))) / n for x in thresholds}
 
 
 def mean_by(values: Floats, groups: Sequence[Any] | NDArray[Any]) -> dict[Any, float]:
-    """Mean within each group, such as a category or a sample.
+    """Return the mean within each group, such as a category or a sample.
 
     Args:
-        values: [N].
-        groups: [N] labels.
+        values: [N] one number per example.
+        groups: [N] the group of each example.
 
     Returns:
-        Label to mean, labels sorted.
+        Label to mean, in the order of the labels.
 
     >>> mean_by(np.array([1.0, 0.0, 0.5]), ["cat", "dog", "cat"])
     {'cat': 0.75, 'dog': 0.0}
@@ -107,7 +107,7 @@ def mean_by(values: Floats, groups: Sequence[Any] | NDArray[Any]) -> dict[Any, f
     labels, member = np.unique(np.asarray(groups), return_inverse=True)
     order = np.argsort(member, kind="stable")
     bounds = np.searchsorted(member[order], np.arange(len(labels) + 1))
-    # Python's own floats: groups are often of two or three, where an array costs more than its sum.
+    # Python floats: groups often have two or three examples, and slicing an array costs more than their sum.
     ordered, bounds = values[order].tolist(), bounds.tolist()
     return {
         label: math.fsum(ordered[a:b]) / (b - a)

@@ -1,9 +1,9 @@
-"""A result in, a file for the `.eval_results` folder of a model on the Hub out; uploading it is left to its owner.
+"""A result in, a file for the `.eval_results` folder of a model on the Hub out; its owner uploads it.
 
-The format is https://github.com/huggingface/hub-docs/blob/main/eval_results.yaml: a list of scores, each with the
-dataset it is of and a task. It knows one value per task and neither metrics nor splits, so mIoU and cIoU are two tasks,
-and what else a reader must know is in the notes. The Hub shows a score where the dataset is a registered benchmark that
-defines the task in its `eval.yaml`, and keeps the file as it is elsewhere.
+The format is https://github.com/huggingface/hub-docs/blob/main/eval_results.yaml: a list of scores, each with its
+dataset and a task. A task has one value, and there are no metrics or splits. So mIoU and cIoU are two tasks, and the
+notes say the rest. The Hub shows a score if the dataset is a registered benchmark that defines the task in its
+`eval.yaml`; otherwise it just keeps the file.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from refcocom_gpu.utils.files import write_files
 
 REFCOCO_M = "moondream/refcoco-m"
 DECIMALS = 4
-"""Of a percentage: beyond what one expression of RefCOCO-M can move, short of what a division leaves."""
+"""Decimals of a percentage: enough to show one expression of RefCOCO-M, too few to show rounding."""
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HUB_FOLDER = re.compile(r"datasets--([\w.-]+?)--([\w.-]+)")
 
 
 def eval_results(result: Result, *, dataset_id: str | None = None) -> list[dict[str, Any]]:
-    """The scores as the Hub's format has them: mIoU and cIoU in percent, as tasks `miou` and `ciou`.
+    """Return mIoU and cIoU in percent in the Hub's format, as tasks `miou` and `ciou`.
 
     Args:
         result: Complete, under the official convention.
-        dataset_id: Of what on the Hub a local copy is one, `owner/name`; otherwise the result knows.
+        dataset_id: The `owner/name` on the Hub of which a local copy was scored; by default the result's own source.
 
     Returns:
         Two entries, ready for YAML.
 
     Raises:
         UsageError: When examples had no prediction, the convention is not the official one, or the dataset is not known
-            to be on the Hub: a benchmark's score is of all of it.
+            to be on the Hub. A benchmark's score covers all of it.
 
     >>> import refcocom_gpu as rc
     >>> result = rc.score("sample", rc.MaskStore.build(rc.load_dataset("sample"), cache=False))
@@ -49,10 +49,10 @@ def eval_results(result: Result, *, dataset_id: str | None = None) -> list[dict[
     ({'id': 'me/copy-of-the-sample', 'task_id': 'miou'}, 86.2577)
     """
     dataset = result.info.get("dataset", {})
-    of = {"id": dataset_id or _hub_id(dataset)}
-    if not _HUB_NAME.fullmatch(of["id"]):
-        raise UsageError(f"{of['id']!r} is not the name of a dataset on the Hub, owner/name")
-    _check_complete(result, dataset, of["id"])
+    hub_id = dataset_id or _hub_id(dataset)
+    if not _HUB_NAME.fullmatch(hub_id):
+        raise UsageError(f"{hub_id!r} is not the name of a dataset on the Hub, owner/name")
+    _check_complete(result, dataset, hub_id)
     notes = (
         f"in percent, over all {result.n_examples:,} (image, sentence) examples, none missing; "
         f"split {dataset.get('split')}, fingerprint {dataset.get('fingerprint')}"
@@ -61,7 +61,7 @@ def eval_results(result: Result, *, dataset_id: str | None = None) -> list[dict[
     revision = {"revision": dataset["revision"]} if dataset.get("revision") else {}
     return [
         {
-            "dataset": {**of, "task_id": task, **revision},
+            "dataset": {"id": hub_id, "task_id": task, **revision},
             "value": round(100 * score, DECIMALS),
             "notes": f"{about}, {notes}",
         }
@@ -79,9 +79,9 @@ def write_eval_results(
 
     Args:
         result: Complete, under the official convention.
-        path: Named `.yaml`; on the Hub it belongs to `.eval_results/` of the model's repository.
+        path: Ends in `.yaml`; on the Hub the file belongs in `.eval_results/` of the model's repository.
         dataset_id: As for `eval_results`.
-        overwrite: Replace a file that is there.
+        overwrite: Replace an existing file.
 
     Returns:
         The path.
@@ -98,30 +98,30 @@ def write_eval_results(
 
 
 def check_path(path: Path, *, overwrite: bool) -> None:
-    """Refuse a path before any work is done.
+    """Refuse an output path before any work is done.
 
     Raises:
-        UsageError: When it is not named `.yaml`, is a folder, or is there and `overwrite` is False.
+        UsageError: When it does not end in `.yaml`, is a folder, or exists and `overwrite` is False.
     """
     if path.suffix != ".yaml":
         raise UsageError(f"eval_results={path}: the Hub reads files named .yaml")
     if path.is_dir():
         raise UsageError(f"eval_results={path} is a folder, not a file")
     if path.exists() and not overwrite:
-        raise UsageError(f"eval_results={path} is there; pass overwrite=true or another name")
+        raise UsageError(f"eval_results={path} already exists; pass overwrite=true or another name")
 
 
 def _hub_id(dataset: dict[str, Any]) -> str:
     source = str(dataset.get("source", ""))
-    if found := _HUB_FOLDER.search(source):
-        return f"{found[1]}/{found[2]}"
-    # A relative path may look alike; it has no commit, or lies in a folder named like it.
+    if cached := _HUB_FOLDER.search(source):
+        return f"{cached[1]}/{cached[2]}"
+    # A relative path may look like a name of the Hub. But it has no commit, or its folder is named after the commit.
     commit = dataset.get("revision")
     if commit and _HUB_NAME.fullmatch(source) and not source.endswith(commit):
         return source
     raise UsageError(
         f"the score is of {source or 'an unknown dataset'}, which is not known to be on the Hub; "
-        "only scores of a dataset of the Hub, or of a copy whose name is given, can be published there"
+        "if it is a copy of a dataset there, name that with dataset.name=owner/name"
     )
 
 
@@ -129,20 +129,20 @@ def _check_complete(result: Result, dataset: dict[str, Any], name: str) -> None:
     if result.n_missing:
         raise UsageError(
             f"{result.n_missing:,} of {result.n_examples:,} examples had no prediction: "
-            "a score for the Hub is of all of them"
+            "a score for the Hub must cover all of them"
         )
     if result.convention != "official":
         raise UsageError(
-            f"the score follows the convention {result.convention!r}: a score for the Hub is official"
+            f"the score follows the convention {result.convention!r}; a score for the Hub must follow the official one"
         )
     if result.n_examples != dataset.get("n_examples", result.n_examples):
         raise UsageError(
             f"{result.n_examples:,} of {dataset['n_examples']:,} examples were scored: "
-            "a score for the Hub is of all of them"
+            "a score for the Hub must cover all of them"
         )
     if name == REFCOCO_M and not dataset.get("counts_as_published"):
         counts = ", ".join(f"{n:,} {what}" for what, n in PUBLISHED.items())
         raise UsageError(
             f"{dataset.get('source')} is not {REFCOCO_M}, which has {counts}; "
-            "dataset.name=owner/name says of what on the Hub it is a copy"
+            "dataset.name=owner/name must name the dataset of which it is a copy"
         )

@@ -1,17 +1,14 @@
-"""Counts of every example in, a result out: scores, two files, and back again without inference.
+"""Counts of every example in, a result out: its scores, and a folder from which they are computed again.
 
-`per_example.parquet` (schema version 1) holds one row per example in index order; `summary.json` the scores and what
-they are scores of. Every score is recomputed from the Parquet alone. Both files are written under temporary names and
-renamed, the summary last and with the hash of the other, so a folder holds a whole result or is refused.
+`per_example.parquet` holds one row per example in index order. `summary.json` holds the scores and what they are scores
+of. `folder` writes and checks the two files; every score is computed again from the Parquet alone.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,23 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import xxhash
 from numpy.typing import NDArray
 
-from refcocom_gpu.errors import ResultsError, UsageError
 from refcocom_gpu.scores import metrics
-from refcocom_gpu.scores.conventions import CONVENTIONS, get_convention
+from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.folder import HASH, SCHEMA_VERSION, read_result, write_result
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
-from refcocom_gpu.utils.files import as_text, parquet_bytes, write_files
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
     from refcocom_gpu.store.store import MaskStore
 
-SCHEMA_VERSION = 1
-PER_EXAMPLE, SUMMARY = "per_example.parquet", "summary.json"
-SCORED, EMPTY, MISSING = "scored", "empty", "missing"
+STATUSES = SCORED, EMPTY, MISSING = "scored", "empty", "missing"
 
 SCHEMA = pa.schema(
     [
@@ -74,18 +66,21 @@ class Result:
     convention: str = "official"
     precision_strict: bool = False
 
-    def _ints(self, name: str) -> NDArray[np.int64]:
-        return to_numpy(self.per_example.column(name))
+    @property
+    def _counts(self) -> Iterator[NDArray[np.int64]]:
+        """[N] intersections, [N] predicted areas, [N] true areas."""
+        names = ("intersection", "pred_area", "target_area")
+        return (to_numpy(self.per_example.column(name)) for name in names)
+
+    @property
+    def _empty(self) -> float:
+        """IoU of two empty masks."""
+        return get_convention(self.convention).empty
 
     @cached_property
     def iou(self) -> NDArray[np.float64]:
         """[N] float64 IoU per example."""
-        return metrics.iou(
-            self._ints("intersection"),
-            self._ints("pred_area"),
-            self._ints("target_area"),
-            empty=get_convention(self.convention).empty,
-        )
+        return metrics.iou(*self._counts, empty=self._empty)
 
     @cached_property
     def miou(self) -> float:
@@ -95,12 +90,7 @@ class Result:
     @cached_property
     def ciou(self) -> float:
         """Cumulative IoU: ΣI / ΣU, 0…1."""
-        return metrics.ciou(
-            self._ints("intersection"),
-            self._ints("pred_area"),
-            self._ints("target_area"),
-            empty=get_convention(self.convention).empty,
-        )
+        return metrics.ciou(*self._counts, empty=self._empty)
 
     @cached_property
     def precision_at(self) -> dict[float, float]:
@@ -110,42 +100,37 @@ class Result:
     @cached_property
     def miou_by_category(self) -> dict[str, float]:
         """Mean IoU over the examples of each category."""
-        coded = self.per_example.column("category").combine_chunks().dictionary_encode()
-        labels = coded.dictionary.to_pylist()
-        by_code = metrics.mean_by(self.iou, to_numpy(coded.indices))
-        return dict(sorted((labels[code], score) for code, score in by_code.items()))
+        encoded = self.per_example.column("category").combine_chunks().dictionary_encode()
+        names = encoded.dictionary.to_pylist()
+        by_code = metrics.mean_by(self.iou, to_numpy(encoded.indices))
+        return dict(sorted((names[code], score) for code, score in by_code.items()))
 
     @cached_property
     def miou_per_instance(self) -> float:
-        """Mean over samples of their expressions' mean IoU: a sample counts once however often it is described."""
-        by_sample = metrics.mean_by(
-            self.iou,
-            # Ids repeat when examples are named by position, so a sample is told by its image and first row too.
-            _sample_rows(self.per_example),
-        )
+        """Mean over samples of their expressions' mean IoU: each sample counts once, however often it is described."""
+        by_sample = metrics.mean_by(self.iou, _sample_numbers(self.per_example))
         return metrics.mean(list(by_sample.values()))
 
     @property
     def n_examples(self) -> int:
-        """Examples in the denominator."""
+        """Number of examples in the denominator."""
         return len(self.per_example)
 
     @cached_property
     def n_missing(self) -> int:
-        """Examples that had no prediction and were scored as empty."""
-        return self._n(MISSING)
+        """Number of examples that had no prediction and were scored as empty."""
+        return self._count(MISSING)
 
     @cached_property
     def n_empty(self) -> int:
-        """Examples whose predicted mask has no pixel."""
-        return self._n(EMPTY)
+        """Number of examples whose predicted mask has no pixel."""
+        return self._count(EMPTY)
 
-    def _n(self, status: str) -> int:
-        counted = pc.value_counts(self.per_example.column("status")).to_pylist()
-        return sum(entry["counts"] for entry in counted if entry["values"] == status)
+    def _count(self, status: str) -> int:
+        return int(pc.sum(pc.equal(self.per_example.column("status"), status)).as_py() or 0)
 
     def summary(self) -> dict[str, Any]:
-        """Every score and what it is a score of, ready for JSON."""
+        """Return every score and what it is a score of, ready for JSON."""
         return {
             "schema": "refcocom-summary",
             "version": SCHEMA_VERSION,
@@ -157,7 +142,7 @@ class Result:
             "n_examples": self.n_examples,
             "n_missing": self.n_missing,
             "n_empty": self.n_empty,
-            # Duplicates are refused, never averaged or dropped; the zero says so to a reader of the file.
+            # Duplicates are refused, never averaged or dropped: the zero tells a reader of the file so.
             "n_duplicate": 0,
             "convention": self.convention,
             "precision": ">" if self.precision_strict else ">=",
@@ -169,32 +154,27 @@ class Result:
 
         Args:
             folder: Made where absent; other files in it are left alone.
-            overwrite: Replace a result that is there.
+            overwrite: Replace an existing result.
 
         Returns:
             The folder.
 
         Raises:
-            UsageError: When the folder holds a result and `overwrite` is False, or cannot be written.
+            UsageError: When the folder holds a result and `overwrite` is False, or when it cannot be written.
         """
-        check_output(folder, overwrite=overwrite)
-        table = parquet_bytes(self.per_example)
-        content = {**self.summary(), "per_example_xxh3_128": xxhash.xxh3_128_hexdigest(table)}
-        text = as_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        # The summary last: it vouches for the other.
-        write_files(folder, {PER_EXAMPLE: table, SUMMARY: text.encode()})
+        write_result(folder, self.per_example, self.summary(), overwrite=overwrite)
         return Path(folder)
 
 
 _STATUS = pa.StringArray.from_buffers(
     3,
-    pa.py_buffer(np.cumsum([0, *map(len, (SCORED, EMPTY, MISSING))]).astype(np.int32)),
-    pa.py_buffer("".join((SCORED, EMPTY, MISSING)).encode()),
+    pa.py_buffer(np.cumsum([0, *map(len, STATUSES)]).astype(np.int32)),
+    pa.py_buffer("".join(STATUSES).encode()),
 )
 
 
 def per_example(store: MaskStore, counts: NDArray[np.int64], absent: NDArray[np.int64]) -> pa.Table:
-    """The table of a result.
+    """Make the table of a result.
 
     Args:
         store: Ground truth.
@@ -218,11 +198,11 @@ def per_example(store: MaskStore, counts: NDArray[np.int64], absent: NDArray[np.
 
 
 def about_run(store: MaskStore, device: str | None = None) -> dict[str, Any]:
-    """What a summary says of any run: its dataset, device and versions.
+    """Return what a summary says of any run: its dataset, device and versions.
 
     Args:
         store: Ground truth.
-        device: What counted; the store's by default.
+        device: The device that counted; the store's by default.
     """
     return {
         "dataset": about_dataset(store.dataset),
@@ -232,7 +212,7 @@ def about_run(store: MaskStore, device: str | None = None) -> dict[str, Any]:
 
 
 def about_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What a summary says of the dataset that was scored."""
+    """Return what a summary says of the dataset that was scored."""
     return {
         "source": dataset.source,
         "revision": dataset.revision,
@@ -249,45 +229,17 @@ def about_dataset(dataset: Dataset) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in ("refcocom-gpu", "numpy", "numba", "torch", "pyarrow"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def check_output(
-    folder: str | Path, *, overwrite: bool, names: Sequence[str] = (SUMMARY, PER_EXAMPLE)
-) -> None:
-    """Refuse a folder before any work is done.
-
-    Args:
-        folder: Where files will be written.
-        overwrite: Whether files that are there may be replaced.
-        names: The files.
-
-    Raises:
-        UsageError: When it holds a result and `overwrite` is False, or is not a folder.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"output_dir {folder} is a file, not a folder")
-    there = [name for name in names if (folder / name).exists()]
-    if there and not overwrite:
-        raise UsageError(
-            f"{folder} already holds a result ({', '.join(there)}); pass overwrite=true or another output_dir"
-        )
-
-
-def holds_result(folder: str | Path) -> bool:
-    """Whether a folder is one that `Result.save` wrote, were it damaged since."""
-    return any(os.path.exists(os.path.join(folder, name)) for name in (SUMMARY, PER_EXAMPLE))  # noqa: PTH110, PTH118
+            versions[name] = "absent"
+    return versions
 
 
 def load_results(folder: str | Path) -> Result:
-    """Read back what `Result.save` wrote; every score comes from the Parquet alone.
+    """Read back what `Result.save` wrote; every score is computed again from the Parquet alone.
 
     Args:
         folder: Holds `per_example.parquet` and `summary.json`.
@@ -295,48 +247,21 @@ def load_results(folder: str | Path) -> Result:
     Raises:
         ResultsError: When a file is absent, altered since it was written, or of a newer schema version.
     """
-    folder = Path(folder)
-    try:
-        content = json.loads((folder / SUMMARY).read_text("utf-8"))
-        digest = _hash(folder / PER_EXAMPLE)
-    except FileNotFoundError as error:
-        raise ResultsError(
-            f"{folder} holds no result: {Path(error.filename).name} is not there"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{folder / SUMMARY} cannot be read: {error}") from None
-    if not isinstance(content, dict) or content.get("schema") != "refcocom-summary":
-        raise ResultsError(f"{folder / SUMMARY} is not a summary of this package")
-    version = content.get("version")
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise ResultsError(
-            f"{folder} has schema version {version}; this package reads up to {SCHEMA_VERSION}"
-        )
-    needed = ("per_example_xxh3_128", "convention", "precision")
-    if absent := [key for key in needed if key not in content]:
-        raise ResultsError(f"{folder / SUMMARY} lacks {', '.join(absent)}")
-    if content["convention"] not in CONVENTIONS:
-        raise ResultsError(
-            f"{folder / SUMMARY} names an unknown convention {content['convention']!r}"
-        )
-    if digest != content["per_example_xxh3_128"]:
-        raise ResultsError(
-            f"{folder / PER_EXAMPLE} is not the table that {SUMMARY} was written with; score again"
-        )
+    table, summary = read_result(folder)
     result = Result(
-        pq.read_table(pa.BufferReader((folder / PER_EXAMPLE).read_bytes())),
-        convention=content["convention"],
-        precision_strict=content["precision"] == ">",
+        table,
+        convention=summary["convention"],
+        precision_strict=summary["precision"] == ">",
     )
-    scores = set(result.summary()) | {"per_example_xxh3_128"}
-    result.info.update({key: value for key, value in content.items() if key not in scores})
+    computed = {*result.summary(), HASH}
+    result.info.update({key: value for key, value in summary.items() if key not in computed})
     return result
 
 
-def _hash(path: Path) -> str:
-    return xxhash.xxh3_128(path.read_bytes()).hexdigest()
+def _sample_numbers(table: pa.Table) -> NDArray[np.int64]:
+    """Return [N] a number per sample.
 
-
-def _sample_rows(table: pa.Table) -> NDArray[np.int64]:
-    """[N] a number per sample: examples of a sample are consecutive and `sentence_idx` counts up within it."""
+    Ids cannot serve, because they repeat where examples are named by position. But the examples of a sample are
+    consecutive, and the first has `sentence_idx` 0.
+    """
     return np.cumsum(to_numpy(table.column("sentence_idx")) == 0)

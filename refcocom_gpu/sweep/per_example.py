@@ -25,6 +25,7 @@ from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.task import FileResult
 from refcocom_gpu.utils.arrow import from_numpy
 from refcocom_gpu.utils.files import replacing
+from refcocom_gpu.utils.text import as_text
 
 FOLDER = "per_example"
 LAYOUT = 1
@@ -81,7 +82,7 @@ def partition(model: str) -> str:
     >>> partition("LISA 7B/é=1")
     'model=LISA%207B%2F%C3%A9%3D1'
     """
-    text = printable(model)
+    text = as_text(model)
     escaped = f"model={quote(text, safe='')}"
     if len(escaped) > NAME_BYTES:
         end = f"~{xxhash.xxh3_64_hexdigest(text.encode())}"
@@ -91,11 +92,6 @@ def partition(model: str) -> str:
             escaped = f"model={quote(text, safe='')}"
         escaped += end
     return escaped
-
-
-def printable(text: str) -> str:
-    """Text as Unicode: bytes of a file name that are not UTF-8 are shown escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _content_name(store: MaskStore, result: FileResult, empty: float) -> str:
@@ -117,7 +113,7 @@ def _table(store: MaskStore, result: FileResult, empty: float) -> pa.Table:
         store.areas[store.example_sample],
         empty=empty,
     )
-    name = printable(result.path).encode()
+    name = as_text(result.path).encode()
     # Not pa.array, which imports pandas.
     names = pa.StringArray.from_buffers(
         1, pa.py_buffer(np.array([0, len(name)], np.int32)), pa.py_buffer(name)

@@ -1,7 +1,7 @@
 """A loaded dataset in, batches out for a validation loop, each with the `index` of its examples.
 
-`index` says which masks a batch is counted against, so it travels beside whatever a user makes of an example: past
-the transform, past the collator, through samplers and worker processes.
+`index` says which masks a batch is counted against. So it stays with each example through transforms, collators,
+samplers and worker processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
 
 KEPT_PICTURES = 4
-"""Decoded pictures that each process keeps: one serves a pass in order, the others readers that take turns."""
+"""Decoded pictures that each process keeps; one suffices for a pass in order, the others serve mixed orders."""
 
 Item = dict[str, Any]
 
@@ -33,21 +33,21 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
     """The examples of a dataset for torch's `DataLoader`, a picture and a sentence each.
 
     Item `i` is `{"image": RGB picture, "sentence": str, "index": int}`, where `index` is the
-    example's row number, or what `transform` makes of it with `index` put beside. The picture is
-    the item's own: a transform may change it in place. Use `collate` to make batches.
+    example's row number. With a `transform` it is what that returns, plus `index`. The picture is a
+    copy, so a transform may change it in place. Use `collate` to make batches.
 
-    A picture is decoded once for all its examples in a batch, and once in a pass that takes the
-    examples in order, in each process.
+    Each process decodes a picture once for all its examples in a batch, and once in a pass that
+    takes the examples in order.
 
     Args:
         dataset: From `load_dataset`.
-        images: A folder that holds the pictures by `file_name`, for a source without pictures; it
-            wins over those of a source that has them.
-        transform: Makes a mapping of an item. It need not pass `index` on, and must not change it.
-        indices: Row numbers of the examples to take, in this order; None: all. A repeated one would
-            weigh twice in a score, so it is refused.
+        images: A folder that holds the pictures by `file_name`. It is needed for a source without
+            pictures, and takes precedence over the pictures of a source.
+        transform: Maps an item to a mapping. It need not pass `index` on, and must not change it.
+        indices: Row numbers of the examples to take, in this order; None takes all. Repeated ones
+            are refused, because they would count twice in a score.
         subset: Take this many examples that stand for all, as `RefCOCOMMetric(…, subset=…)` expects.
-        seed: Of the subset.
+        seed: Seed of the subset.
 
     Attributes:
         dataset: As given.
@@ -90,7 +90,7 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
         self._picture = lru_cache(KEPT_PICTURES)(self._images.__getitem__)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process has its own pictures.
+        # Every process keeps its own decoded pictures.
         return {name: value for name, value in vars(self).items() if name != "_picture"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -108,8 +108,8 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
 
         Raises:
             IndexError: There is no such position.
-            DatasetError: The picture is not there, does not decode, or is not as large as its masks.
-            UsageError: `transform` returned no mapping, or another `index`.
+            DatasetError: The picture is missing, cannot be decoded, or differs in size from its masks.
+            UsageError: `transform` returned no mapping, or changed `index`.
         """
         position = range(len(self))[operator.index(position)]
         index = int(self.indices[position])
@@ -125,15 +125,15 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
             raise UsageError(
                 f"transform returned {type(result).__name__} for example {index}; it should return a dict"
             )
-        if "index" in result and not _is(result["index"], index):
+        if "index" in result and not _equals(result["index"], index):
             raise UsageError(
                 f"transform returned index {result['index']!r} for example {index}; "
-                "it should leave index as it is, or out"
+                "it should leave index unchanged, or leave it out"
             )
         return {**result, "index": index}
 
     def __getitems__(self, positions: Sequence[int]) -> list[Item]:
-        """The items of a batch; the loader asks for them together.
+        """Make the items of a batch, which the loader asks for together.
 
         Args:
             positions: B positions.
@@ -141,11 +141,13 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
         Returns:
             B items, in the order of `positions`.
         """
-        # Examples of one picture are visited together, pictures in the order in which they first appear.
-        turn: dict[int, int] = {}
-        turns = [turn.setdefault(int(self._rows[p]), len(turn)) for p in positions]
+        # Examples of one picture are made together; pictures come in the order in which they first appear.
+        picture_order: dict[int, int] = {}
+        pictures = [
+            picture_order.setdefault(int(self._rows[p]), len(picture_order)) for p in positions
+        ]
         items: list[Item] = [{}] * len(positions)
-        for place in sorted(range(len(positions)), key=turns.__getitem__):
+        for place in sorted(range(len(positions)), key=pictures.__getitem__):
             items[place] = self[positions[place]]
         return items
 
@@ -156,13 +158,13 @@ def collate(
 ) -> MutableMapping[str, Any]:
     """Make a batch of B items, for `DataLoader(..., collate_fn=collate)`.
 
-    Without `collate_fn`, tensors and numeric arrays of one shape are stacked to [B, …] and numbers
-    become a tensor [B]; what else there is, such as pictures, strings or tensors of several shapes,
+    Without `collate_fn`, tensors and numeric arrays of one shape are stacked to [B, …], and numbers
+    become a tensor [B]. Everything else, such as pictures, strings or tensors of several shapes,
     becomes a list of B.
 
     Args:
         items: At least one, each with `index`.
-        collate_fn: Makes the batch of all but `index`, such as a data collator of Transformers:
+        collate_fn: Makes the batch from all but `index`, for example a data collator of Transformers:
             `functools.partial(collate, collate_fn=mine)`.
 
     Returns:
@@ -177,11 +179,11 @@ def collate(
         (tensor([0.5000, 2.0000], dtype=torch.float64), ['a', 'b'], tensor([7, 3]))
     """
     if not items:
-        raise UsageError("a batch of no items")
+        raise UsageError("a batch needs at least one item")
     for item in items:
         if "index" not in item:
             raise UsageError(
-                f"an item has no index among {', '.join(item)}; take items from ExpressionDataset"
+                f"an item has no index, only {', '.join(item)}; take items from ExpressionDataset"
             )
     index = torch.tensor([_whole(item["index"]) for item in items], dtype=torch.int64)
     rest = [{name: value for name, value in item.items() if name != "index"} for item in items]
@@ -190,23 +192,23 @@ def collate(
     batch = collate_fn(rest)
     if not isinstance(batch, Mapping):
         raise UsageError(
-            f"collate_fn returned {type(batch).__name__}; it should return a dict, to put index beside"
+            f"collate_fn returned {type(batch).__name__}; it should return a dict, to which index is added"
         )
     if not isinstance(batch, MutableMapping):
         batch = dict(batch)
-    # Into the very object: a BatchEncoding moves to a device with all that it holds.
+    # Into the same object: a BatchEncoding then moves index to a device together with the rest.
     batch["index"] = index
     return batch
 
 
 def _whole(index: Any) -> int:
-    """An index of an item: an int, or an array or tensor of one, but no float or bool that looks like it."""
+    """Return an item's index as an int; it may be an array or tensor of one, but neither float nor bool."""
     if str(getattr(index, "dtype", type(index).__name__)).removeprefix("torch.") != "bool":
         try:
             return operator.index(index)
         except TypeError:
             pass
-    raise UsageError(f"the index of an item is a whole number, not {index!r}")
+    raise UsageError(f"the index of an item must be a whole number, not {index!r}")
 
 
 def _columns(items: list[Item]) -> dict[str, Any]:
@@ -232,29 +234,29 @@ def _column(values: list[Any]) -> Any:
 def _row_numbers(indices: Any, n_examples: int) -> NDArray[np.int64]:
     if indices is None:
         return np.arange(n_examples)
-    found = np.asarray(indices)
-    if found.size == 0:
+    rows = np.asarray(indices)
+    if rows.size == 0:
         return np.empty(0, np.int64)
-    if found.ndim != 1 or found.dtype.kind not in "iu":
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise UsageError(
-            f"indices should be a sequence of row numbers, not {found.dtype} of shape {found.shape}"
+            f"indices should be a sequence of row numbers, not {rows.dtype} of shape {rows.shape}"
         )
-    outside = (found < 0) | (found >= n_examples)
+    outside = (rows < 0) | (rows >= n_examples)
     if outside.any():
         raise UsageError(
-            f"indices: {found[outside][0]} is no row number of the {n_examples:,} examples "
+            f"indices: {rows[outside][0]} is no row number of the {n_examples:,} examples "
             f"(0…{n_examples - 1}); {int(outside.sum()):,} such"
         )
-    values, times = np.unique(found, return_counts=True)
-    if len(values) < len(found):
+    values, times = np.unique(rows, return_counts=True)
+    if len(values) < len(rows):
         repeated = values[times > 1]
         raise UsageError(f"indices: {repeated[0]} is repeated; {len(repeated):,} such")
-    return found.astype(np.int64)
+    return rows.astype(np.int64)
 
 
-def _is(found: Any, index: int) -> bool:
-    """Whether it is this number, as an int or as what a transform makes of one, such as a tensor."""
+def _equals(value: Any, index: int) -> bool:
+    """Return whether a transform's value, an int or such as a tensor of one, is this index."""
     try:
-        return operator.index(found) == index
+        return operator.index(value) == index
     except TypeError:
         return False

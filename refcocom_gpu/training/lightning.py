@@ -9,7 +9,7 @@ import torch
 
 try:
     from lightning.pytorch import Callback
-except ImportError:  # the same under its older name
+except ImportError:  # the package's older name
     from pytorch_lightning import Callback  # type: ignore[assignment]
 
 from refcocom_gpu.errors import UsageError
@@ -17,16 +17,16 @@ from refcocom_gpu.training.metric import RefCOCOMMetric
 
 
 class RefCOCOMCallback(Callback):
-    """Scores what `validation_step` and `test_step` return, and logs it at the end of the epoch.
+    """Scores what `validation_step` and `test_step` return, and logs the scores at the end of the epoch.
 
-    What is only a part is logged as `refcocom_partial/…`: the sanity check, `fast_dev_run`, `limit_val_batches` and
-    `limit_test_batches`.
+    Scores of a part of the examples are logged as `refcocom_partial/…`: those of the sanity check, `fast_dev_run`,
+    `limit_val_batches` and `limit_test_batches`.
 
     Args:
-        metric: How to score. The callback resets it at the start of an epoch and moves it to the module's device.
-        preds: Where a mapping that the step returns holds the predictions; a step may also return them alone.
-        index: Where that mapping, or else the batch, holds the indices.
-        dataloader_idx: Which of several loaders is of this dataset; needed where there are several.
+        metric: The metric. The callback resets it at the start of an epoch and moves it to the module's device.
+        preds: Key of the predictions where the step returns a mapping; a step may also return the predictions alone.
+        index: Key of the indices in that mapping, or else in the batch.
+        dataloader_idx: Which of several loaders loads this dataset; needed if there are several.
 
     >>> import refcocom_gpu as rc
     >>> store = rc.MaskStore.build(rc.load_dataset("sample"), cache=False)
@@ -61,14 +61,16 @@ class RefCOCOMCallback(Callback):
         """Count a batch."""
         if self.dataloader_idx is None and dataloader_idx > 0:
             raise UsageError(
-                "there are several loaders; RefCOCOMCallback(…, dataloader_idx=K) says which one is of this dataset"
+                "there are several loaders; RefCOCOMCallback(…, dataloader_idx=K) says which one loads this dataset"
             )
         if dataloader_idx != (self.dataloader_idx or 0):
             return
         preds = outputs
         if isinstance(outputs, Mapping):
             if self.preds not in outputs:
-                raise UsageError(f"the step returned no {self.preds!r} among {', '.join(outputs)}")
+                raise UsageError(
+                    f"the step's outputs have no {self.preds!r}, only {', '.join(outputs)}"
+                )
             preds = outputs[self.preds]
         if preds is None:
             raise UsageError("the step returned nothing; it should return the predictions")
@@ -96,11 +98,11 @@ class RefCOCOMCallback(Callback):
 
     def _log(self, pl_module: Any, *, limited: bool) -> None:
         scores = self._scores(partial=self.metric.partial or limited)
-        # A limit beyond the last batch limits nothing.
-        seen = next(int(n) for key, n in scores.items() if key.endswith("/n_examples"))
-        if limited and not self.metric.partial and seen == len(self.metric.store):
+        # A limit beyond the last batch leaves out no example.
+        n_seen = next(int(n) for key, n in scores.items() if key.endswith("/n_examples"))
+        if limited and not self.metric.partial and n_seen == len(self.metric.store):
             scores = self._scores(partial=False)
-        # Every rank has the same numbers. The largest of them is that number still, which a mean may not be.
+        # Every rank has the same number. Their maximum is exactly that number, whereas a mean may round.
         pl_module.log_dict(
             {key: value.to(torch.float64) for key, value in scores.items()},
             sync_dist=True,
@@ -117,5 +119,5 @@ class RefCOCOMCallback(Callback):
 
 
 def _is_limit(batches: float) -> bool:
-    """Whether Lightning's limit is one: 1 is a single batch, 1.0 all of them."""
+    """Return whether Lightning's setting limits the batches: 1 means one batch, 1.0 means all."""
     return isinstance(batches, int) or batches < 1.0

@@ -19,16 +19,16 @@ from refcocom_gpu.training.metric import RefCOCOMMetric
 
 @METRICS.register_module()
 class RefCOCOMEvaluator(BaseMetric):  # type: ignore[misc]
-    """`val_evaluator = dict(type="RefCOCOMEvaluator", dataset="sample")`.
+    """An evaluator for a config: `val_evaluator = dict(type="RefCOCOMEvaluator", dataset="sample")`.
 
-    Ranks exchange counts as `RefCOCOMMetric` does, not as mmengine does, which interleaves the results of all ranks
-    and cuts the list at the size of the dataset: right for its own sampler only.
+    Ranks exchange counts as `RefCOCOMMetric` does. mmengine's own way interleaves the results of all ranks and cuts the
+    list at the size of the dataset, which is right for its own sampler only.
 
     Args:
-        dataset: What to score: a name or path for `load_dataset`, a dataset, or a store.
-        preds: Where a data sample holds its mask or logits, [h, w] or [1, h, w].
-        index: Where it holds the index of its example.
-        options: Of `RefCOCOMMetric`.
+        dataset: The ground truth: a name or path for `load_dataset`, a dataset, or a store.
+        preds: Key of a data sample's mask or logits, [h, w] or [1, h, w].
+        index: Key of the index of its example.
+        options: Options of `RefCOCOMMetric`.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class RefCOCOMEvaluator(BaseMetric):  # type: ignore[misc]
         """
         for sample in data_samples:
             if lacking := [key for key in (self._preds, self._index) if key not in sample]:
-                raise UsageError(f"a data sample lacks {lacking[0]!r} among {', '.join(sample)}")
+                raise UsageError(f"a data sample has no {lacking[0]!r}, only {', '.join(sample)}")
         preds = [sample[self._preds] for sample in data_samples]
         if preds and isinstance(preds[0], torch.Tensor) and preds[0].device != self.metric.device:
             self.metric.to(preds[0].device)
         self.metric.update(preds, as_ints([sample[self._index] for sample in data_samples]))
 
     def evaluate(self, size: int) -> dict[str, Any]:
-        """Scores of the epoch, on every rank.
+        """Return the scores of the epoch, on every rank.
 
         Args:
-            size: Not read: examples are told apart by their index.
+            size: Not read, since each example has its index.
 
         Raises:
             PredictionError: When examples are unseen, or a prediction was wrong; `metric.reset()` forgets the epoch.
@@ -76,7 +76,7 @@ class RefCOCOMEvaluator(BaseMetric):  # type: ignore[misc]
         return scores
 
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
-        """Scores of what was processed.
+        """Return the scores of what was processed.
 
         Args:
             results: Not read.

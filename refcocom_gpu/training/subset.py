@@ -1,8 +1,9 @@
 """A dataset, a size and a seed in, a subset for cheap validation out, and estimates of the full scores from it.
 
-Examples are in the order of their images. Whole images in a row make a stratum that is just large enough for two
-draws at the subset's rate, or more where an image has many expressions; within a stratum examples are drawn without
-replacement. So the subset is spread over the images evenly, and two draws are what an unbiased variance needs.
+Examples are in the order of their images. Consecutive whole images make a stratum just large enough for two draws at
+the subset's rate, or for more where an image has many expressions. Within a stratum examples are drawn without
+replacement. So the subset is spread evenly over the images, and each stratum has the two draws that an unbiased
+variance needs.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """Some of the examples of a dataset, drawn to stand for all.
+    """Examples of a dataset, drawn to stand for all.
 
     Letters: `n` drawn, `S` strata.
 
     Attributes:
-        indices: [n] int64 the examples, ascending.
+        indices: [n] int64 row numbers of the examples, ascending.
         stratum: [n] int64 the stratum of each.
         sizes: [S] int64 examples of each stratum.
         drawn: [S] int64 how many of them were drawn, at least 2.
@@ -39,15 +40,15 @@ class Subset:
     drawn: Ints
 
     def estimate(self, iou: Floats, intersection: Ints, union: Ints) -> dict[str, float]:
-        """Estimates of the scores of the whole dataset.
+        """Estimate the scores of the whole dataset.
 
-        Stratified mean, and combined ratio with its linearised error: Cochran, Sampling Techniques, 1977, ch. 5 and
-        §6.11. The errors are those of drawing a subset: of all examples they would be 0.
+        mIoU is a stratified mean, cIoU a combined ratio with its linearised error: Cochran, Sampling Techniques, 1977,
+        ch. 5 and §6.11. The errors are those of drawing a subset; for all examples they would be 0.
 
         Args:
             iou: [n] IoU of each of `indices`.
-            intersection: [n].
-            union: [n].
+            intersection: [n] pixels in both masks.
+            union: [n] pixels in either mask.
 
         Returns:
             `miou`, `miou_se`, `ciou`, `ciou_se`.
@@ -77,12 +78,12 @@ def draw_subset(dataset: Dataset, n: int, seed: int = 0) -> Subset:
     """Draw examples, spread evenly over the images.
 
     Args:
-        dataset: To draw from.
-        n: How many.
+        dataset: The dataset to draw from.
+        n: How many examples.
         seed: Equal seeds draw equal examples, with any version of NumPy.
 
     Raises:
-        UsageError: When `n` is not from 2 to one less than the examples there are.
+        UsageError: When `n` is below 2 or not below the number of examples, or the seed is negative.
 
     >>> from refcocom_gpu import load_dataset
     >>> subset = draw_subset(load_dataset("sample"), 100)
@@ -95,22 +96,22 @@ def draw_subset(dataset: Dataset, n: int, seed: int = 0) -> Subset:
             f"subset={n}: from 2 to {n_examples - 1} of {n_examples} examples can be drawn"
         )
     if seed < 0:
-        raise UsageError(f"seed={seed}: seeds are not negative")
+        raise UsageError(f"seed={seed}: a seed must not be negative")
     image = dataset.sample_image[dataset.example_sample]
     stops = [*(np.flatnonzero(np.diff(image)) + 1).tolist(), n_examples]
     bounds = [0]
     for stop in stops:
-        # In whole numbers, so that two draws fit exactly.
+        # Compared in whole numbers, so that two draws fit exactly.
         if (stop - bounds[-1]) * n >= 2 * n_examples:
             bounds.append(stop)
-    # What is left over at the end is too small for two draws: it joins the stratum before it.
+    # The images left at the end are too few for two draws, so they join the stratum before.
     bounds[max(1, len(bounds) - 1) :] = [n_examples]
     starts = np.array(bounds[:-1], np.int64)
     sizes: Ints = np.array(bounds[1:], np.int64) - starts
-    # The largest remainders are rounded up: n draws in all, and no stratum more than one off its share.
+    # The largest remainders are rounded up: this gives n draws in all, each stratum within one of its share.
     drawn, remainder = np.divmod(sizes * n, n_examples)
     drawn[np.argsort(-remainder, kind="stable")[: n - int(drawn.sum())]] += 1
-    # The smallest of raw words, whose stream NumPy promises never to change, in each stratum.
+    # In each stratum, draw the examples with the smallest raw words; NumPy promises never to change their stream.
     words = np.random.PCG64(seed).random_raw(n_examples)
     order = np.lexsort((words, np.repeat(np.arange(len(sizes)), sizes)))
     rank = np.arange(n_examples) - np.repeat(starts, sizes)

@@ -1,4 +1,4 @@
-"""A Transformers `Trainer`: logits of a batch in, counts to gather out; gathered counts in, scores out."""
+"""Logits of a batch in, counts for a Transformers `Trainer` to gather out; gathered counts in, scores out."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ class TrainerHook:
         compute_metrics=hook.compute_metrics, ...)
     ```
 
-    Each rank counts its own batch, so six integers per example are gathered and no mask. An example that a sampler
-    repeats counts once. `label_names=["index"]` makes the trainer keep the index beside the batch. The model's
-    `forward` is handed the whole batch, `index` included, and as `index` passes for a label, it is asked for a loss.
+    Each rank counts its own batch, so the trainer gathers six integers per example and no masks. An example that a
+    sampler repeats counts once. `label_names=["index"]` makes the trainer keep the index beside the batch. The trainer
+    then passes the whole batch, `index` included, to the model's `forward`, and expects a loss because it treats
+    `index` as a label.
 
     Args:
         store: Ground truth.
-        preds: Which of the model's outputs, without the loss, holds the masks; needed where several could.
+        preds: Which of the model's outputs after the loss holds the masks; needed if several could.
         label: Which of `label_names` is `index`.
-        options: Of `RefCOCOMMetric`: `values`, `letterbox`, `convention`, `precision_strict`, `partial`, `subset`,
-            `seed`, `name`.
+        options: Options of `RefCOCOMMetric`: `values`, `letterbox`, `convention`, `precision_strict`, `partial`,
+            `subset`, `seed`, `name`.
 
     Raises:
-        UsageError: For `save_predictions`: the trainer gathers counts, so no rank knows which masks are its own.
+        UsageError: For `save_predictions`, since the trainer gathers counts and no masks.
 
     >>> import numpy as np, refcocom_gpu as rc, torch
     >>> store = rc.MaskStore.build(rc.load_dataset("sample"), cache=False)
@@ -50,10 +51,12 @@ class TrainerHook:
         self, store: MaskStore, *, preds: int | None = None, label: int = -1, **options: Any
     ) -> None:
         if options.get("save_predictions") is not None:
-            raise UsageError("a Trainer gathers counts, not masks: save_predictions is not for it")
+            raise UsageError(
+                "a Trainer gathers counts, not masks, so it cannot take save_predictions"
+            )
         self._preds, self._label = preds, label
         self._rows: list[Any] = []
-        # The trainer has gathered the counts of all ranks before they come here.
+        # The trainer has already gathered the counts of all ranks, so the metric must not.
         self._metric = RefCOCOMMetric(store, sync_on_compute=False, **options)
 
     def preprocess_logits_for_metrics(self, logits: Any, labels: Any) -> Tensor:
@@ -83,11 +86,11 @@ class TrainerHook:
         """Score the epoch.
 
         Args:
-            prediction: `EvalPrediction` whose predictions are what `preprocess_logits_for_metrics` gave, gathered.
+            prediction: `EvalPrediction` whose predictions are the gathered outputs of `preprocess_logits_for_metrics`.
             compute_result: False for all batches but the last, with `batch_eval_metrics=True`.
 
         Returns:
-            Numbers by name; the trainer puts `eval_` before each. Empty while `compute_result` is False.
+            Score by name; the trainer puts `eval_` before each name. Empty while `compute_result` is False.
 
         Raises:
             PredictionError: When examples are unseen, or a prediction was wrong.
@@ -96,10 +99,11 @@ class TrainerHook:
         self._rows += rows if isinstance(rows, list) else [rows]
         if not compute_result:
             return {}
-        # The latest first, whose counts stay: before them may be what an evaluation left that was broken off.
-        taken, self._rows = self._rows[::-1], []
+        # The metric keeps the first counts of an example. So the latest come first: an evaluation that was broken off
+        # may have left older ones.
+        latest_first, self._rows = self._rows[::-1], []
         try:
-            for part in taken:
+            for part in latest_first:
                 self._metric.add(part.flip(0) if isinstance(part, Tensor) else np.array(part[::-1]))
             return {key: value.item() for key, value in self._metric.compute().items()}
         finally:
@@ -111,13 +115,13 @@ class TrainerHook:
         if self._preds is not None:
             chosen: Tensor = logits[self._preds]
             return chosen
-        masks = [one for one in logits if isinstance(one, Tensor) and one.ndim > 2]
+        masks = [output for output in logits if isinstance(output, Tensor) and output.ndim > 2]
         if len(masks) != 1:
             shapes = ", ".join(
-                str(tuple(one.shape)) if isinstance(one, Tensor) else type(one).__name__
-                for one in logits
+                str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+                for output in logits
             )
             raise UsageError(
-                f"the model's outputs beside the loss are {shapes}; TrainerHook(…, preds=K) says which are the masks"
+                f"the model's outputs after the loss are {shapes}; TrainerHook(…, preds=K) says which are the masks"
             )
         return masks[0]

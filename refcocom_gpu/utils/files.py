@@ -113,15 +113,6 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return content
 
 
-def as_text(value: str) -> str:
-    r"""Text that can be written as UTF-8: the bytes of a file name that is not are escaped.
-
-    >>> as_text("a\udcffé")
-    'a\\udcffé'
-    """
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 @contextlib.contextmanager
 def locked(folder: str | Path, what: str) -> Iterator[Path]:
     """Hold a folder, made where absent, for one writer at a time; the system frees it when a writer is killed.

@@ -10,7 +10,8 @@ from refcocom_gpu.cli.config import CompareConfig
 from refcocom_gpu.cli.verbs import load, print_, progress
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.scores.result import Result, check_output, holds_result, load_results
+from refcocom_gpu.scores.folder import check_output, holds_result
+from refcocom_gpu.scores.result import Result, load_results
 from refcocom_gpu.utils.options import part_of
 
 

@@ -17,8 +17,8 @@ def run(config: ScoreConfig) -> None:
     """Score one set of predictions."""
     from refcocom_gpu.cli.tables import score_table
     from refcocom_gpu.scorer import score
+    from refcocom_gpu.scores.folder import check_output
     from refcocom_gpu.scores.publish import check_path, write_eval_results
-    from refcocom_gpu.scores.result import check_output
     from refcocom_gpu.store.store import MaskStore
     from refcocom_gpu.utils.devices import resolve_device
 

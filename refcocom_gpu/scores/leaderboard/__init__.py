@@ -1,7 +1,7 @@
 """Scored prediction files in, one leaderboard out: `leaderboard.csv`, `.json`, `.md` and `.parquet`.
 
-`rows` makes one table of scores, uncertainty and completeness; `formats` writes that table in four ways. The files are
-a function of the results, the seed and the version of this package: not of their order, the time or threads.
+`rows` makes one table of scores, uncertainty and completeness; `formats` writes it as text. The files depend on the
+results, the seed and the version of this package only, and not on order, time or threads.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refcocom_gpu.scores.leaderboard.formats import to_csv, to_json, to_markdown
-from refcocom_gpu.scores.leaderboard.rows import FileResult as FileResult
-from refcocom_gpu.scores.leaderboard.rows import Leaderboard as Leaderboard
-from refcocom_gpu.scores.leaderboard.rows import make_leaderboard as make_leaderboard
+from refcocom_gpu.scores.leaderboard.rows import FileResult, make_leaderboard
 from refcocom_gpu.scores.uncertainty.resampling import REPLICATES
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.utils.files import as_text, parquet_bytes, write_files
+from refcocom_gpu.utils.files import parquet_bytes, write_files
+from refcocom_gpu.utils.text import as_text
 
 FILES = tuple(f"leaderboard.{ending}" for ending in ("csv", "json", "md", "parquet"))
 
@@ -30,23 +29,23 @@ def write_leaderboard(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> list[Path]:
-    """Write `FILES`; each appears whole or not at all, and those of an earlier run are replaced.
+    """Write `FILES`. Each appears whole or not at all, and replaces the file of an earlier run.
 
     Args:
-        results: One per prediction file, in any order; those with an error come last and unranked.
-        store: What all of them were scored against; N examples.
+        results: One per prediction file, in any order. Files with an error come last, without a rank.
+        store: The ground truth of all of them; N examples.
         folder: Made where absent.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
-        replicates: Of the bootstrap, B.
-        seed: Of the bootstrap.
+        replicates: Number of bootstrap replicates, B.
+        seed: Seed of the bootstrap.
 
     Returns:
         The four paths.
 
     Raises:
-        UsageError: For an unknown convention, too few replicates (`uncertainty.quantile_place` tells beforehand),
-            counts that are not those of N examples, or a folder that cannot be written.
+        UsageError: For an unknown convention, too few replicates (`uncertainty.quantile_place` can check beforehand),
+            counts of another number of examples, or a folder that cannot be written.
     """
     board = make_leaderboard(
         results,

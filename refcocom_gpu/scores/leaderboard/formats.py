@@ -13,7 +13,7 @@ _ESCAPES = str.maketrans({"\\": r"\\", "|": r"\|", "`": r"\`", "*": r"\*", "[": 
 
 
 def to_csv(board: Leaderboard) -> str:
-    """All columns; numbers in full, nothing for null."""
+    """Return all columns as CSV: numbers in full, null as an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(board.table.column_names)
@@ -23,13 +23,13 @@ def to_csv(board: Leaderboard) -> str:
 
 
 def to_json(board: Leaderboard) -> str:
-    """What the scores are scores of, what the intervals mean, and all rows."""
+    """Return all rows as JSON, after what the scores are scores of and what the intervals mean."""
     content = {**board.about, "rows": board.table.to_pylist()}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_markdown(board: Leaderboard) -> str:
-    """A short table in percent with its caption, and what was not scored."""
+    """Return a short table in percent with a caption, and the files that could not be scored."""
     rows = board.table.to_pylist()
     ranked = [row for row in rows if row["error"] is None]
     lines = [_caption(board.about), ""]
@@ -42,11 +42,10 @@ def to_markdown(board: Leaderboard) -> str:
     failed = [row for row in rows if row["error"] is not None]
     if failed:
         lines += ["", "Not scored:", ""]
-        # The first line counts the mistakes; the other formats hold all that is said of them.
-        lines += [
-            f"- {_cell(_named(row))}: {_cell((row['error'].splitlines() or [''])[0])}"
-            for row in failed
-        ]
+        # The first line of an error counts the mistakes; the other formats hold the whole message.
+        for row in failed:
+            first, *_ = row["error"].splitlines() or [""]
+            lines.append(f"- {_cell(_file_name(row))}: {_cell(first)}")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
@@ -77,9 +76,10 @@ def _row(row: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _named(row: dict[str, Any]) -> str:
-    same = row["model"] == row["path"]
-    return row["path"] if same else f"{row['model']} ({row['path']})"
+def _file_name(row: dict[str, Any]) -> str:
+    if row["model"] == row["path"]:
+        return str(row["path"])
+    return f"{row['model']} ({row['path']})"
 
 
 def _percent(share: float) -> str:
@@ -87,7 +87,7 @@ def _percent(share: float) -> str:
 
 
 def _cell(text: str) -> str:
-    r"""Text that neither ends a cell nor is taken for markup.
+    r"""Escape text so that it neither ends a cell nor is taken for markup.
 
     >>> _cell("a|b\n*c*")
     'a\\|b \\*c\\*'

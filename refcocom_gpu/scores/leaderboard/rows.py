@@ -1,7 +1,7 @@
 """Counts of many prediction files in, one table out: a row per file with its scores, their uncertainty and its rank.
 
-Printed scores are those of `metrics` on the counts. The bootstrap rounds IoUs to a grid, so that its sums are exact;
-from it come standard errors and the widths of intervals, never a score or a difference.
+Scores and differences come from `metrics` on the counts. Only standard errors and the widths of intervals come from the
+bootstrap, which rounds IoUs to a grid so that its sums are exact.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS, Floats
 from refcocom_gpu.scores.result import about_dataset
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.utils.files import as_text
+from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
 
 NONE = np.zeros(0, np.int64)
 
 BLOCK = 64
-"""Models whose IoUs are held at a time; what is kept of them all is a sum per image."""
+"""Models whose IoUs are held at a time; afterwards one sum per image is kept of each."""
 
 NAMES = (("rank", pa.int64()), ("model", pa.string()), ("path", pa.string()))
-"""Columns before those of the manifest."""
+"""Columns before the manifest's."""
 
 SCORES = (
     ("miou", pa.float64()),
@@ -54,7 +54,7 @@ SCORES = (
     ("digest", pa.string()),
     ("error", pa.string()),
 )
-"""Columns after those of the manifest; scores and differences are shares of 1."""
+"""Columns after the manifest's; scores and differences are shares of 1."""
 
 
 class FileResult(Protocol):
@@ -62,7 +62,7 @@ class FileResult(Protocol):
 
     @property
     def path(self) -> str:
-        """As the user named it."""
+        """The path as the user gave it."""
 
     @property
     def model(self) -> str:
@@ -70,7 +70,7 @@ class FileResult(Protocol):
 
     @property
     def columns(self) -> Mapping[str, Any]:
-        """What else is known of the model, such as its step."""
+        """Further columns of the manifest, such as the model's step."""
 
     @property
     def counts(self) -> NDArray[np.int64] | None:
@@ -78,7 +78,7 @@ class FileResult(Protocol):
 
     @property
     def absent(self) -> NDArray[np.int64] | None:
-        """Indices of the examples that had no prediction and count as empty; None may stand for no such example."""
+        """Indices of the examples that had no prediction and count as empty; None means that there are none."""
 
     @property
     def error(self) -> str | None:
@@ -94,7 +94,7 @@ class Leaderboard:
     """Scored files, best first.
 
     Attributes:
-        table: `NAMES`, the columns of the manifest, `SCORES`; a row per file, those with an error last.
+        table: Columns `NAMES`, those of the manifest, then `SCORES`; one row per file, files with an error last.
         about: What the scores are scores of and what their uncertainty means, ready for JSON.
     """
 
@@ -111,26 +111,26 @@ def make_leaderboard(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Leaderboard:
-    """Score, compare and sort; see `write_leaderboard` for the arguments and errors."""
+    """Score, compare and sort the files; see `write_leaderboard` for the arguments and errors."""
     un.quantile_place(LEVEL, replicates)
     image = store.dataset.image_ids[store.dataset.sample_image[store.example_sample]]
     scored: list[tuple[dict[str, Any], Floats]] = []
-    good = [result for result in results if result.error is None]
-    for first in range(0, len(good), BLOCK):
+    readable = [result for result in results if result.error is None]
+    for first in range(0, len(readable), BLOCK):
         pairs = [
             _scored(result, store, get_convention(convention).empty, precision_strict)
-            for result in good[first : first + BLOCK]
+            for result in readable[first : first + BLOCK]
         ]
         sums, n = un.per_image(np.stack([ious for _, ious in pairs], axis=1), image)
         scored += [(row, of_model.copy()) for (row, _), of_model in zip(pairs, sums.T, strict=True)]
-    # Every field in turn, so that rows alike in the first three do not depend on the order given either.
+    # All fields in turn, so that even rows alike in most of them have an order that does not depend on the input's.
     scored.sort(key=lambda pair: (-pair[0]["miou"], *_identity(pair[0]["result"])))
     failed = sorted((r for r in results if r.error is not None), key=_identity)
     rows = [row for row, _ in scored]
     critical = None
     if rows:
         sums = np.stack([of_model for _, of_model in scored], axis=1)
-        critical = _stand(rows, sums, n[:, None].astype(np.float64), replicates, seed)
+        critical = _add_ranks(rows, sums, n[:, None].astype(np.float64), replicates, seed)
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
     about = {
         "schema": "refcocom-leaderboard",
@@ -161,7 +161,7 @@ MEANING = {
     "meaning that the interval of the difference excludes 0; all true ranks lie within at once at the same level.",
     "like_best": "The first row is not surely better: its lead may be chance.",
 }
-"""What a reader may conclude, a sentence each."""
+"""What a reader may conclude from a column."""
 
 
 def _identity(result: FileResult) -> tuple[str, ...]:
@@ -172,11 +172,11 @@ def _identity(result: FileResult) -> tuple[str, ...]:
 def _scored(
     result: FileResult, store: MaskStore, empty: float, strict: bool
 ) -> tuple[dict[str, Any], Floats]:
-    """A row without what depends on other rows, and the IoUs [N]."""
+    """Return a row without the columns that depend on other rows, and [N] IoUs."""
     counts = result.counts
     if counts is None or counts.shape != (len(store), 2):
-        found = "no counts" if counts is None else f"counts of shape {counts.shape}"
-        raise UsageError(f"{result.path}: {found} where [{len(store)}, 2] is expected")
+        actual = "no counts" if counts is None else f"counts of shape {counts.shape}"
+        raise UsageError(f"{result.path}: {actual} where [{len(store)}, 2] is expected")
     triple = counts[:, 0], counts[:, 1], store.areas[store.example_sample]
     ious = metrics.iou(*triple, empty=empty)
     precision = metrics.precision_at(ious, strict=strict)
@@ -194,10 +194,10 @@ def _scored(
     return row, ious
 
 
-def _stand(
+def _add_ranks(
     rows: list[dict[str, Any]], sums: Floats, n: Floats, replicates: int, seed: int
 ) -> float | None:
-    """Add to each row where it stands among the others.
+    """Add to each row its rank and its difference from the best, with their uncertainty.
 
     Args:
         rows: M, best first.
@@ -207,11 +207,11 @@ def _stand(
         seed: Of the bootstrap.
 
     Returns:
-        The critical value; None where there is no pair of models, or a single image, which tells nothing of others.
+        The critical value. None where there is one model, or one image, which tells nothing of other images.
     """
     scores = [row["miou"] for row in rows]
     for row in rows:
-        # Equal scores share the better rank.
+        # Rows of equal score share the better rank.
         row["rank"] = 1 + scores.index(row["miou"])
         row["difference"] = row["miou"] - scores[0]
     if len(n) < 2:

@@ -1,4 +1,4 @@
-"""What manifests say of each file in, columns of one type each out."""
+"""Columns of a manifest in, Arrow columns of one type each out."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from refcocom_gpu.utils.files import as_text
+from refcocom_gpu.utils.text import as_text
 
 EXACT_INTEGER = 2**53
-"""Up to here every integer is a float64; a larger one among floats would change."""
+"""Every integer up to this one is exact as float64; a larger one among floats would change."""
 
 INT64 = 2**63
 
@@ -21,19 +21,19 @@ INT64 = 2**63
 def typed_columns(
     rows: Sequence[Mapping[str, Any]], taken: Collection[str] = ()
 ) -> dict[str, pa.Array]:
-    """The union of the columns of all rows, each as one type: bool, int64, float64, or else text.
+    """Return the columns of all rows, each as one type: bool, int64, float64, or else text.
 
     Args:
-        rows: A mapping per row; what one does not name is null.
-        taken: Names that mean something else, in any case; a column of that name gets the prefix `manifest.`.
+        rows: A mapping per row; a name that it lacks is null.
+        taken: Names of other columns, whatever their case; a column of such a name gets the prefix `manifest.`.
 
     Returns:
         Name to column, in the order in which names first appear.
 
-    >>> found = typed_columns([{"step": 1, "lr": 1}, {"lr": 0.1, "tag": 3}, {"tag": "b", "Rank": None}], ["rank"])
-    >>> {name: str(column.type) for name, column in found.items()}
+    >>> columns = typed_columns([{"step": 1, "lr": 1}, {"lr": 0.1, "tag": 3}, {"tag": "b", "Rank": None}], ["rank"])
+    >>> {name: str(column.type) for name, column in columns.items()}
     {'step': 'int64', 'lr': 'double', 'tag': 'string', 'manifest.Rank': 'string'}
-    >>> found["tag"].to_pylist()
+    >>> columns["tag"].to_pylist()
     [None, '3', 'b']
     """
     names = dict.fromkeys(name for row in rows for name in row)
@@ -41,7 +41,7 @@ def typed_columns(
     columns = {}
     for name in names:
         shown = as_text(str(name))
-        # DuckDB and spreadsheets take names that differ in case for one.
+        # DuckDB and spreadsheets treat names that differ only in case as one.
         while shown.casefold() in used:
             shown = f"manifest.{shown}"
         used.add(shown.casefold())
@@ -51,7 +51,7 @@ def typed_columns(
 
 def _plain(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
-    # JSON has no word for these.
+    # JSON has no NaN and no infinity.
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

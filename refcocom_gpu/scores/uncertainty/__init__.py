@@ -1,9 +1,9 @@
 """Scores of M models over the same images in, their standard errors, intervals and ranks out.
 
-Expressions of one image are not independent, so the image is the unit that is resampled, everywhere. Under that
-resampling mIoU, Pr@X and cIoU are ratios of two sums over images (`ratios`); a bootstrap is one matrix product per sum
-(`resampling`); many models are compared at once, or two, by intervals that hold jointly (`pairwise`).
-Letters: `N` examples, `G` images, `M` models, `B` replicates; all numbers float64, all results a function of the seed.
+Expressions of one image are not independent, so images are resampled, never expressions. mIoU, Pr@X and cIoU are each
+a ratio of two sums over images (`ratios`). A bootstrap is one matrix product per sum (`resampling`). Two or more models
+are compared by intervals that hold jointly (`pairwise`).
+Letters: `N` examples, `G` images, `M` models, `B` replicates. All numbers are float64 and depend only on the seed.
 
 >>> import numpy as np
 >>> image = [7, 7, 8, 9]
@@ -17,9 +17,6 @@ array([[1, 2], [1, 2]])
 
 from __future__ import annotations
 
-from refcocom_gpu.scores.uncertainty.pairwise import Comparison as Comparison
-from refcocom_gpu.scores.uncertainty.pairwise import Pairwise as Pairwise
-from refcocom_gpu.scores.uncertainty.pairwise import compare as compare
 from refcocom_gpu.scores.uncertainty.pairwise import like_best as like_best
 from refcocom_gpu.scores.uncertainty.pairwise import pairwise_intervals as pairwise_intervals
 from refcocom_gpu.scores.uncertainty.pairwise import quantile_place as quantile_place
@@ -31,5 +28,3 @@ from refcocom_gpu.scores.uncertainty.ratios import difference_se as difference_s
 from refcocom_gpu.scores.uncertainty.ratios import per_image as per_image
 from refcocom_gpu.scores.uncertainty.ratios import ratio_by_image as ratio_by_image
 from refcocom_gpu.scores.uncertainty.resampling import bootstrap as bootstrap
-from refcocom_gpu.scores.uncertainty.resampling import bootstrap_weights as bootstrap_weights
-from refcocom_gpu.scores.uncertainty.resampling import interval as interval

@@ -1,20 +1,22 @@
-"""A ratio of many models in, intervals for all their differences at once out, and what follows for their ranks.
+"""A ratio of many models in, joint intervals for all their differences out, and the ranks that follow from them.
 
 Every difference d has its linearised standard error, and one critical value c serves all of them: the quantile, over
 replicates, of the largest |d* − d| / se among all pairs (the max-t of Romano & Wolf, Econometrica 73, 2005). The
-intervals d ± c·se cover all true differences at once. A rank follows by counting those that exclude 0 (Mogstad, Romano,
-Shaikh & Wilhelm, Inference for Ranks, Review of Economic Studies 91, 2024), and so does what is like the best.
+intervals d ± c·se cover all true differences at once. Counting the intervals that exclude 0 gives the ranks (Mogstad,
+Romano, Shaikh & Wilhelm, Inference for Ranks, Review of Economic Studies 91, 2024) and the models like the best.
 
 Why not a p-value for each pair: the best of many equal models is the luckiest. In 60 simulated sweeps of 200 equal
-models over 1,190 images, intervals made for one pair each set the best above some other in all 60, and above a model
-named beforehand in 21. Holm's correction over 19,900 pairs needs p-values below 3·10⁻⁶, which 2,000 replicates lack.
+models over 1,190 images, intervals made for single pairs put the best above some other model in all 60 sweeps, and
+above a model named beforehand in 21. Holm's correction over 19,900 pairs needs p-values below 3·10⁻⁶, which 2,000
+replicates cannot give.
 
-Why se is not computed anew in each replicate, the true studentised bootstrap: models of a sweep are often nearly alike.
-Where two differ in a few images, replicates without these have se* ≈ 0, and one such pair widens the intervals of all:
-with 8 models, each its own in only 1 % of the examples of 200 images, c was 7.6 instead of 3.1. Where models are less
-alike, se* does what a quantile of Student's t does (`of_student`): c was 3.09 with it, 3.04 without either and 3.08
-with the latter, which saves B matrix products of M × M. With a fixed se likeness costs little: of 100 models over 1,190
-images, 50 of which were one model but for 3 examples each, c was 4.55; with all 100 unlike, 4.33.
+Why se is not computed again in each replicate, as the true studentised bootstrap does: models of a sweep are often
+nearly alike. If two differ in a few images only, replicates without these images have se* ≈ 0, and one such pair widens
+the intervals of all pairs. With 8 models that differed from each other in only 1 % of the examples of 200 images, c was
+7.6 instead of 3.1. For models that are less alike, a quantile of Student's t (`of_student`) does what se* does: c was
+3.09 with se*, 3.08 with Student's t and 3.04 with neither, and Student's t saves B matrix products of M × M. With a
+fixed se nearly equal models cost little: c was 4.55 for 100 models over 1,190 images of which 50 differed from one
+model in 3 examples each, and 4.33 for 100 models that were all unlike.
 
 Share of simulated samples in which any interval misses (expressions of an image alike, IoU skewed, images of unequal
 size, 399 replicates, 1,000 to 3,000 samples; standard errors in brackets):
@@ -28,8 +30,9 @@ size, 399 replicates, 1,000 to 3,000 samples; standard errors in brackets):
 | 200 | 20 | up to 0.06 | 5.4 % (0.6) |
 | 200 | 8, 99 % alike | none | 0.2 % (0.1) |
 
-cIoU, which a few large objects decide, missed a little more often with few images: 6.5 % (0.6) of samples of 200 images
-and 5.2 % (0.9) of 1,190 where models differed, 4.3 % (0.5) and 4.2 % (0.8) where they did not.
+Intervals of cIoU, which depends on a few large objects, missed a little more often where images were few. With models
+that differed they missed in 6.5 % (0.6) of samples of 200 images and in 5.2 % (0.9) of 1,190; with equal models in
+4.3 % (0.5) and 4.2 % (0.8).
 """
 
 from __future__ import annotations
@@ -37,7 +40,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +47,10 @@ from numpy.typing import NDArray
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores.metrics import Floats
 from refcocom_gpu.scores.uncertainty.ratios import Ratio, difference_se
-from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES, bootstrap, check_level
+from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES, bootstrap
 
 ROUNDING = 1e-12
-"""A difference or its standard error below this share of the scores is rounding: one pixel of RefCOCO-M moves 1e-9."""
+"""Differences and standard errors below this share of the scores are rounding; one pixel of RefCOCO-M moves 1e-9."""
 
 PAIR_BLOCK = 64
 """Replicates whose maximum is taken together, so that a row of pairs stays in the cache."""
@@ -56,7 +58,7 @@ PAIR_BLOCK = 64
 
 @dataclass(frozen=True, eq=False)
 class Pairwise:
-    """Differences between all models, [i, j] that of i over j, and intervals that hold for all of them at once.
+    """Differences between all models, [i, j] being i minus j, and intervals that hold for all of them at once.
 
     Attributes:
         estimate: [M] scores.
@@ -89,39 +91,30 @@ class Pairwise:
     def better(self) -> NDArray[np.bool_]:
         """[M, M] whether i is surely better than j: the interval lies above 0.
 
-        Equal models (one file under two names) differ by exactly 0 with a standard error of 0 and are never better.
-        A difference that is the same in every image has no standard error either, and is certain as far as images can
-        tell: no resample of them gives another. It still has to be more than rounding.
+        Equal models (one file under two names) differ by exactly 0 with a standard error of 0, and neither is better.
+        A difference that is the same in every image also has a standard error of 0. It is certain as far as images can
+        tell, since every resample gives the same difference, but it must still exceed rounding.
         """
         return self.low > rounding(self.estimate)
-
-
-class Comparison(NamedTuple):
-    """Difference between two models' scores with its standard error and interval."""
-
-    difference: float
-    se: float
-    low: float
-    high: float
 
 
 def pairwise_intervals(
     ratio: Ratio, *, level: float = LEVEL, n_replicates: int = REPLICATES, seed: int = 0
 ) -> Pairwise:
-    """Simultaneous intervals for the differences between all models.
+    """Return simultaneous intervals for the differences between all models.
 
     Args:
-        ratio: G images, M models; more is better.
+        ratio: A score of M models over G images; higher is better.
         level: Probability that all M(M−1)/2 intervals cover.
         n_replicates: B.
-        seed: Of `bootstrap_weights`.
+        seed: Seed of `bootstrap_weights`.
 
     Raises:
         UsageError: For a level outside 0…1, or with too few replicates to have a quantile at that level.
     """
     place = quantile_place(level, n_replicates)
     estimate, se = ratio.estimate, difference_se(ratio)
-    # The t of a pair that varies by rounding would be one rounding over another: anything.
+    # The t of a pair that varies only by rounding is one rounding divided by another, which can be anything.
     se[se <= rounding(estimate)] = 0
     largest = largest_t(bootstrap(ratio, n_replicates, seed) - estimate, se)
     critical = of_student(float(np.partition(largest, place - 1)[place - 1]), len(ratio.numerator))
@@ -129,9 +122,9 @@ def pairwise_intervals(
 
 
 def quantile_place(level: float, n_replicates: int) -> int:
-    """Which of the sorted replicates is the critical value; of use by itself to refuse a request before any work.
+    """Return which of the sorted replicates is the critical value; also checks a request before any work.
 
-    The one whose exceedance is at most 1 − level for exchangeable draws, the estimate being one more of them.
+    It is exceeded with a probability of at most 1 − level if the estimate and the replicates are exchangeable draws.
 
     Args:
         level: Probability that all intervals cover.
@@ -146,7 +139,8 @@ def quantile_place(level: float, n_replicates: int) -> int:
     >>> quantile_place(0.95, 2_000), quantile_place(0.95, 19)
     (1901, 19)
     """
-    check_level(level)
+    if not 0 < level < 1:
+        raise UsageError(f"a confidence level must lie between 0 and 1, not {level}")
     place = math.ceil((n_replicates + 1) * level)
     if place > n_replicates:
         raise UsageError(
@@ -156,13 +150,13 @@ def quantile_place(level: float, n_replicates: int) -> int:
 
 
 def rounding(estimate: Floats) -> Floats:
-    """[M, M] what a difference of scores [M] must exceed to be told from the rounding of either."""
+    """Return [M, M]: what a difference between scores [M] must exceed to be more than the rounding of either score."""
     magnitude = np.abs(estimate)
     return ROUNDING * np.maximum(magnitude[:, None], magnitude)
 
 
 def largest_t(deviation: Floats, se: Floats) -> Floats:
-    """The largest |t| among all pairs in each replicate.
+    """Return the largest |t| among all pairs in each replicate.
 
     Args:
         deviation: [B, M] replicates minus estimates.
@@ -176,7 +170,7 @@ def largest_t(deviation: Floats, se: Floats) -> Floats:
     largest = np.zeros(len(deviation))
     buffer = np.empty((models, PAIR_BLOCK))
     for start in range(0, len(deviation), PAIR_BLOCK):
-        # [M, b]: replicates last, so that every step runs along them.
+        # [M, b]: replicates come last, so that every operation runs along them.
         z = np.ascontiguousarray(deviation[start : start + PAIR_BLOCK].T)
         top = np.zeros(z.shape[1])
         for i in range(models - 1):
@@ -188,10 +182,11 @@ def largest_t(deviation: Floats, se: Floats) -> Floats:
 
 
 def of_student(quantile: float, images: int) -> float:
-    """What a quantile of t with a fixed standard error becomes where that error was estimated from G images.
+    """Correct a quantile of t for the standard error having been estimated from G images.
 
-    Resampling draws about the images' own mean, so its deviations are √((G−1)/G) of what `se` says; and the normal
-    quantile becomes that of Student's t with G−1 degrees of freedom, as Cameron & Miller (2015) advise for clusters.
+    Replicates spread around the images' own mean, so their deviations are √((G−1)/G) of what `se` says. The normal
+    quantile then becomes that of Student's t with G−1 degrees of freedom, as Cameron & Miller (2015) advise for
+    clusters.
 
     >>> of_student(0.0, 1190), of_student(1.959964, 1190), of_student(1.959964, 10)
     (0.0, 1.962..., 2.411...)
@@ -200,7 +195,7 @@ def of_student(quantile: float, images: int) -> float:
 
 
 def student_quantile(z: float, f: int) -> float:
-    """The quantile of Student's t that belongs to one of the normal distribution.
+    """Return the quantile of Student's t at the same probability as a normal quantile.
 
     Abramowitz & Stegun (1964), 26.7.5, to the second order in 1/f: too small by less than 0.6 % for f ≥ 19 and z ≤ 4.
 
@@ -215,13 +210,13 @@ def student_quantile(z: float, f: int) -> float:
 
 
 def rank_intervals(pairwise: Pairwise) -> NDArray[np.int64]:
-    """Ranks a model may have: behind those surely better, before those surely worse.
+    """Return the ranks that each model may have: behind the models surely better, ahead of those surely worse.
 
     Args:
         pairwise: Intervals for all differences of M models.
 
     Returns:
-        [M, 2] int64 best and worst rank, 1 being the best; all true ranks lie within at once at the intervals' level.
+        [M, 2] int64 best and worst rank, from 1. All true ranks lie within, with the intervals' joint probability.
 
     >>> rank_intervals(Pairwise(np.array([3.0, 1.0, 1.0]), np.ones((3, 3)), 1.5, 0.95))
     array([[1, 1], [2, 3], [2, 3]])
@@ -231,7 +226,7 @@ def rank_intervals(pairwise: Pairwise) -> NDArray[np.int64]:
 
 
 def like_best(pairwise: Pairwise) -> NDArray[np.bool_]:
-    """Which models are not distinguishable from the one with the highest score.
+    """Return which models cannot be told from the one with the highest score.
 
     Args:
         pairwise: Intervals for all differences of M models.
@@ -244,28 +239,3 @@ def like_best(pairwise: Pairwise) -> NDArray[np.bool_]:
     """
     worse: NDArray[np.bool_] = pairwise.better[int(pairwise.estimate.argmax())]
     return ~worse
-
-
-def compare(
-    ratio: Ratio, *, level: float = LEVEL, n_replicates: int = REPLICATES, seed: int = 0
-) -> Comparison:
-    """The first model minus the second, on the same images: `pairwise_intervals` of a single pair.
-
-    Args:
-        ratio: G images, two models.
-        level: Probability that the interval covers.
-        n_replicates: B.
-        seed: Of `bootstrap_weights`.
-
-    Raises:
-        UsageError: When there are not two models, and as `pairwise_intervals` does.
-
-    >>> found = compare(Ratio(np.array([[1.0, 0.5], [1.0, 0.0], [0.0, 0.0]]), np.ones((3, 1))))
-    >>> found.difference, found.low < 0 < found.high
-    (0.5, True)
-    """
-    if ratio.numerator.shape[1] != 2:
-        raise UsageError(f"two models are compared, not {ratio.numerator.shape[1]}")
-    found = pairwise_intervals(ratio, level=level, n_replicates=n_replicates, seed=seed)
-    values = (found.difference, found.se, found.low, found.high)
-    return Comparison(*(float(v[0, 1]) for v in values))

@@ -14,24 +14,24 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores.metrics import Floats, Ints
 
 GRID_BITS = 52
-"""One less than a float64 holds, so that rounding up to the grid cannot reach beyond it."""
+"""One bit less than the 53 of a float64, so that rounding up to the grid cannot overflow them."""
 
 LARGEST_SCALE = 1000
-"""Keeps the power of two finite where every value is next to nothing."""
+"""Largest exponent of the grid's scale: keeps the power of two finite where all values are tiny."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ratio:
     """A score of M models as a ratio of two sums over the same G images.
 
-    mIoU is ΣIoU / n, Pr@X the same with IoU ≥ X in place of IoU, cIoU is ΣI / ΣU.
+    mIoU is ΣIoU / n, Pr@X is Σ(IoU ≥ X) / n, and cIoU is ΣI / ΣU.
 
     Attributes:
         numerator: [G, M] sum within each image.
         denominator: [G, M], or [G, 1] where it is the same for all models; not negative.
 
     Raises:
-        UsageError: For fewer than two images, no model, other shapes, numbers that are not finite, a negative
+        UsageError: For fewer than two images, no model, wrong shapes, numbers that are not finite, a negative
             denominator, or a model whose denominators are all zero.
     """
 
@@ -61,28 +61,28 @@ class Ratio:
     def influence(self) -> Floats:
         """[M, G] what each image adds to the error of the score, (yᵍ − r·xᵍ) / Σx: the linearised ratio.
 
-        Models come first, so that what is summed over images lies together.
+        Models come first, so that sums over images read contiguous memory.
         """
         residual = self.numerator - self.estimate * self.denominator
         return np.ascontiguousarray((residual / self.denominator.sum(axis=0)).T)
 
 
 def per_image(values: ArrayLike, image: Sequence[Any] | NDArray[Any]) -> tuple[Floats, Ints]:
-    """Sum the examples of each image.
+    """Sum the values of each image's examples.
 
-    Values are first rounded to multiples of a power of two so fine that a sum over any resample of the images is exact
-    (near 2⁻³⁷ for the IoUs of RefCOCO-M; whole numbers stay as they are). So nothing downstream depends, to the last
-    bit, on the order of the examples, on other models, on blocks or on how a matrix product orders its sums.
+    Values are first rounded to multiples of a power of two, chosen so that a sum over any resample of the images is
+    exact (near 2⁻³⁷ for the IoUs of RefCOCO-M; whole numbers do not change). So no bit of a later result depends on
+    the order of the examples, on other models, on block sizes or on how a matrix product orders its sums.
 
     Args:
         values: [N] or [N, M], bool, integers or floats.
-        image: [N] the image of each example: any labels that can be sorted.
+        image: [N] the image of each example, as labels that can be sorted.
 
     Returns:
         [G] or [G, M] float64 sums and [G] int64 examples per image; images in the order of their sorted labels.
 
     Raises:
-        UsageError: When the lengths differ, nothing is there, or a value is not finite.
+        UsageError: When the lengths differ, there are no values, or a value is not finite.
 
     >>> per_image([0.5, 1, 1], ["b", "a", "b"])
     (array([1. , 1.5]), array([1, 2]))
@@ -91,20 +91,20 @@ def per_image(values: ArrayLike, image: Sequence[Any] | NDArray[Any]) -> tuple[F
     labels = np.asarray(image)
     if values.ndim not in (1, 2) or labels.shape != values.shape[:1] or not values.size:
         raise UsageError(
-            f"values [N] or [N, M] and an image for each of them, not {values.shape} and {labels.shape}"
+            f"values must be [N] or [N, M] with an image for each row, not {values.shape} and {labels.shape}"
         )
     if not np.isfinite(values).all():
         raise UsageError("values that are not finite cannot be summed per image")
     _, member, n = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.argsort(member, kind="stable")
-    # A resample holds as many images as there are, at worst the one with most examples again and again.
+    # A resample draws G images; in the worst case it draws the image with most examples every time.
     exact = _on_grid(values[order], len(n) * int(n.max()))
     return np.add.reduceat(exact, np.cumsum(n) - n, axis=0), n
 
 
-def _on_grid(values: Floats, room: int) -> Floats:
-    """[N, …] rounded so that sums of up to `room` of them are exact; a grid of its own for every column."""
-    _, exponent = np.frexp(np.abs(values).max(axis=0) * room)
+def _on_grid(values: Floats, n_terms: int) -> Floats:
+    """Round values [N, …] so that sums of up to `n_terms` of them are exact; each column has its own grid."""
+    _, exponent = np.frexp(np.abs(values).max(axis=0) * n_terms)
     scale = np.ldexp(1.0, np.clip(GRID_BITS - exponent, -LARGEST_SCALE, LARGEST_SCALE))
     rounded: Floats = np.rint(values * scale) / scale
     return rounded
@@ -113,15 +113,15 @@ def _on_grid(values: Floats, room: int) -> Floats:
 def ratio_by_image(
     image: Sequence[Any] | NDArray[Any], numerator: ArrayLike, denominator: ArrayLike | None = None
 ) -> Ratio:
-    """A score of one or more models from their examples.
+    """Make the ratio of one or more models from their examples.
 
     Args:
         image: [N] the image of each example.
         numerator: [N] or [N, M]: IoU for mIoU, IoU ≥ X for Pr@X, I for cIoU.
-        denominator: Shaped alike: U for cIoU; None counts the examples.
+        denominator: Of the same shape: U for cIoU. None counts the examples.
 
     Returns:
-        The ratio; a single model has M = 1.
+        The ratio, with M = 1 for values [N].
 
     Raises:
         UsageError: As `per_image` and `Ratio` do.
@@ -135,14 +135,14 @@ def ratio_by_image(
 
 
 def cluster_se(ratio: Ratio) -> Floats:
-    """Standard error of each model's score under resampling of images, linearised (delta method).
+    """Return the standard error of each model's score under resampling of images, linearised (delta method).
 
     With images g, sums y and x and the score r = Σy / Σx: se² = G/(G−1) · Σ(yᵍ − r·xᵍ)² / (Σx)². This is the variance
     of a ratio from clusters drawn with replacement (Cochran, Sampling Techniques, 1977, ch. 6, without the factor of a
-    finite population: other images could have been drawn), and for mIoU exactly the cluster-robust variance of
-    a mean (Cameron & Miller, A Practitioner's Guide to Cluster-Robust Inference, 2015), whose usual factor
-    G/(G−1) · (N−1)/(N−K) is G/(G−1) at K = 1. The residuals are about an r that was fitted to them, which takes one of
-    their G degrees of freedom; hence G−1.
+    finite population, because other images could have been drawn). For mIoU it is exactly the cluster-robust variance
+    of a mean (Cameron & Miller, A Practitioner's Guide to Cluster-Robust Inference, 2015), whose usual factor
+    G/(G−1) · (N−1)/(N−K) is G/(G−1) at K = 1. Fitting r to the images takes one of their G degrees of freedom; hence
+    G−1.
 
     Args:
         ratio: G images, M models.
@@ -159,10 +159,10 @@ def cluster_se(ratio: Ratio) -> Floats:
 
 
 def difference_se(ratio: Ratio) -> Floats:
-    """Standard error of the difference between every two models' scores on the same images.
+    """Return the standard error of the difference between every two models' scores on the same images.
 
-    As `cluster_se`, of the difference of what an image adds to either error. Covariances are not used: for models that
-    are nearly alike var(i) + var(j) − 2 cov(i, j) would leave only rounding, and not 0 for those that are equal.
+    This is `cluster_se` of the difference between the two models' influences. Covariances are not used: for models that
+    are nearly alike var(i) + var(j) − 2 cov(i, j) would leave only rounding, and for equal ones not exactly 0.
 
     Args:
         ratio: G images, M models.

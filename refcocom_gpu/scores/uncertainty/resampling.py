@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 
@@ -18,23 +17,23 @@ BLOCK = 256
 """Replicates whose weights exist at once: 2.4 MB for 1,190 images."""
 
 DRAWN = 64
-"""Replicates drawn and counted together: they stay in the cache, which halves the time for the weights."""
+"""Replicates drawn and counted together; they fit in the CPU's cache, which halves the time."""
 
 
 def bootstrap_weights(n_images: int, n_replicates: int, seed: int = 0) -> Iterator[Floats]:
-    """How often each image is drawn into each replicate.
+    """Yield how often each image is drawn into each replicate.
 
-    Images are drawn one by one from `numpy.random.Generator(PCG64(seed))` with `integers` and counted: multinomial
-    counts, and faster than `multinomial`. A seed gives the same weights whatever the block, on every platform; NumPy
-    reserves the right to change the stream of `integers` between its versions.
+    Images are drawn one by one with `integers` of `numpy.random.Generator(PCG64(seed))` and counted. The counts are
+    multinomial, and this is faster than `multinomial`. A seed gives the same weights on every platform and for every
+    block size; NumPy may change the stream of `integers` between its versions.
 
     Args:
         n_images: G.
         n_replicates: B.
-        seed: Of the generator.
+        seed: Seed of the generator.
 
     Yields:
-        [up to BLOCK, G] float64 of whole numbers, each row adding up to G; B rows in all.
+        [up to BLOCK, G] float64 whole numbers, G in total in each row; B rows in all.
 
     Raises:
         UsageError: When either number is not positive.
@@ -56,24 +55,23 @@ def bootstrap_weights(n_images: int, n_replicates: int, seed: int = 0) -> Iterat
 
 
 def bootstrap(ratio: Ratio, n_replicates: int = REPLICATES, seed: int = 0) -> Floats:
-    """The scores of all models on resampled images: the same images for every model, so differences are paired.
+    """Return the scores of all models on resampled images, the same for every model, so that differences are paired.
 
-    One seed means one set of resamples, for other scores of the same images too. A replicate of a model is the same to
-    the last bit whichever models are beside it, provided the sums come from `per_image`.
+    A seed gives the same resamples for every score of the same images. If the sums come from `per_image`, no bit of a
+    model's replicates depends on the other models.
 
     Args:
         ratio: G images, M models.
         n_replicates: B.
-        seed: Of `bootstrap_weights`.
+        seed: Seed of `bootstrap_weights`.
 
     Returns:
-        [B, M] float64. Their standard deviation is the bootstrap's standard error, on average √((G−1)/G) times
-        `cluster_se` to first order: draws from G images spread around their mean as images do around theirs with
-        G, not G−1, degrees of freedom.
+        [B, M] float64. Their standard deviation is the bootstrap's standard error. To first order it is on average
+        √((G−1)/G) times `cluster_se`, because the variance of draws from G images has the divisor G and not G−1.
 
     Raises:
-        UsageError: When `n_replicates` is not positive, or a resample has nothing in a denominator, as where the
-            unions of nearly all images are empty.
+        UsageError: When `n_replicates` is not positive, or a denominator is 0 in some resample, which happens where
+            the unions of nearly all images are empty.
 
     >>> miou = Ratio(np.array([[1.0, 2.0], [3.0, 2.0]]), np.array([[2.0], [4.0]]))
     >>> bootstrap(miou, 3, seed=1).shape
@@ -82,57 +80,11 @@ def bootstrap(ratio: Ratio, n_replicates: int = REPLICATES, seed: int = 0) -> Fl
     result = np.empty((max(n_replicates, 0), ratio.numerator.shape[1]))
     done = 0
     for weights in bootstrap_weights(len(ratio.numerator), n_replicates, seed):
-        below = weights @ ratio.denominator
-        if not below.all():
+        denominator = weights @ ratio.denominator
+        if not denominator.all():
             raise UsageError(
-                "too few images have a denominator: some resample has none to divide by"
+                "too few images have a denominator above 0: in some resample it is 0 in all of them"
             )
-        np.divide(weights @ ratio.numerator, below, out=result[done : done + len(weights)])
+        np.divide(weights @ ratio.numerator, denominator, out=result[done : done + len(weights)])
         done += len(weights)
     return result
-
-
-def interval(
-    replicates: Floats,
-    estimate: Floats,
-    *,
-    level: float = LEVEL,
-    method: Literal["percentile", "basic"] = "percentile",
-) -> tuple[Floats, Floats]:
-    """Interval of each model's score on its own (Davison & Hinkley, Bootstrap Methods, 1997, ch. 5).
-
-    Args:
-        replicates: [B, M] from `bootstrap`.
-        estimate: [M] the score over all images.
-        level: Share of samples whose interval covers the truth.
-        method: `percentile`: the quantiles of the replicates; `basic`: these mirrored at the estimate.
-
-    Returns:
-        [M] lower and [M] upper ends.
-
-    Raises:
-        UsageError: For another method or a level outside 0…1.
-
-    >>> interval(np.arange(101.0)[:, None], np.array([40.0]), level=0.9)
-    (array([5.]), array([95.]))
-    >>> interval(np.arange(101.0)[:, None], np.array([40.0]), level=0.9, method="basic")
-    (array([-15.]), array([75.]))
-    """
-    check_level(level)
-    tail = (1 - level) / 2
-    low, high = np.quantile(replicates, [tail, 1 - tail], axis=0)
-    if method == "percentile":
-        return low, high
-    if method == "basic":
-        return 2 * estimate - high, 2 * estimate - low
-    raise UsageError(f"an interval is percentile or basic, not {method!r}")
-
-
-def check_level(level: float) -> None:
-    """Refuse what is no confidence level.
-
-    Raises:
-        UsageError: When it is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise UsageError(f"a confidence level lies between 0 and 1, {level} does not")

@@ -1,0 +1,122 @@
+"""The table and the summary of a result in, two files of a folder out; and back, checked against each other.
+
+Both files are written under temporary names and renamed. The summary is renamed last and holds the hash of the table,
+so a folder either holds a whole result or is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from refcocom_gpu.errors import ResultsError, UsageError
+from refcocom_gpu.scores.conventions import CONVENTIONS
+from refcocom_gpu.utils.files import parquet_bytes, write_files
+from refcocom_gpu.utils.text import as_text
+
+SCHEMA_VERSION = 1
+PER_EXAMPLE, SUMMARY = "per_example.parquet", "summary.json"
+HASH = "per_example_xxh3_128"
+"""Key of the summary that holds the hash of the Parquet file."""
+
+
+def check_output(
+    folder: str | Path, *, overwrite: bool, names: Sequence[str] = (SUMMARY, PER_EXAMPLE)
+) -> None:
+    """Refuse an output folder before any work is done.
+
+    Args:
+        folder: Where files will be written.
+        overwrite: Whether existing files may be replaced.
+        names: The files.
+
+    Raises:
+        UsageError: When the folder holds one of the files and `overwrite` is False, or is not a folder.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"output_dir {folder} is a file, not a folder")
+    existing = [name for name in names if (folder / name).exists()]
+    if existing and not overwrite:
+        raise UsageError(
+            f"{folder} already holds a result ({', '.join(existing)}); pass overwrite=true or another output_dir"
+        )
+
+
+def holds_result(folder: str | Path) -> bool:
+    """Return whether `Result.save` wrote this folder, even if its files have been damaged since."""
+    return any(os.path.exists(os.path.join(folder, name)) for name in (SUMMARY, PER_EXAMPLE))  # noqa: PTH110, PTH118
+
+
+def write_result(
+    folder: str | Path, table: pa.Table, summary: dict[str, Any], *, overwrite: bool
+) -> None:
+    """Write both files of a result.
+
+    Args:
+        folder: Made where absent; other files in it are left alone.
+        table: One row per example.
+        summary: Ready for JSON.
+        overwrite: Replace an existing result.
+
+    Raises:
+        UsageError: As `check_output` does, and when the folder cannot be written.
+    """
+    check_output(folder, overwrite=overwrite)
+    parquet = parquet_bytes(table)
+    content = {**summary, HASH: xxhash.xxh3_128_hexdigest(parquet)}
+    text = as_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_files(folder, {PER_EXAMPLE: parquet, SUMMARY: text.encode()})
+
+
+def read_result(folder: str | Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Read both files of a result.
+
+    Args:
+        folder: Holds `per_example.parquet` and `summary.json`.
+
+    Returns:
+        The table and the summary.
+
+    Raises:
+        ResultsError: When a file is absent, altered since it was written, or of a newer schema version.
+    """
+    folder = Path(folder)
+    try:
+        summary = json.loads((folder / SUMMARY).read_text("utf-8"))
+        parquet = (folder / PER_EXAMPLE).read_bytes()
+    except FileNotFoundError as error:
+        raise ResultsError(
+            f"{folder} holds no result: {Path(error.filename).name} is missing"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{folder / SUMMARY} cannot be read: {error}") from None
+    _check_summary(folder, summary)
+    if xxhash.xxh3_128_hexdigest(parquet) != summary[HASH]:
+        raise ResultsError(
+            f"{folder / PER_EXAMPLE} is not the table that {SUMMARY} was written with; score again"
+        )
+    return pq.read_table(pa.BufferReader(parquet)), summary
+
+
+def _check_summary(folder: Path, summary: Any) -> None:
+    if not isinstance(summary, dict) or summary.get("schema") != "refcocom-summary":
+        raise ResultsError(f"{folder / SUMMARY} is not a summary of this package")
+    version = summary.get("version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise ResultsError(
+            f"{folder} has schema version {version}; this package reads up to {SCHEMA_VERSION}"
+        )
+    if lacking := [key for key in (HASH, "convention", "precision") if key not in summary]:
+        raise ResultsError(f"{folder / SUMMARY} lacks {', '.join(lacking)}")
+    if summary["convention"] not in CONVENTIONS:
+        raise ResultsError(
+            f"{folder / SUMMARY} names an unknown convention {summary['convention']!r}"
+        )
