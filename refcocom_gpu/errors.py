@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose, and the collector that gathers a file's mistakes.
+"""Every error that this package raises on purpose, and the collector of one file's mistakes.
 
 The command line turns the two branches into exit codes: `UsageError` is 2 (the request was wrong),
 `DataError` is 3 (the data was wrong). Both are `ValueError`s, so a caller need not import them.
@@ -7,14 +7,13 @@ The command line turns the two branches into exit codes: `UsageError` is 2 (the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 SHOWN = 20
 """How many problems an error message prints; all are counted."""
 
 KEPT = 10_000
-"""How many problems `PredictionError.problems` keeps: bounds memory on a file that is wrong throughout."""
+"""How many problems `PredictionError.problems` keeps: a bound on memory for a file that is wrong throughout."""
 
 
 class RefCOCOMError(ValueError):
@@ -22,7 +21,7 @@ class RefCOCOMError(ValueError):
 
 
 class UsageError(RefCOCOMError):
-    """The request was wrong: an unknown option, a device that is not there, a file that is not."""
+    """The request was wrong: an unknown option, a missing file, an unavailable device."""
 
 
 class DataError(RefCOCOMError):
@@ -34,7 +33,7 @@ class DatasetError(DataError):
 
 
 class RLEError(DataError):
-    """A run-length encoding that cannot be decoded; the message names the row and the reason."""
+    """A run-length encoding cannot be decoded; the message names the row and the reason."""
 
 
 class ResultsError(DataError):
@@ -42,11 +41,11 @@ class ResultsError(DataError):
 
 
 class ComparisonError(DataError):
-    """Two results are not of the same examples or not scored alike, so that a difference would mean nothing."""
+    """Two results cannot be compared: their examples differ, or they were scored differently."""
 
 
 class SyncError(RefCOCOMError):
-    """The ranks of a run could not put their counts together: one is gone, late, or scores something else."""
+    """The ranks of a run could not combine their counts: one is gone, is late, or scores something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,8 @@ class Problem:
     """One mistake in a prediction file.
 
     Attributes:
-        kind: What is wrong, one of a fixed set of words such as `"duplicate"`; errors are counted by it.
-        where: File and line, row, entry or member: enough to go there.
+        kind: What is wrong: one of a fixed set of words such as `"duplicate"`. Problems are counted by kind.
+        where: The file and the line, row, entry or member in it.
         message: What was found, what was expected, what to do.
     """
 
@@ -68,11 +67,11 @@ class Problem:
 
 
 class PredictionError(DataError):
-    """A prediction file has mistakes; all of one pass are here.
+    """A prediction file has mistakes; this error holds all that one pass found.
 
     Attributes:
         problems: The first `KEPT` problems, in the order of the file.
-        counts: How many problems of each kind there are in all.
+        counts: The total number of problems of each kind.
     """
 
     def __init__(self, problems: list[Problem], counts: Counter[str]) -> None:
@@ -89,7 +88,7 @@ class PredictionError(DataError):
 
 @dataclass(slots=True)
 class Problems:
-    """Collects the mistakes of one pass, so that a user mends a file once and not twenty times."""
+    """Collects the mistakes of one pass, so that a user sees them all at once."""
 
     kept: list[Problem] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -99,11 +98,6 @@ class Problems:
         self.counts[kind] += 1
         if len(self.kept) < KEPT:
             self.kept.append(Problem(kind, where, message))
-
-    def extend(self, problems: Iterable[Problem]) -> None:
-        """Record several problems."""
-        for problem in problems:
-            self.add(problem.kind, problem.where, problem.message)
 
     def __bool__(self) -> bool:
         return bool(self.counts)

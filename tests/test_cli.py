@@ -399,7 +399,7 @@ def test_cache_verb(folder, capsys, monkeypatch):
     assert main(["cache", "path"]) == 0
     assert capsys.readouterr().out == f"{folder / 'my cache'}\n"
     assert main(["cache", "build", "dataset=sample"]) == 0
-    store = folder / "my cache" / "stores" / f"{fingerprint}-v1"
+    store = folder / "my cache" / "stores" / f"{fingerprint}-v2"
     assert str(store) in capsys.readouterr().out
     assert len(list(store.glob("*.safetensors"))) == 2
     assert main(["cache", "action=list"]) == 0

@@ -19,10 +19,17 @@ from sweeps import quiet_ray
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
-from refcocom_gpu.construct import Candidate, HarmFilter, Refused, Rules, Words, construct
 from refcocom_gpu.construct.audit import CANDIDATES, EXPRESSIONS, INSTANCES
+from refcocom_gpu.construct.filter import Harm, HarmFilter, Words
+from refcocom_gpu.construct.instances import Candidate, Refused
 from refcocom_gpu.construct.judge import judge, rank_correlation
-from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer
+from refcocom_gpu.construct.measurements import ImageResult, Measured, Proposed
+from refcocom_gpu.construct.parts import Parts
+from refcocom_gpu.construct.propose.files import FileProposer
+from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
+from refcocom_gpu.construct.rules import Rules
+from refcocom_gpu.construct.run import construct
+from refcocom_gpu.construct.write import Output
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.sample import draw_image, make_predictions, make_records
 from refcocom_gpu.engines import Engine
@@ -87,7 +94,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-RULES = Rules(confidence=0.6)
+RULES, ONE = Rules(confidence=0.6), Rules(min_candidates=1)
 
 
 @pytest.fixture(scope="module")
@@ -95,24 +102,24 @@ def made(
     original: rc.Dataset, pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("made")
-    found = construct(
+    construction = construct(
         original,
-        folder / "out",
+        Output(folder / "out"),
         [*proposers(original, folder), GrabCutProposer()],
         rules=RULES,
         expression_filter=HarmFilter(Words(("Red",))),
         images=Images(original, pictures),
     )
-    return folder / "out", found
+    return folder / "out", construction
 
 
 def test_the_dataset_is_read_by_everyone(made: tuple[Path, Any], original: rc.Dataset) -> None:
     import datasets
 
-    folder, found = made
+    folder, construction = made
     ours = rc.load_dataset(folder)
-    assert ours.fingerprint == found.summary["fingerprint"]
-    counts = found.summary["counts"]
+    assert ours.fingerprint == construction.summary["fingerprint"]
+    counts = construction.summary["counts"]
     assert (ours.n_samples, ours.n_examples) == (
         counts["instances"]["kept"],
         counts["expressions"]["kept"],
@@ -156,7 +163,7 @@ def test_it_is_scored(made: tuple[Path, Any], tmp_path: Path) -> None:
 def test_the_audit_gives_a_cause_for_every_removal(
     made: tuple[Path, Any], original: rc.Dataset
 ) -> None:
-    folder, found = made
+    folder, construction = made
     tables = {
         name: pq.read_table(folder / "audit" / f"{name}.parquet")
         for name in ("instances", "expressions", "candidates")
@@ -168,7 +175,7 @@ def test_the_audit_gives_a_cause_for_every_removal(
     ):
         assert tables[name].schema.names == list(columns)
         # As text, in which a NaN is like another.
-        assert str(tables[name].to_pylist()) == str(getattr(found.audit, name).to_pylist())
+        assert str(tables[name].to_pylist()) == str(getattr(construction.audit, name).to_pylist())
     instances = tables["instances"].to_pylist()
     assert [row["sample_id"] for row in instances] == original.sample_ids.tolist()
     expressions = tables["expressions"].to_pylist()
@@ -186,7 +193,7 @@ def test_the_audit_gives_a_cause_for_every_removal(
     assert sentences == dataset.examples["sentence"].to_pylist()
     masks = [row["counts"].encode() for row in instances if row["kept"]]
     assert masks == [dataset.counts.row(k) for k in range(dataset.n_samples)]
-    removed = found.summary["counts"]["instances"]["removed"]
+    removed = construction.summary["counts"]["instances"]["removed"]
     assert sum(removed.values()) == sum(not row["kept"] for row in instances)
     card = (folder / "README.md").read_text()
     assert f"| instances | {original.n_samples:,} | {dataset.n_samples:,} |" in card
@@ -205,7 +212,7 @@ def test_the_same_bytes_from_any_engine(
     folder, _ = made
     again = construct(
         original,
-        tmp_path / "again",
+        Output(tmp_path / "again"),
         [*proposers(original, tmp_path), GrabCutProposer()],
         rules=RULES,
         expression_filter=HarmFilter(Words(("Red",))),
@@ -225,31 +232,57 @@ def test_what_is_known_is_not_asked_again(
     options: dict[str, Any] = {"expression_filter": HarmFilter(Words(("Red",)))}
     options["images"] = Images(original, pictures)
     # Another threshold asks nobody, and back again gives the same bytes.
-    stricter = construct(original, folder, files, rules=Rules(confidence=0.9), **options)
+    stricter = construct(original, Output(folder), files, rules=Rules(confidence=0.9), **options)
     assert stricter.n_done == 0
     assert stricter.summary["counts"] != made[1].summary["counts"]
-    back = construct(original, folder, files, rules=RULES, **options)
+    back = construct(original, Output(folder), files, rules=RULES, **options)
     assert back.n_done == 0
     assert files_of(folder) == files_of(made[0])
-    # A damaged part counts as not there; a changed picture is another one.
+    # A damaged part counts as absent; a changed picture is measured again.
     part = sorted((folder / ".parts").iterdir())[0]
     content = bytearray(part.read_bytes())
     content[-1] ^= 1
     part.write_bytes(content)
-    assert construct(original, folder, files, rules=RULES, **options).n_done == 1
-    assert construct(original, folder, files, rules=Rules(islands=0.02), **options).n_done == 8
+    assert construct(original, Output(folder), files, rules=RULES, **options).n_done == 1
+    assert (
+        construct(original, Output(folder), files, rules=Rules(islands=0.02), **options).n_done == 8
+    )
     moved = tmp_path / "pictures"
     shutil.copytree(pictures, moved)
     name = make_records(n_images=1)[0]["file_name"]
     (moved / name).write_bytes(encode_png(255 - draw_image(1001)))
     options["images"] = Images(original, moved)
-    assert construct(original, folder, files, rules=RULES, **options).n_done == 1
+    assert construct(original, Output(folder), files, rules=RULES, **options).n_done == 1
+
+
+def test_a_part_is_whole_or_absent(tmp_path: Path) -> None:
+    result = ImageResult(3, "", (Measured(7, (Proposed("a", score=0.5),), b"12", 4),), (Harm(),))
+    parts = Parts(tmp_path, {"code": 1})
+    assert parts.get(3, "looks") is None
+    parts.put(result, "looks")
+    # As text, in which a NaN is like another.
+    assert str(parts.get(3, "looks")) == str(result)
+    assert Parts(tmp_path, {"code": 2}).get(3, "looks") is None
+    assert parts.get(3, "other") is None
+    assert parts.get(4, "looks") is None
+    (path,) = (tmp_path / ".parts").iterdir()
+    content = path.read_bytes()
+    parts.put(ImageResult(4, "", (), ()), "looks")
+    (other,) = set((tmp_path / ".parts").iterdir()) - {path}
+    for wrong in (b"", content[:-1], content[:20], content + b"0", other.read_bytes()):
+        path.write_bytes(wrong)
+        assert parts.get(3, "looks") is None
+    path.write_bytes(content)
+    assert str(parts.get(3, "looks")) == str(result)
 
 
 KILLED = """
 import sys, time
 import refcocom_gpu as rc
-from refcocom_gpu.construct import Candidate, Rules, construct
+from refcocom_gpu.construct.instances import Candidate
+from refcocom_gpu.construct.rules import Rules
+from refcocom_gpu.construct.run import construct
+from refcocom_gpu.construct.write import Output
 import numpy as np
 class Slow:
     name, needs_picture = "slow", False
@@ -257,9 +290,9 @@ class Slow:
     def identity(self): return {"k": self.k}
     def propose(self, picture, instances):
         time.sleep(float(sys.argv[2]))
-        return [[Candidate(self.name, np.roll(i.mask, self.k, 1), 0.5)] for i in instances]
+        return [[Candidate.from_mask(self.name, np.roll(i.mask, self.k, 1), 0.5)] for i in instances]
 dataset = rc.load_dataset("sample")
-made = construct(dataset, sys.argv[1], [Slow(0), Slow(1)], rules=Rules(confidence=0.5), pictures="none")
+made = construct(dataset, Output(sys.argv[1], pictures="none"), [Slow(0), Slow(1)], rules=Rules(confidence=0.5))
 print(made.n_done)
 """
 
@@ -274,7 +307,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         process = start(tmp_path / "killed", "0.05")
         parts = tmp_path / "killed" / ".parts"
         until = time.monotonic() + 60
-        while time.monotonic() < until and len(list(parts.glob("*.safetensors"))) < wait:
+        while time.monotonic() < until and len(list(parts.glob("*.msgpack"))) < wait:
             time.sleep(0.01)
         process.kill()
         process.communicate()
@@ -283,6 +316,18 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     assert 0 < int(last.communicate()[0]) <= 36 - 9
     assert int(whole.communicate()[0]) == 36
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+def test_the_rules_import_nothing_heavy() -> None:
+    """`--help` shows them."""
+    code = (
+        "import sys, refcocom_gpu.construct.rules; "
+        "print(*{'numpy', 'pyarrow', 'msgspec', 'torch', 'numba'} & set(sys.modules))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert completed.stdout.strip() == ""
 
 
 # What goes wrong ----------------------------------------------------------------------------------
@@ -304,18 +349,43 @@ class Odd:
 
 
 def exact(instances: Any) -> Any:
-    return [[Candidate("exact", one.mask, 0.5)] for one in instances]
+    return [[Candidate.from_mask("exact", one.mask, 0.5)] for one in instances]
 
 
 WRONG = {
-    "too few lists": (lambda given: [], "0 lists of proposals for"),
+    "too few lists": (lambda instances: [], "0 lists of proposals for"),
     "another size": (
-        lambda given: [[Candidate("odd", one.mask[1:], 0.5)] for one in given],
-        r"candidate is bool \[",
+        lambda instances: [[Candidate.from_mask("odd", one.mask[1:], 0.5)] for one in instances],
+        r"a candidate must be \d+×\d+ pixels, not \d+×\d+",
     ),
     "floats": (
-        lambda given: [[Candidate("odd", one.mask * math.nan, 0.5)] for one in given],
+        lambda instances: [
+            [Candidate.from_mask("odd", one.mask * math.nan, 0.5)] for one in instances
+        ],
         "not float64",
+    ),
+    "height for width": (
+        lambda instances: [[Candidate.from_mask("odd", one.mask.T, 0.5)] for one in instances],
+        r"a candidate must be (\d+)×(\d+) pixels, not \2×\1",
+    ),
+    "runs of another size": (
+        lambda instances: [
+            [Candidate("odd", np.array([1, 2], np.int32), one.mask.shape)] for one in instances
+        ],
+        r"the last run must end at \d+ pixels",
+    ),
+    "runs of another type": (
+        lambda instances: [
+            [Candidate("odd", [0, one.mask.size], one.mask.shape)] for one in instances
+        ],
+        "int32, not int64",
+    ),
+    "runs that fall": (
+        lambda instances: [
+            [Candidate("odd", np.array([2, 1, one.mask.size], np.int32), one.mask.shape)]
+            for one in instances
+        ],
+        "never fall",
     ),
 }
 
@@ -324,22 +394,21 @@ WRONG = {
 def test_a_proposer_that_breaks_its_word(original: rc.Dataset, tmp_path: Path, what: str) -> None:
     answer, message = WRONG[what]
     with pytest.raises(DataError, match=message):
-        construct(original, tmp_path / "out", [Odd(answer)], pictures="none")
+        construct(original, Output(tmp_path / "out", pictures="none"), [Odd(answer)])
     assert not files_of(tmp_path / "out")
 
 
 def test_refused_and_empty_proposals_are_audited(original: rc.Dataset, tmp_path: Path) -> None:
-    def refuse(given: Any) -> Any:
-        return [[Refused("nan", "non-finite logits")] for _ in given]
+    def refuse(instances: Any) -> Any:
+        return [[Refused("nan", "non-finite logits")] for _ in instances]
 
-    def empty(given: Any) -> Any:
-        return [[Candidate("empty", np.zeros_like(one.mask), 0.1)] for one in given]
+    def empty(instances: Any) -> Any:
+        return [[Candidate.from_mask("empty", np.zeros_like(one.mask), 0.1)] for one in instances]
 
     made = construct(
         original,
-        tmp_path / "out",
+        Output(tmp_path / "out", pictures="none"),
         [Odd(refuse, "nan"), Odd(empty, "empty"), Odd(exact, "exact")],
-        pictures="none",
     )
     instances = made.audit.instances.to_pylist()
     assert {row["cause"] for row in instances} == {"candidates"}
@@ -354,6 +423,21 @@ def test_refused_and_empty_proposals_are_audited(original: rc.Dataset, tmp_path:
         rc.load_dataset(tmp_path / "out")
 
 
+def test_runs_of_length_zero_change_no_byte(original: rc.Dataset, tmp_path: Path) -> None:
+    """They are legal in a file of predictions; equal masks are written as equal strings."""
+
+    def padded(instances: Any) -> Any:
+        plain = [Candidate.from_mask("exact", one.mask, 0.5) for one in instances]
+        return [[c._replace(ends=np.repeat(c.ends, 3))] for c in plain]
+
+    for name, answer in (("plain", exact), ("padded", padded)):
+        construct(original, Output(tmp_path / name, pictures="none"), [Odd(answer, "a")], rules=ONE)
+    assert files_of(tmp_path / "padded") == files_of(tmp_path / "plain")
+    candidates = pq.read_table(tmp_path / "padded" / "audit" / "candidates.parquet")
+    originals = [original.counts.row(k).decode() for k in range(original.n_samples)]
+    assert candidates["counts"].to_pylist() == originals
+
+
 def test_a_picture_that_does_not_decode(
     original: rc.Dataset, pictures: Path, tmp_path: Path
 ) -> None:
@@ -365,7 +449,7 @@ def test_a_picture_that_does_not_decode(
     (folder / names[4]).unlink()
     made = construct(
         original,
-        tmp_path / "out",
+        Output(tmp_path / "out"),
         [Odd(exact, "a"), Odd(exact, "b")],
         images=Images(original, folder),
     )
@@ -384,22 +468,25 @@ def test_pictures_by_path_and_none(original: rc.Dataset, pictures: Path, tmp_pat
 
     two = [Odd(exact, "a"), Odd(exact, "b")]
     images = Images(original, pictures)
-    construct(original, tmp_path / "path", two, images=images, pictures="path")
+    construct(original, Output(tmp_path / "path", pictures="path"), two, images=images)
     record = datasets.load_dataset(str(tmp_path / "path"), split="validation")[0]
     assert np.asarray(record["image"]).tolist() == draw_image(record["image_id"]).tolist()
     # `datasets` does not take another set in a folder of the same name for the one it has loaded.
     other = construct(
-        original, tmp_path / "other" / "path", two, pictures="none", rules=Rules(original_iou=0.9)
+        original,
+        Output(tmp_path / "other" / "path", pictures="none"),
+        two,
+        rules=Rules(original_iou=0.9),
     )
     again = datasets.load_dataset(str(tmp_path / "other" / "path"), split="validation")
     assert sum(len(r["samples"]) for r in again) == other.summary["counts"]["instances"]["kept"]
-    construct(original, tmp_path / "none", two, pictures="none")
+    construct(original, Output(tmp_path / "none", pictures="none"), two)
     assert rc.load_dataset(tmp_path / "none").n_images == 8
     sample = rc.load_dataset("sample")
     with pytest.raises(UsageError, match="pictures=path needs pictures that are files"):
-        construct(sample, tmp_path / "x", two, images=Images(sample), pictures="path")
+        construct(sample, Output(tmp_path / "x", pictures="path"), two, images=Images(sample))
     with pytest.raises(UsageError, match="pictures=embed needs the pictures"):
-        construct(sample, tmp_path / "x", two)
+        construct(sample, Output(tmp_path / "x"), two)
 
 
 def test_shards_end_by_size(original: rc.Dataset, pictures: Path, tmp_path: Path) -> None:
@@ -407,8 +494,8 @@ def test_shards_end_by_size(original: rc.Dataset, pictures: Path, tmp_path: Path
 
     two = [Odd(exact, "a"), Odd(exact, "b")]
     images = Images(original, pictures)
-    construct(original, tmp_path / "one", two, images=images)
-    construct(original, tmp_path / "many", two, images=images, shard_bytes=9_000)
+    construct(original, Output(tmp_path / "one"), two, images=images)
+    construct(original, Output(tmp_path / "many", shard_bytes=9_000), two, images=images)
     names = [path.name for path in sorted((tmp_path / "many" / "data").iterdir())]
     n = len(names)
     assert n > 2
@@ -420,11 +507,11 @@ def test_shards_end_by_size(original: rc.Dataset, pictures: Path, tmp_path: Path
 
 def test_usage(original: rc.Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nobody proposes"):
-        construct(original, tmp_path, [], pictures="none")
+        construct(original, Output(tmp_path, pictures="none"), [])
     with pytest.raises(UsageError, match="two proposers are named 'odd'"):
-        construct(original, tmp_path, [Odd(exact), Odd(exact)], pictures="none")
+        construct(original, Output(tmp_path, pictures="none"), [Odd(exact), Odd(exact)])
     with pytest.raises(UsageError, match="grabcut needs the pictures"):
-        construct(original, tmp_path, [GrabCutProposer()], pictures="none")
+        construct(original, Output(tmp_path, pictures="none"), [GrabCutProposer()])
     for wrong in (
         {"confidence": 1.5},
         {"consensus": "mean"},
@@ -441,16 +528,16 @@ def test_a_folder_of_something_else(original: rc.Dataset, tmp_path: Path) -> Non
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "data").mkdir()
     with pytest.raises(UsageError, match=r"holds data, README\.md that no construction wrote"):
-        construct(original, tmp_path, two, pictures="none")
+        construct(original, Output(tmp_path, pictures="none"), two)
     assert (tmp_path / "README.md").read_text() == "mine"
     out = tmp_path / "out"
-    construct(original, out, two, pictures="none")
+    construct(original, Output(out, pictures="none"), two)
     (out / "judge").mkdir()
     again = rc.load_dataset(out)
     with pytest.raises(UsageError, match="holds the original set"):
-        construct(again, out, two, pictures="none")
+        construct(again, Output(out, pictures="none"), two)
     # Another set takes its place, and what was said of the first goes with it.
-    construct(original, out, two, pictures="none", rules=Rules(original_iou=0.9))
+    construct(original, Output(out, pictures="none"), two, rules=Rules(original_iou=0.9))
     assert not (out / "judge").exists()
 
 
@@ -461,7 +548,7 @@ def test_a_judgement_is_what_its_words_say(made: tuple[Path, Any], original: rc.
     from scipy.stats import spearmanr
 
     truth = rc.load_dataset("sample")
-    found = judge(made[1].audit, truth)
+    judgement = judge(made[1].audit, truth)
     store = rc.MaskStore.build(truth, cache=False)
     masks = {
         int(s): store.mask(int(truth.first_example[k])) for k, s in enumerate(truth.sample_ids)
@@ -474,15 +561,15 @@ def test_a_judgement_is_what_its_words_say(made: tuple[Path, Any], original: rc.
     for measure, view in (("iou", lambda m: m), ("boundary_iou", edge)):
         for name, column in (("refined", "counts"), ("original", "original_counts")):
             expected = [iou(view(decoded(r, column)), view(masks[r["sample_id"]])) for r in rows]
-            np.testing.assert_allclose(found.quality(name, measure), expected)
-    kept = found.confidence >= 0.6
-    at = found.at(0.6)
-    assert at["refined"] == pytest.approx(found.quality("refined")[kept].mean())
-    assert at["best"] == pytest.approx(found.quality(found.best)[kept].mean())
+            np.testing.assert_allclose(judgement.quality(name, measure), expected)
+    kept = judgement.confidence >= 0.6
+    at = judgement.at(0.6)
+    assert at["refined"] == pytest.approx(judgement.quality("refined")[kept].mean())
+    assert at["best"] == pytest.approx(judgement.quality(judgement.best)[kept].mean())
     assert at["share"] == pytest.approx(kept.sum() / original.n_samples)
     assert at["refined"] > at["original"]
-    confidence, quality = found.confidence, found.quality("refined")
-    assert found.correlation()["all"] == pytest.approx(spearmanr(confidence, quality).statistic)
+    confidence, quality = judgement.confidence, judgement.quality("refined")
+    assert judgement.correlation()["all"] == pytest.approx(spearmanr(confidence, quality).statistic)
     tied = np.array([1.0, 2, 2, 3, 3, 3])
     other = np.array([2.0, 1, 4, 4, 9, 3])
     assert rank_correlation(tied, other) == pytest.approx(spearmanr(tied, other).statistic)
@@ -575,6 +662,6 @@ def test_real_masks(tmp_path: Path) -> None:
     from benchmarks.construction.study import INDEPENDENT, construct_scene, scene_of_file
 
     scene = scene_of_file(path, 0)
-    found = construct_scene(replace(scene, records=scene.records[:40]), INDEPENDENT)
-    at = found.at(Rules().confidence)
+    judgement = construct_scene(replace(scene, records=scene.records[:40]), INDEPENDENT)
+    at = judgement.at(Rules().confidence)
     assert at["over_original"] > 1.96 * at["over_original_se"]

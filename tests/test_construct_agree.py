@@ -23,7 +23,7 @@ def test_agreement_is_what_its_words_say(seed: int, consensus: str) -> None:
         sizes.astype(np.int64),
         np.array([len(group) for group in groups]),
     )
-    found = agree(masks, consensus=consensus)
+    agreement = agree(masks, consensus=consensus)
     at = 0
     for g, group in enumerate(groups):
         k = len(group)
@@ -31,26 +31,26 @@ def test_agreement_is_what_its_words_say(seed: int, consensus: str) -> None:
         edges = np.array([[iou(edge(a), edge(b)) for b in group] for a in group])
         others = ~np.eye(k, dtype=bool)
         if k > 1:
-            assert found.iou[g] == pytest.approx(pairs[others].mean())
-            assert found.boundary_iou[g] == pytest.approx(edges[others].mean())
+            assert agreement.iou[g] == pytest.approx(pairs[others].mean())
+            assert agreement.boundary_iou[g] == pytest.approx(edges[others].mean())
         else:
-            assert math.isnan(found.iou[g])
-            assert math.isnan(found.boundary_iou[g])
+            assert math.isnan(agreement.iou[g])
+            assert math.isnan(agreement.boundary_iou[g])
         likeness = np.array([pairs[m][others[m]].mean() if k > 1 else 0 for m in range(k)])
-        medoid = int(found.medoid[g]) - at
+        medoid = int(agreement.medoid[g]) - at
         assert likeness[medoid] == pytest.approx(likeness.max())
-        chosen = found.consensus.row(g)
+        chosen = agreement.consensus.row(g)
         mean = np.mean([iou(chosen, m) for m in group])
         # Whatever the vote, it is never less like the candidates than their medoid is.
         assert mean >= np.mean([iou(group[medoid], m) for m in group]) - 1e-12
-        if consensus == "medoid" or found.is_medoid[g]:
+        if consensus == "medoid" or agreement.is_medoid[g]:
             np.testing.assert_array_equal(chosen, group[medoid])
         elif consensus == "majority":
             votes = 2 * np.sum(group, axis=0)
             expected = (votes > k) | ((votes == k) & group[medoid])
             np.testing.assert_array_equal(chosen, expected)
         for m in range(k):
-            assert found.consensus_iou[at + m] == pytest.approx(iou(chosen, group[m]))
+            assert agreement.consensus_iou[at + m] == pytest.approx(iou(chosen, group[m]))
         at += k
 
 
@@ -79,8 +79,8 @@ def test_refine_is_connected_components() -> None:
         sizes = ndimage.sum_labels(np.ones_like(holes), holes, range(n + 1))
         small = np.flatnonzero(sizes < 0.05 * areas.max())
         filled = np.isin(holes, small[(small > 0) & (small != holes[0, 0])])[1:-1, 1:-1]
-        found = refine(mask, islands=0.05, holes=0.05)
-        np.testing.assert_array_equal(found, kept | filled)
+        refined = refine(mask, islands=0.05, holes=0.05)
+        np.testing.assert_array_equal(refined, kept | filled)
         np.testing.assert_array_equal(refine(mask, islands=0, holes=0), mask)
     empty = np.zeros((4, 4), bool)
     assert not refine(empty).any()

@@ -8,7 +8,7 @@ import pytest
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
-from refcocom_gpu.construct import HarmFilter, Words, read_words
+from refcocom_gpu.construct.filter import HarmFilter, Words, read_words
 from refcocom_gpu.errors import DataError, UsageError
 
 LABELS = ("fine", "harmful")
@@ -90,16 +90,16 @@ def test_a_classifier_is_what_its_model_says(classifier: Path) -> None:
     with torch.inference_mode():
         logits = [model(**tokenizer(text, return_tensors="pt")).logits[0] for text in sentences]
     expected = [torch.softmax(one, 0)[1].item() for one in logits]
-    found = HarmFilter(Words(("man",)), str(classifier), None, ("harmful",))
-    found.check()
-    verdicts = found.find(sentences)
+    harm_filter = HarmFilter(Words(("man",)), str(classifier), None, ("harmful",))
+    harm_filter.check()
+    verdicts = harm_filter.find(sentences)
     assert [word for word, _, _ in verdicts] == ["man", "man", ""]
     assert [label for _, label, _ in verdicts] == ["harmful"] * 3
     assert [score for _, _, score in verdicts] == pytest.approx(expected, abs=1e-5)
-    assert found.find([]) == []
+    assert harm_filter.find([]) == []
     both = HarmFilter(Words(), str(classifier), None, LABELS).find(sentences)
     assert [score for _, _, score in both] == pytest.approx([max(e, 1 - e) for e in expected], abs=1e-5)  # fmt: skip
-    assert json.dumps(found.identity())
+    assert json.dumps(harm_filter.identity())
 
 
 def test_labels_must_be_named(classifier: Path) -> None:
@@ -111,13 +111,13 @@ def test_labels_must_be_named(classifier: Path) -> None:
 
 def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UsageError, match="cannot be opened"):
+    with pytest.raises(UsageError, match="cannot be loaded"):
         HarmFilter(Words(), str(tmp_path / "nowhere"), None, ("x",)).check()
 
 
 def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
     folder = save_classifier(tmp_path, broken=True)
-    with pytest.raises(DataError, match="scores that are no numbers, of 'the man'"):
+    with pytest.raises(DataError, match="scores that are not finite, for 'the man'"):
         HarmFilter(Words(), str(folder), None, ("harmful",)).find(["the man"])
 
 

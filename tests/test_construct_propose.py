@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 import refcocom_gpu as rc
 from refcocom_gpu.construct.instances import Candidate, Instance, Refused
-from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer
-from refcocom_gpu.construct.propose.files import medoid
+from refcocom_gpu.construct.propose.files import FileProposer, medoid
+from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
 from refcocom_gpu.dataset import sample
 from refcocom_gpu.masks import rle
 
@@ -28,14 +28,14 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def instances() -> list[Instance]:
-    found, first = [], DATASET.first_example
+    listed, first = [], DATASET.first_example
     for m in range(DATASET.n_samples):
         examples = range(first[m], first[m + 1])
         sentences = tuple(DATASET.examples["sentence"][e].as_py() for e in examples)
         mask = CASE.store.mask(int(first[m])).astype(bool)
         sample_id = int(DATASET.sample_ids[m])
-        found.append(Instance(m, sample_id, int(first[m]), mask, (0, 0, 1, 1), sentences, ""))
-    return found
+        listed.append(Instance(m, sample_id, int(first[m]), mask, (0, 0, 1, 1), sentences, ""))
+    return listed
 
 
 def coarsened(mask: np.ndarray) -> np.ndarray:
@@ -48,11 +48,15 @@ def coarsened(mask: np.ndarray) -> np.ndarray:
     return coarse.view(bool)
 
 
+def pixels_of(candidate: Candidate) -> np.ndarray:
+    return rle.decode_ends(candidate.ends, *candidate.size)
+
+
 def equal(first: list, second: list) -> bool:
     def plain(proposal):
         if isinstance(proposal, Refused):
             return proposal
-        return proposal.mask.tobytes(), repr(proposal.score)
+        return proposal.ends.tobytes(), proposal.size, repr(proposal.score)
 
     return [[plain(p) for p in ps] for ps in first] == [[plain(p) for p in ps] for ps in second]
 
@@ -81,28 +85,28 @@ def test_every_format_gives_equal_candidates(tmp_path):
         folder,
         [(k, mask) for k, mask in enumerate(CASE.masks)],
     ]
-    found = [FileProposer("p", s, DATASET).propose(None, instances()) for s in sources]
-    assert all(equal(found[0], other) for other in found[1:])
+    proposals = [FileProposer("p", s, DATASET).propose(None, instances()) for s in sources]
+    assert all(equal(proposals[0], other) for other in proposals[1:])
     again = pickle.loads(pickle.dumps(FileProposer("p", sources[0], DATASET)))
-    assert equal(found[0], again.propose(None, instances()))
+    assert equal(proposals[0], again.propose(None, instances()))
 
 
 def test_the_medoid_is_the_mask_nearest_to_the_others():
     by_hand = FileProposer("p", list(enumerate(CASE.masks)), DATASET).propose(None, instances())
     for instance, (proposal,) in zip(instances(), by_hand, strict=True):
         first = instance.first_example
-        given = [m for m in CASE.masks[first : first + len(instance.sentences)] if m.any()]
-        if not given:
+        masks = [m for m in CASE.masks[first : first + len(instance.sentences)] if m.any()]
+        if not masks:
             assert proposal.reason == f"empty for all {len(instance.sentences)} expressions"
             continue
-        if len(given) == 1:
+        if len(masks) == 1:
             assert math.isnan(proposal.score)
             continue
         means = [
-            np.mean([iou(a, b) for j, b in enumerate(given) if j != k]) for k, a in enumerate(given)
+            np.mean([iou(a, b) for j, b in enumerate(masks) if j != k]) for k, a in enumerate(masks)
         ]
         assert proposal.score == pytest.approx(max(means))
-        np.testing.assert_array_equal(proposal.mask, given[int(np.argmax(means))])
+        np.testing.assert_array_equal(pixels_of(proposal), masks[int(np.argmax(means))])
 
 
 def test_of_equals_the_first_is_the_medoid():
@@ -114,8 +118,8 @@ def test_what_is_missing_is_an_error_or_refused():
     pairs = [(k, mask) for k, mask in enumerate(CASE.masks) if k >= len(instances()[0].sentences)]
     with pytest.raises(rc.PredictionError, match="missing=skip"):
         FileProposer("p", pairs, DATASET)
-    found = FileProposer("p", pairs, DATASET, missing="skip").propose(None, instances())
-    assert found[0] == [Refused("p", "no prediction")]
+    proposals = FileProposer("p", pairs, DATASET, missing="skip").propose(None, instances())
+    assert proposals[0] == [Refused("p", "no prediction")]
 
 
 def test_a_logit_that_is_not_finite_names_its_place():
@@ -136,20 +140,20 @@ def test_grabcut_comes_closer_to_the_truth_on_any_thread():
             )
             truths.append(truth)
     proposer = pickle.loads(pickle.dumps(GrabCutProposer()))
-    found = [proposer.propose(*job)[0][0] for job in jobs]
-    assert all(isinstance(p, Candidate) for p in found)
+    candidates = [proposer.propose(*job)[0][0] for job in jobs]
+    assert all(isinstance(p, Candidate) for p in candidates)
     before = np.mean([iou(job[1][0].mask, t) for job, t in zip(jobs, truths, strict=True)])
-    after = np.mean([iou(p.mask, t) for p, t in zip(found, truths, strict=True)])
+    after = np.mean([iou(pixels_of(p), t) for p, t in zip(candidates, truths, strict=True)])
     assert after > before + 0.03
     with ThreadPoolExecutor(2) as pool:
         threaded = list(pool.map(lambda job: proposer.propose(*job)[0][0], jobs[::-1]))[::-1]
-    assert equal([found], [threaded])
+    assert equal([candidates], [threaded])
 
 
 @pytest.mark.parametrize(("area", "reason"), [(1, "fewer"), (400, "background")])
 def test_grabcut_refuses_what_it_cannot_cut(area, reason):
     mask = (np.arange(400) < area).reshape(20, 20)
     one = Instance(0, 1, 0, mask, (0, 0, 1, 1), ("a",), "")
-    (found,) = GrabCutProposer().propose(np.zeros((20, 20, 3), np.uint8), [one])[0]
-    assert isinstance(found, Refused)
-    assert reason in found.reason
+    (proposal,) = GrabCutProposer().propose(np.zeros((20, 20, 3), np.uint8), [one])[0]
+    assert isinstance(proposal, Refused)
+    assert reason in proposal.reason

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 import refcocom_gpu as rc
-from refcocom_gpu.construct import Candidate, Refused
 from refcocom_gpu.construct.image import instances_of
-from refcocom_gpu.construct.propose import SamProposer
+from refcocom_gpu.construct.instances import Candidate, Refused
 from refcocom_gpu.construct.propose.checkpoints import Frame, find_checkpoint, open_checkpoint
+from refcocom_gpu.construct.propose.sam import SamProposer
 from refcocom_gpu.dataset.sample import draw_image
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.masks import rle
 
 SIDE = 64
 
@@ -68,6 +69,10 @@ def tiny_sam2() -> Any:
 MAKERS = {"sam": tiny_sam, "sam_hq": lambda: tiny_sam(hq=True), "sam2": tiny_sam2}
 
 
+def pixels_of(candidate: Candidate) -> np.ndarray:
+    return rle.decode_ends(candidate.ends, *candidate.size)
+
+
 @pytest.fixture(scope="module", params=MAKERS)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
@@ -90,7 +95,7 @@ def test_it_is_what_the_model_says(checkpoint: Path, given: tuple[np.ndarray, li
     picture, instances = given
     height, width = picture.shape[:2]
     proposer = SamProposer("sam", str(checkpoint), device="cpu", prompts=("box",))
-    found = [one for (one,) in proposer.propose(picture, instances)]
+    proposals = [one for (one,) in proposer.propose(picture, instances)]
     model, frame = open_checkpoint(proposer.checkpoint, "cpu")
     letterboxed = checkpoint.name != "sam2"
     inner = (SIDE, SIDE)
@@ -100,14 +105,14 @@ def test_it_is_what_the_model_says(checkpoint: Path, given: tuple[np.ndarray, li
     pixels = frame.pixels(picture)
     assert pixels.shape == (1, 3, SIDE, SIDE)
     assert not pixels[:, :, inner[0] :].any()
-    for instance, proposal in zip(instances, found, strict=True):
+    for instance, proposal in zip(instances, proposals, strict=True):
         x, y, w, h = instance.box
         sx, sy = inner[1] / width, inner[0] / height
         box = torch.tensor([[[x * sx, y * sy, (x + w) * sx, (y + h) * sy]]])
         with torch.inference_mode():
-            said = model(pixel_values=pixels, input_boxes=box, multimask_output=True)
-        best = int(said.iou_scores[0, 0].argmax())
-        logits = said.pred_masks[0, 0, best][None, None]
+            output = model(pixel_values=pixels, input_boxes=box, multimask_output=True)
+        best = int(output.iou_scores[0, 0].argmax())
+        logits = output.pred_masks[0, 0, best][None, None]
         if letterboxed:
             logits = functional.interpolate(logits, (SIDE, SIDE), mode="bilinear")
             logits = logits[..., : inner[0], : inner[1]]
@@ -117,11 +122,11 @@ def test_it_is_what_the_model_says(checkpoint: Path, given: tuple[np.ndarray, li
             continue
         assert isinstance(proposal, Candidate)
         # A logit that is 0 to the last bit may fall on either side.
-        assert (proposal.mask != expected.numpy()).mean() < 1e-3
+        assert (pixels_of(proposal) != expected.numpy()).mean() < 1e-3
         assert proposal.score == pytest.approx(
-            min(max(said.iou_scores[0, 0, best].item(), 0), 1), abs=1e-5
+            min(max(output.iou_scores[0, 0, best].item(), 0), 1), abs=1e-5
         )
-    assert any(isinstance(one, Candidate) for one in found)
+    assert any(isinstance(one, Candidate) for one in proposals)
 
 
 def test_instances_at_once_and_alone(
@@ -139,7 +144,7 @@ def test_instances_at_once_and_alone(
         ((alone,),) = proposer.propose(picture, [instance])
         assert type(alone) is type(one)
         if isinstance(one, Candidate):
-            assert (alone.mask != one.mask).mean() < 1e-3
+            assert (pixels_of(alone) != pixels_of(one)).mean() < 1e-3
             assert alone.score == pytest.approx(one.score, abs=1e-5)
 
 
@@ -164,22 +169,22 @@ def test_weights_that_are_no_numbers(
         if name.startswith(where):
             torch.nn.init.constant_(weights, math.nan)
     broken.save_pretrained(tmp_path / "broken")
-    found = SamProposer("sam", str(tmp_path / "broken"), device="cpu").propose(*given)
-    assert len(found) == len(given[1])
-    for (one,) in found:
+    proposals = SamProposer("sam", str(tmp_path / "broken"), device="cpu").propose(*given)
+    assert len(proposals) == len(given[1])
+    for (one,) in proposals:
         assert isinstance(one, Refused)
         assert "non-finite" in one.reason
 
 
 def test_identity_is_of_the_weights(checkpoint: Path, tmp_path: Path) -> None:
-    here = SamProposer("sam", str(checkpoint)).identity()
-    there = tmp_path / "elsewhere" / "of another name"
-    shutil.copytree(checkpoint, there)
-    assert SamProposer("sam", str(there)).identity() == here
-    assert json.loads(json.dumps(here)) == here
+    identity = SamProposer("sam", str(checkpoint)).identity()
+    elsewhere = tmp_path / "elsewhere" / "of another name"
+    shutil.copytree(checkpoint, elsewhere)
+    assert SamProposer("sam", str(elsewhere)).identity() == identity
+    assert json.loads(json.dumps(identity)) == identity
     torch.manual_seed(4)
-    MAKERS[checkpoint.name]().save_pretrained(there)
-    assert SamProposer("sam", str(there)).identity()["weights"] != here["weights"]
+    MAKERS[checkpoint.name]().save_pretrained(elsewhere)
+    assert SamProposer("sam", str(elsewhere)).identity()["weights"] != identity["weights"]
 
 
 def test_threads_load_one_model(
@@ -189,11 +194,11 @@ def test_threads_load_one_model(
     shutil.copytree(checkpoint, folder)
     # A relative path is opened wherever a worker runs.
     monkeypatch.chdir(tmp_path)
-    found = find_checkpoint("fresh")
+    relative = find_checkpoint("fresh")
     monkeypatch.chdir("/")
     with ThreadPoolExecutor(4) as pool:
         models = {
-            id(model) for model, _ in pool.map(lambda _: open_checkpoint(found, "cpu"), range(8))
+            id(model) for model, _ in pool.map(lambda _: open_checkpoint(relative, "cpu"), range(8))
         }
     assert len(models) == 1
 
@@ -209,9 +214,9 @@ def test_an_empty_mask_is_refused(
     forward = model.forward
 
     def nothing(*arguments: Any, **options: Any) -> Any:
-        said = forward(*arguments, **options)
-        said.pred_masks = torch.full_like(said.pred_masks, -1.0)
-        return said
+        output = forward(*arguments, **options)
+        output.pred_masks = torch.full_like(output.pred_masks, -1.0)
+        return output
 
     monkeypatch.setattr(model, "forward", nothing)
     assert proposer.propose(*given) == [[Refused("sam", "an empty mask")]] * len(given[1])
@@ -223,7 +228,7 @@ def test_pickled(checkpoint: Path, given: tuple[np.ndarray, list[Any]]) -> None:
     for (a,), (b,) in zip(proposer.propose(*given), again.propose(*given), strict=True):
         assert type(a) is type(b)
         if isinstance(a, Candidate):
-            np.testing.assert_array_equal(a.mask, b.mask)
+            np.testing.assert_array_equal(a.ends, b.ends)
 
 
 def test_what_is_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +238,7 @@ def test_what_is_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UsageError, match="no model"):
         SamProposer("sam", str(tmp_path / "nowhere"))
     BertConfig().save_pretrained(tmp_path / "bert")
-    with pytest.raises(UsageError, match="of type 'bert'; what proposes masks is sam, "):
+    with pytest.raises(UsageError, match="of type 'bert'; the types that propose masks are sam, "):
         SamProposer("sam", str(tmp_path / "bert"))
     with pytest.raises(UsageError, match="prompts must be among"):
         SamProposer("sam", str(tmp_path / "bert"), prompts=("text",))

@@ -13,11 +13,13 @@ from helpers import coco_encode, sample_case
 from refcocom_kernels import ops
 
 import refcocom_gpu as rc
-from refcocom_gpu.counting import device, staging
-from refcocom_gpu.counting.counter import counter_for
-from refcocom_gpu.counting.device import DeviceCounter
-from refcocom_gpu.counting.host import HostCounter
+from refcocom_gpu.counting import staging, stream
+from refcocom_gpu.counting.batches import HostBatches
+from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.staging import Staging
+from refcocom_gpu.counting.stream import DeviceBatches
+from refcocom_gpu.errors import Problems
+from refcocom_gpu.predictions.options import ReadOptions
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def in_batches(predictions, size=7):
 @pytest.mark.parametrize("part_bytes", [1, 5_000, 2**26])
 @pytest.mark.parametrize("letterbox", [None, 512])
 def test_the_counts_of_the_host(case, there, monkeypatch, form, part_bytes, letterbox):
-    monkeypatch.setattr(device, "BUFFER_BYTES", part_bytes)
+    monkeypatch.setattr(stream, "BUFFER_BYTES", part_bytes)
     predictions = FORMS[form](case)
     options = {"letterbox": letterbox} if form in {"float16", "bfloat16 tensors"} else {}
     mine = rc.score(in_batches(predictions), there, **options)
@@ -73,8 +75,8 @@ def test_the_counts_of_the_host(case, there, monkeypatch, form, part_bytes, lett
 
 
 def test_a_counter_for_each_device(case, there):
-    assert isinstance(counter_for(case.store, None, None, 1), HostCounter)
-    assert isinstance(counter_for(there, None, None, 1), DeviceCounter)
+    assert isinstance(batch_counter(case.store, ReadOptions(), Problems()), HostBatches)
+    assert isinstance(batch_counter(there, ReadOptions(), Problems()), DeviceBatches)
 
 
 @pytest.mark.parametrize("room", [1, 3, 5])
@@ -89,7 +91,7 @@ def test_parts_shrink_until_they_fit(case, there, monkeypatch, room):
             raise torch.OutOfMemoryError("out of memory")
         return count(masks, *rest)
 
-    monkeypatch.setattr(device.ops, "mask_counts", scarce)
+    monkeypatch.setattr(ops, "mask_counts", scarce)
     result = rc.score(in_batches(case.masks, 16), there)
     assert result.per_example.equals(rc.score(in_batches(case.masks), case.store).per_example)
     assert max(tried) > room
@@ -105,7 +107,7 @@ def test_what_fits_nowhere_is_counted_on_the_host(case, there, monkeypatch, form
         raise torch.OutOfMemoryError("out of memory")
 
     for name in ("mask_counts", "logit_counts", "rle_counts"):
-        monkeypatch.setattr(device.ops, name, full)
+        monkeypatch.setattr(ops, name, full)
     predictions = FORMS[form](case)
     with pytest.warns(RuntimeWarning, match="cpu:0 has no memory left for batch 0, row 0") as seen:
         result = rc.score(in_batches(predictions), there)

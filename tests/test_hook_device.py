@@ -9,16 +9,17 @@ import torch
 from helpers import sample_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refcocom_kernels import ops
+from refcocom_kernels import ops, reference
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import refcocom_gpu as rc
+from refcocom_gpu.counting.device import DeviceCounter
+from refcocom_gpu.counting.host import HostCounter
+from refcocom_gpu.counting.stacks import count_stacks
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.training import metric as metric_module
 from refcocom_gpu.training.batches import as_stacks
-from refcocom_gpu.training.device import DeviceHook
-from refcocom_gpu.training.host import HostHook
-from refcocom_gpu.training.state import empty_state
+from refcocom_gpu.training.state import empty_state, record
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,8 @@ def case():
 @pytest.fixture
 def on_device(monkeypatch):
     """Metrics count as on a device."""
-    monkeypatch.setattr(
-        metric_module.RefCOCOMMetric,
-        "_make_hook",
-        lambda self, device: DeviceHook(self.store, self._options, device),
-    )
+    monkeypatch.setattr(metric_module, "counter_on", DeviceCounter)
+    monkeypatch.setattr(metric_module, "record", reference.tally)
     # Indices, too, come from there.
     monkeypatch.setattr(metric_module, "as_index", lambda index: torch.as_tensor(index).reshape(-1))
 
@@ -74,16 +72,13 @@ def test_equals_the_host(case, name, index_is_there):
     preds, values, letterbox = INPUTS[name](case)
     options = ReadOptions(values=values, letterbox=letterbox)
     index = np.arange(60)
-    host = HostHook(case.store, options)
-    host.count(as_stacks(preds, 60), index)
-    device = DeviceHook(case.store, options, torch.device("cpu"))
-    device.count(as_stacks(preds, 60), torch.from_numpy(index) if index_is_there else index)
-    expected, found = empty_state(len(case.store)), empty_state(len(case.store))
-    host.record(expected)
-    device.record(found)
-    assert torch.equal(found, expected)
-    rows, others = host.rows(), device.rows()
-    assert torch.equal(rows[rows[:, 0].argsort()], others[others[:, 0].argsort()])
+    host = count_stacks(HostCounter(case.store, options), as_stacks(preds, 60), index)
+    device = count_stacks(
+        DeviceCounter(case.store, options, torch.device("cpu")),
+        as_stacks(preds, 60),
+        torch.from_numpy(index) if index_is_there else index,
+    )
+    assert torch.equal(host.table(), device.table())
 
 
 @settings(max_examples=60)
@@ -92,16 +87,18 @@ def test_both_record_alike(data):
     """Repeated, conflicting, in any batches."""
     case = sample_case()
     options = ReadOptions()
-    host = HostHook(case.store, options)
-    device = DeviceHook(case.store, options, torch.device("cpu"))
+    counters = (
+        HostCounter(case.store, options),
+        DeviceCounter(case.store, options, torch.device("cpu")),
+    )
     states = empty_state(len(case.store)), empty_state(len(case.store))
     for _ in range(data.draw(st.integers(1, 3))):
         index = np.array(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=6)))
         signs = data.draw(st.lists(st.booleans(), min_size=len(index), max_size=len(index)))
         preds = [np.full((2, 2), 1.0 if sign else -1.0) for sign in signs]
-        for hook, state in zip((host, device), states, strict=True):
-            hook.count(as_stacks(preds, len(index)), index)
-            hook.record(state)
+        host, device = (count_stacks(c, as_stacks(preds, len(index)), index) for c in counters)
+        record(states[0], host.index, host.rows)
+        reference.tally(states[1], device.index, device.rows)
     assert torch.equal(*states)
 
 
@@ -214,7 +211,7 @@ def test_mistakes_come_to_light_at_the_end(case, on_device):
         metric.compute()
     assert caught.value.counts == {"wrong size": 1, "non-finite": 1, "unknown key": 1}
     assert f"index {turned} (sample_id" in str(caught.value)
-    assert "height and width swapped" in str(caught.value)
+    assert "height and width are swapped" in str(caught.value)
     # An epoch later all is well.
     metric.reset()
     metric.update([torch.from_numpy(mask) for mask in case.masks], range(len(case.masks)))

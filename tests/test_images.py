@@ -250,7 +250,7 @@ def test_no_pictures(tmp_path: Path) -> None:
         with pytest.raises(rc.UsageError, match=r"holds no pictures; pass the folder"):
             Images(dataset)
         assert_pictures(Images(dataset, tmp_path))
-    with pytest.raises(rc.UsageError, match="nowhere is no folder"):
+    with pytest.raises(rc.UsageError, match="nowhere is not a folder"):
         Images(dataset, tmp_path / "nowhere")
 
 

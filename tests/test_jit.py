@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -67,33 +66,39 @@ def test_second_process_reads_the_cache(run, tmp_path):
     assert [n.removeprefix("kernel_of_test.double-")[-4:] for n in names] == [
         ".nbc",
         ".nbi",
-        "seal",
         "lock",
     ]
     assert run() == (1, "")
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-@pytest.mark.parametrize(
-    ("suffix", "damage"),
-    [*product(["nbi", "nbc"], ["flip", "cut", "empty", "noise", "gone"]), ("seal", "flip")],
-)
-def test_damaged_cache_is_mended(run, tmp_path, suffix, damage):
-    """A flipped bit in code would be executed: it is found before Numba sees the file."""
-    run()
-    (path,) = (tmp_path / "numba").rglob(f"*{suffix}")
-    content = bytearray(path.read_bytes())
-    flipped = content.copy()
-    flipped[len(content) // 2] ^= 16
+def double(x):
+    for k in range(len(x)):
+        x[k] *= 2
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "noise", "gone"])
+def test_an_unreadable_entry_is_compiled_again(tmp_path, monkeypatch, suffix, damage):
+    from refcocom_kernels.cpu.numba.jit import jit
+
+    def compiled():
+        array = np.arange(3)
+        kernel = jit("out i8 -> void")(double)
+        kernel(array)
+        assert array.tolist() == [0, 2, 4]
+        return sum(kernel.stats.cache_hits.values())
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert (compiled(), compiled()) == (0, 1)
+    (path,) = tmp_path.rglob(f"*.double-*{suffix}")
+    content = path.read_bytes()
     noise = np.random.default_rng(0).bytes(len(content))
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes(
-            {"flip": flipped, "cut": content[:-3], "empty": b"", "noise": noise}[damage]
-        )
-    assert run() == (0, "")
-    assert run() == (1, "")
+        path.write_bytes({"cut": content[:-3], "empty": b"", "noise": noise}[damage])
+    assert (compiled(), compiled()) == (0, 1)
 
 
 def test_cache_that_cannot_be_made(run, tmp_path):

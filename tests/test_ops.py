@@ -5,6 +5,8 @@ import doctest
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from refcocom_kernels import cpu, ops, reference, tables
 from test_kernels import KINDS, draw, packed, runs_of, sizes_of
 
@@ -168,8 +170,8 @@ def test_masks_in_any_layout(name, calls):
     apart = torch.stack([masks, ~masks], dim=3)[..., 0]
     assert not columns_first.is_contiguous()
     assert not apart.is_contiguous()
-    for given in (columns_first, apart, masks.to(torch.uint8) * 7):
-        assert_equal(operator(given, *rest), expected)
+    for layout in (columns_first, apart, masks.to(torch.uint8) * 7):
+        assert_equal(operator(layout, *rest), expected)
     with pytest.raises(TypeError, match=r"bool or uint8, not torch\.int64"):
         operator(masks.long(), *rest)
 
@@ -223,3 +225,19 @@ def test_tables_are_those_of_interpolate():
     mine = reference.resize_logits(field[0, 0], 50, 47)
     assert torch.allclose(mine, theirs, rtol=0, atol=2e-6)
     assert tables.axis_table(24.0, 50).low[-1] == 23
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_both_tallies_agree(data):
+    """Repeated, conflicting and faulty rows, in any batches."""
+    counts = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    row = st.tuples(counts, st.integers(0, 3), st.integers(0, 1), st.integers(0, 1))
+    states = torch.tensor([[-1, -1, 0, 0, 0]] * 4), torch.tensor([[-1, -1, 0, 0, 0]] * 4)
+    for _ in range(data.draw(st.integers(1, 4))):
+        index = torch.tensor(data.draw(st.lists(st.integers(0, 3), max_size=6)), dtype=torch.int64)
+        drawn = data.draw(st.lists(row, min_size=len(index), max_size=len(index)))
+        rows = torch.tensor([[*c, *rest] for c, *rest in drawn], dtype=torch.int64).reshape(-1, 5)
+        reference.tally(states[0], index, rows)
+        cpu.tally(states[1].numpy(), index.numpy(), rows.numpy())
+    assert torch.equal(*states)

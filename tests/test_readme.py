@@ -118,20 +118,6 @@ def test_the_prediction_format(folder, monkeypatch, capsys):
     assert f"({len(by_key)} missing, scored as empty)" in out
 
 
-def test_the_parts_are_there():
-    text = next(block for block in blocks("text") if block.startswith("refcocom_gpu/"))
-    for name in (
-        "dataset", "sources", "records", "rle", "store", "cache", "counters", "metrics", "hooks", "sweep",
-        "engines", "verbs", "leaderboard", "uncertainty", "comparison", "construct",
-    ):  # fmt: skip
-        assert name in text
-        module = ROOT / "refcocom_gpu" / name
-        assert module.is_dir() or module.with_suffix(".py").is_file()
-    assert all(
-        (ROOT / name).is_dir() for name in ("kernels", "conf", "tests", "benchmarks", "examples")
-    )
-
-
 def test_every_example_is_listed():
     listed = re.findall(r"^- `(\w+\.py)`:", README, re.MULTILINE)
     assert sorted(listed) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from refcocom_gpu.dataset import sample
+from refcocom_gpu.dataset import scenes
 from refcocom_gpu.dataset.sample import draw_image, encode_png, make_predictions, make_records
 from refcocom_gpu.errors import UsageError
 
@@ -57,7 +57,7 @@ def miou(records: list[dict[str, Any]], rows: list[dict[str, Any]]) -> float:
 def named_colours(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Index into the colour words by hue alone, -1 where grey; [H, W]."""
     rgb = image.astype(np.float64)
-    words = np.array(list(sample.COLOURS.values()), np.float64)
+    words = np.array(list(scenes.COLOURS.values()), np.float64)
     hue = rgb / rgb.sum(-1, keepdims=True)
     hues = words / words.sum(-1, keepdims=True)
     nearest = ((hue[:, :, None] - hues) ** 2).sum(-1).argmin(-1)
@@ -163,7 +163,7 @@ def test_sentences_are_true_of_one_shape_in_the_scene(seed: int) -> None:
     """Against the whole scene, measured here from pixels; looser than the generator on purpose."""
     checked = 0
     for record in make_records(seed):
-        scene = sample._scene(seed, record["image_id"])
+        scene = scenes.make_scene(seed, record["image_id"])
         by_look = {(s.colour, s.kind): s for s in scene}
         middle = {s: middle_of(s) for s in scene}
         for shape in scene:
@@ -173,7 +173,7 @@ def test_sentences_are_true_of_one_shape_in_the_scene(seed: int) -> None:
                     s
                     for s in scene
                     if (s.kind in head or "shape" in head)
-                    and (s.colour in head or not set(head) & set(sample.COLOURS))
+                    and (s.colour in head or not set(head) & set(scenes.COLOURS))
                     and ("small" not in head or s.size == "small")
                     and ("large" not in head or s.size == "large")
                 ]
@@ -209,7 +209,7 @@ def test_sentences_are_true_of_one_shape_in_the_scene(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_pictures_agree_with_masks_to_the_pixel(seed: int) -> None:
-    words = list(sample.COLOURS)
+    words = list(scenes.COLOURS)
     for record in make_records(seed, 12):
         image = draw_image(record, seed)
         assert image.dtype == np.uint8
@@ -220,7 +220,7 @@ def test_pictures_agree_with_masks_to_the_pixel(seed: int) -> None:
             assert image.shape == (*mask.shape, 3)
             assert (named[mask] == words.index(entry["label"].split()[0])).all()
         # The converse: every coloured pixel belongs to a shape of that colour.
-        scene = sample._scene(seed, record["image_id"])
+        scene = scenes.make_scene(seed, record["image_id"])
         for index, word in enumerate(words):
             seen = [s.seen for s in scene if s.colour == word]
             nowhere = np.zeros_like(named, np.bool_)
@@ -236,6 +236,7 @@ def test_png_holds_the_picture() -> None:
 
 def test_png_without_pillow_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(UsageError, match=r"needs Pillow: pip install 'refcocom-gpu\[images\]'"):
         encode_png(np.zeros((2, 2, 3), np.uint8))
 

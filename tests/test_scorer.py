@@ -75,14 +75,14 @@ def test_wrong_options_are_usage_errors(options):
 
 @pytest.mark.parametrize("opener", ["hash_files", "read"])
 def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path, monkeypatch, opener):
-    from refcocom_gpu import scorer
+    from refcocom_gpu.predictions import read
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied", str(path))
 
     path = write_jsonl(tmp_path / "p.jsonl", CASE.rows())
     monkeypatch.setattr(
-        *((scorer, "hash_files") if opener == "hash_files" else (rows_module, "read_jsonl")),
+        *((read, "hash_files") if opener == "hash_files" else (rows_module, "read_jsonl")),
         refuse,
     )
     with pytest.raises(rc.UsageError, match=re.escape(f"{path} cannot be read: Permission denied")):

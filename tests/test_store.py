@@ -1,4 +1,4 @@
-"""The store: equal from cache and anew, in one shard or many; packed bits equal NumPy's; bad ground truth is named."""
+"""The store: equal from cache and anew, packed bits equal NumPy's; bad ground truth is named."""
 
 import copy
 import json
@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from refcocom_kernels import cpu
 
 import refcocom_gpu as rc
 from refcocom_gpu.masks import rle
@@ -51,14 +50,9 @@ def random_images(seed=0, n=9):
 
 def all_words(store):
     """The packed bits of every sample as one vector each."""
-    samples = np.arange(len(store.areas))
-    words = [None] * len(samples)
-    for packed in store.packed(samples):
-        for row, mask in zip(packed.rows, packed.sample, strict=True):
-            start, stop = packed.word_offsets[mask : mask + 2]
-            assert words[row] is None
-            words[row] = packed.words[start:stop]
-    return words
+    offsets = store.word_offsets
+    assert len(store.words) == offsets[-1]
+    return [store.words[start:stop] for start, stop in pairwise(offsets.tolist())]
 
 
 def assert_is_truth(store, images):
@@ -110,10 +104,10 @@ def test_files_are_made_when_needed(sample, tmp_path):
     store = rc.MaskStore.build(sample, cache=tmp_path)
     assert [p.name for p in store.folder.glob("*.safetensors")] == ["runs.safetensors"]
     store.pack()
-    assert (store.folder / "bits-00000-of-00001.safetensors").is_file()
-    assert store.folder == tmp_path / "stores" / f"{sample.fingerprint}-v1"
+    assert (store.folder / "bits.safetensors").is_file()
+    assert store.folder == tmp_path / "stores" / f"{sample.fingerprint}-v2"
     # Runs are opened without the bits, and bits that are damaged do not matter to them.
-    (store.folder / "bits-00000-of-00001.safetensors").write_bytes(b"damaged")
+    (store.folder / "bits.safetensors").write_bytes(b"damaged")
     again = rc.MaskStore.build(sample, cache=tmp_path)
     assert np.array_equal(again.ends, store.ends)
     assert all(
@@ -121,7 +115,7 @@ def test_files_are_made_when_needed(sample, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["runs", "bits-00000-of-00001"])
+@pytest.mark.parametrize("name", ["runs", "bits"])
 @pytest.mark.parametrize("at", [0, 9, 60, 400, -1])
 def test_damage_is_mended(sample, tmp_path, name, at):
     store = rc.MaskStore.build(sample, cache=tmp_path)
@@ -151,7 +145,7 @@ def test_a_cache_that_cannot_be_written(sample, tmp_path, monkeypatch):
     monkeypatch.setenv("REFCOCOM_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.warns(RuntimeWarning, match="REFCOCOM_CACHE"):
         store = rc.MaskStore.build(sample)
-    with pytest.warns(RuntimeWarning, match="bits-00000"):
+    with pytest.warns(RuntimeWarning, match="bits"):
         store.pack()
     assert rc.score("sample", store).n_examples == len(store)
 
@@ -164,57 +158,16 @@ def test_nobody_writes_into_a_store(sample, tmp_path, cache):
             array[0] = 1
 
 
-def test_shards(tmp_path, monkeypatch):
+@pytest.mark.parametrize("piece_words", [1, 2, 3, 50, 2**19])
+def test_pieces_do_not_change_bits(tmp_path, monkeypatch, piece_words):
+    """Bits are packed and written a piece at a time; masks are as large as a piece, smaller and larger."""
     images = random_images()
     dataset = masks_dataset(tmp_path, images)
-    whole = rc.MaskStore.build(dataset, cache=False)
-    words = 8 * cpu.word_offsets_for(whole.pixels)[-1]
-    for limit in (1, 8, 100, 600, words - 1, words):
-        monkeypatch.setattr(store_module, "SHARD_BYTES", limit)
-        store = rc.MaskStore.build(dataset, cache=tmp_path / str(limit))
-        store.pack()
-        n_files = len(list(store.folder.glob("bits-*.safetensors")))
-        assert n_files == (len(images) if limit == 1 else n_files)
-        assert (n_files == 1) == (limit >= words)
-        assert_is_truth(store, images)
-        bounds = store._shard_bounds
-        # Whole images, and as full as the limit allows.
-        image = dataset.sample_image
-        assert all(image[b - 1] != image[b] for b in bounds[1:-1])
-        for first, last in pairwise(bounds):
-            size = 8 * cpu.word_offsets_for(whole.pixels[first:last])[-1]
-            assert size <= limit or len(set(image[first:last].tolist())) == 1
-
-
-def test_shards_do_not_change_counts(sample, tmp_path, monkeypatch):
-    """Dense predictions in shuffled order, so that every batch touches many shards."""
-    one = rc.MaskStore.build(sample, cache=False)
-    order = np.random.default_rng(1).permutation(len(one))
-    predictions = [(int(index), np.roll(one.mask(index), 2, axis=0)) for index in order]
-    expected = rc.score(predictions, one)
-    monkeypatch.setattr(store_module, "SHARD_BYTES", 20_000)
-    many = rc.MaskStore.build(sample, cache=tmp_path)
-    result = rc.score(predictions, many, batch_size=50)
-    assert len(list(many.folder.glob("bits-*.safetensors"))) > 3
-    assert result.per_example.equals(expected.per_example)
-
-
-def test_packed_takes_rows_in_any_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "SHARD_BYTES", 100)
-    images = random_images()
-    store = rc.MaskStore.build(masks_dataset(tmp_path, images), cache=False)
-    masks = [mask for image in images for mask in image]
-    wanted = np.random.default_rng(2).integers(0, len(masks), 50)
-    seen = []
-    for packed in store.packed(wanted):
-        seen += packed.rows.tolist()
-        for row, mask in zip(packed.rows, packed.sample, strict=True):
-            start = packed.word_offsets[mask]
-            bits = np.unpackbits(packed.words[start:].view(np.uint8), bitorder="little")
-            expected = masks[wanted[row]].reshape(-1)
-            assert np.array_equal(bits[: expected.size].astype(bool), expected)
-    assert sorted(seen) == list(range(50))
-    assert list(store.packed(np.zeros(0, np.int64))) == []
+    monkeypatch.setattr(store_module, "PIECE_WORDS", piece_words)
+    store = rc.MaskStore.build(dataset, cache=tmp_path / "cache")
+    store.pack()
+    assert [path.name for path in store.folder.glob("bits*.safetensors")] == ["bits.safetensors"]
+    assert_is_truth(store, images)
 
 
 @pytest.mark.parametrize(
@@ -293,35 +246,26 @@ def test_cuda_says_why_it_is_not_there(monkeypatch):
 
 def test_tensors_of_a_device_are_shared(sample):
     store = rc.MaskStore.build(sample, cache=False)
-    (packed,) = store.packed(np.array([0, 5]))
-    words, offsets = store.tensors().bits
+    words = store.tensors().words
     # Host memory is not copied.
-    assert words.data_ptr() == packed.words.ctypes.data
-    assert offsets.tolist() == packed.word_offsets.tolist()
+    assert words.data_ptr() == store.words.ctypes.data
+    assert store.tensors().word_offsets.tolist() == store.word_offsets.tolist()
     again = store.to("cpu").tensors()
-    assert again.bits[0] is words
+    assert again.words is words
     assert again.ends is store.tensors().ends
     for sample_row, area in enumerate(store.areas):
         last = store.run_offsets[sample_row + 1] - 1
         assert again.ranks[last] == area
 
 
-def test_tensors_of_many_shards_are_one(sample, monkeypatch):
-    whole = rc.MaskStore.build(sample, cache=False).tensors().bits
-    monkeypatch.setattr(store_module, "SHARD_BYTES", 20_000)
-    store = rc.MaskStore.build(sample, cache=False)
-    assert len(store._shard_bounds) > 3
-    assert all(map(torch.equal, store.tensors().bits, whole))
-
-
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_store_is_pickled(sample, tmp_path, kept):
     store = rc.MaskStore.build(sample, cache=tmp_path if kept else False)
-    store.tensors().bits  # noqa: B018
+    store.pack()
     again = pickle.loads(pickle.dumps(store))
     for name in ("ends", "run_offsets", "areas"):
         assert np.array_equal(getattr(again, name), getattr(store, name))
-    assert all(map(torch.equal, again.tensors().bits, store.tensors().bits))
+    assert torch.equal(again.tensors().words, store.tensors().words)
     # Where there is a cache the arrays are mapped, not sent.
     size = len(pickle.dumps(store)) - len(pickle.dumps(sample))
     assert (size < 4096) == kept

@@ -23,6 +23,7 @@ import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.dataset.sample import make_records
 from refcocom_gpu.predictions.header import SCHEMA, VERSION
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.sweep import Options, read_inputs, run_sweep
 from refcocom_gpu.sweep import task as task_module
 from refcocom_gpu.sweep.inputs import distinguish
@@ -36,11 +37,15 @@ def counted(monkeypatch):
     real = task_module.count
 
     def counting(predictions, *arguments, **options):
-        seen.append(str(predictions[0]))
+        seen.append(str(predictions.files[0]))
         return real(predictions, *arguments, **options)
 
     monkeypatch.setattr(task_module, "count", counting)
     return seen
+
+
+def options_with(missing="error", **reading):
+    return Options(ReadOptions(**{"threads": 1, **reading}), missing)
 
 
 @pytest.fixture
@@ -108,12 +113,12 @@ def test_a_changed_file_is_scored_anew(runs, tmp_path, counted):
 def test_a_changed_option_scores_anew(runs, tmp_path, counted, changed):
     sweep(runs, tmp_path / "out")
     counted.clear()
-    sweep(runs, tmp_path / "out", options=Options(**changed))
+    sweep(runs, tmp_path / "out", options=options_with(**changed))
     assert sorted(counted) == runs
     counted.clear()
     # What changes no count scores nothing anew, and the former results are still there.
     for options in ({"batch_size": 3}, {"threads": 2}, {}):
-        sweep(runs, tmp_path / "out", options=Options(**options), precision_strict=True)
+        sweep(runs, tmp_path / "out", options=options_with(**options), precision_strict=True)
     assert counted == []
 
 
@@ -175,7 +180,7 @@ def test_an_unforeseen_error_stops_nothing(runs, tmp_path, monkeypatch):
     real = task_module.count
 
     def bug(predictions, *arguments, **options):
-        if "step-02" in str(predictions[0]):
+        if "step-02" in predictions.name:
             raise ZeroDivisionError("unforeseen")
         return real(predictions, *arguments, **options)
 
@@ -189,10 +194,10 @@ def test_a_file_that_changes_while_it_is_read(runs, tmp_path, monkeypatch):
     real = task_module.count
 
     def changing(predictions, *arguments, **options):
-        found = real(predictions, *arguments, **options)
-        if "step-01" in str(predictions[0]):
-            Path(predictions[0]).write_text(lines(77))
-        return found
+        counted = real(predictions, *arguments, **options)
+        if "step-01" in predictions.name:
+            predictions.files[0].write_text(lines(77))
+        return counted
 
     monkeypatch.setattr(task_module, "count", changing)
     outcome = sweep(runs, tmp_path / "out")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.construction.study import ENSEMBLES, Scene, construct_scene, scene_of_file
-from refcocom_gpu.construct.judge import plot_curves
-from refcocom_gpu.construct.keep import Rules
+from refcocom_gpu.construct.curves import plot_curves
+from refcocom_gpu.construct.rules import Rules
 
 ROOT = Path(__file__).parents[2]
 REPORTED, TUNED = 0, 101
@@ -40,12 +40,12 @@ def main() -> None:
         "images": arguments.images,
         "rules": Rules().identity(),
     }
-    judgements = []
+    curves = []
     for scene_name, scene in scenes:
         for name, models in ENSEMBLES.items():
             judgement = construct_scene(scene, models)
             title = f"{scene_name}, {name} errors"
-            judgements.append((title, judgement))
+            curves.append((title, judgement.curves()))
             results[title] = {
                 **judgement.summary(),
                 "at the default threshold": {
@@ -60,7 +60,7 @@ def main() -> None:
         (ROOT / "benchmarks" / "results" / "construct.json").write_text(
             json.dumps(results, indent=1) + "\n", "utf-8"
         )
-        (ROOT / "docs" / "construct.png").write_bytes(plot_curves(judgements))
+        (ROOT / "docs" / "construct.png").write_bytes(plot_curves(curves))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def propose(
     Returns:
         For each instance a mask of each model, none empty.
     """
-    found = []
+    proposed = []
     for place, mask in enumerate(masks):
         difficulty = float(rng.lognormal(-0.18, 0.6))
         distance = _signed_distance(mask)
@@ -104,8 +104,8 @@ def propose(
             if rng.random() < min(0.9, model.mistakes * difficulty):
                 moved = _mistaken(moved, mask, masks, place, rng)
             drawn.append(moved if moved.any() else mask.copy())
-        found.append(drawn)
-    return found
+        proposed.append(drawn)
+    return proposed
 
 
 def _signed_distance(mask: Mask) -> Field:

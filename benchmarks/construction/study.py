@@ -13,9 +13,11 @@ import numpy as np
 
 import refcocom_gpu as rc
 from benchmarks.construction.simulate import CORRELATED, INDEPENDENT, Model, coarsen, propose
-from refcocom_gpu.construct import Rules, construct
 from refcocom_gpu.construct.judge import Judgement, judge
-from refcocom_gpu.construct.propose import FileProposer
+from refcocom_gpu.construct.propose.files import FileProposer
+from refcocom_gpu.construct.rules import Rules
+from refcocom_gpu.construct.run import construct
+from refcocom_gpu.construct.write import Output
 from refcocom_gpu.dataset.sample import make_records
 from refcocom_gpu.masks import rle
 
@@ -76,7 +78,8 @@ def construct_scene(scene: Scene, models: Sequence[Model], rules: Rules | None =
             FileProposer(model.name, _write(folder / f"{k}.jsonl", rows), original)
             for k, (model, rows) in enumerate(zip(models, predictions, strict=True))
         ]
-        made = construct(original, folder / "out", proposers, rules=rules, pictures="none")
+        output = Output(folder / "out", pictures="none")
+        made = construct(original, output, proposers, rules=rules)
         return judge(made.audit, truth)
 
 

@@ -12,6 +12,40 @@ from torch import Tensor
 
 from refcocom_kernels.tables import axis_table
 
+UNSEEN = -1
+"""The counts of an example that no batch has named."""
+
+
+def tally(state: Tensor, index: Tensor, rows: Tensor) -> None:
+    """Add a batch of counted predictions to a state, in place; waits for no device.
+
+    The columns are intersection, predicted area, fault, beyond-unit and conflict. An example keeps the counts it was
+    first given; of the fault and of beyond-unit it keeps the largest. Conflict is 1 where counts came that differ
+    from those kept.
+
+    Args:
+        state: [N, 5] int64, `UNSEEN` in the first two columns of an example that no batch has named.
+        index: [B] int64 rows of the state; one may come twice, and its first row in the batch counts.
+        rows: [B, 5] int64.
+
+    >>> state = torch.tensor([[-1, -1, 0, 0, 0], [-1, -1, 0, 0, 0]])
+    >>> tally(state, torch.tensor([1, 1]), torch.tensor([[3, 4, 0, 1, 0], [3, 5, 0, 1, 0]]))
+    >>> state.tolist()
+    [[-1, -1, 0, 0, 0], [3, 4, 0, 1, 1]]
+    """
+    # The first row of the batch that names each example: the one that no other overwrites.
+    n_rows = len(index)
+    place = torch.arange(n_rows, device=state.device)
+    first = place.new_full((len(state),), n_rows).scatter_reduce_(0, index, place, "amin")[index]
+    counts = rows[:, :2]
+    before = state[index, :2]
+    kept = torch.where(before < 0, counts[first], before)
+    marks = rows[:, 2:].clone()
+    marks[:, 2] |= (counts != kept).any(1)
+    # Rows of one example write equal counts, so their order does not matter.
+    state[:, :2].index_copy_(0, index, kept)
+    state[:, 2:].scatter_reduce_(0, index[:, None].expand(marks.shape), marks, "amax")
+
 
 def decode_runs(ends: Tensor, height: int, width: int) -> Tensor:
     """Run ends of one valid mask to pixels.

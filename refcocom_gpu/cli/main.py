@@ -102,14 +102,16 @@ def _overview() -> str:
 
 
 def _help(verb: str) -> str:
-    """Every key with its default and meaning; imports neither Hydra nor torch."""
+    """Describe every key with its default and meaning; imports neither Hydra nor torch."""
     config, main_key = VERBS[verb]
     lines = [f"refcocom {verb} [{main_key}…] [key=value …]", "", (config.__doc__ or "").strip(), ""]
     rows = [
         (f"{group}={'|'.join(options)}", "a whole group at once")
         for group, options in groups(config).items()
     ]
-    rows += [(key.shown, key.meaning) for key in keys_of(config)]
+    # The main key first; the order of the others is that of the config.
+    keys = sorted(keys_of(config), key=lambda key: key.name != main_key)
+    rows += [(key.shown, key.meaning) for key in keys]
     width = max(len(left) for left, _ in rows) + 2
     for left, meaning in rows:
         first, *others = textwrap.wrap(meaning, HELP_WIDTH - width - 2)

@@ -1,30 +1,22 @@
-"""An original referring set in, a refined one out: propose, agree, keep, filter, write.
+"""Build a refined dataset from an original one: propose masks, agree on one, decide what stays, write the set.
 
 | module | |
 |---|---|
-| `instances` | what the stages hand to each other, and what a proposer is |
+| `rules` | the numbers that decide, each with its default and its meaning |
+| `instances` | the types that the stages exchange, and the interface of a proposer |
 | `propose/` | a picture and its instances → candidate masks |
 | `boxes` | masks and records → boxes, and their IoU |
-| `agree`, `refine` | candidates → what they agree on, without specks |
-| `filter` | expressions → what is harmful about them |
-| `image`, `parts` | one image through all of these; kept, so that a construction goes on |
-| `keep` | what was found → what stays, and why the rest goes |
-| `write`, `audit`, `sheet` | decisions → dataset, tables, pictures |
-| `judge` | an audit and exact masks → how much closer, against the share kept |
+| `agree`, `refine` | candidates → one mask of them, without specks |
+| `filter` | expressions → the harmful words and labels in them |
+| `image` | one image through the stages above → its measurements |
+| `measurements` | what is measured of an image, its instances, proposals and expressions |
+| `parts` | measurements kept on disk, so that an interrupted construction continues |
+| `keep` | measurements and rules → what stays, and why the rest is removed |
+| `write`, `audit`, `card`, `sheet` | decisions → dataset, tables, dataset card, contact sheet |
+| `folder` | all of these → the folder of the refined set, replaced as a whole |
+| `run` | the whole construction |
+| `judge`, `curves` | an audit and exact masks → how much closer the refined masks are; the same as a plot |
 
-The method follows what is published of RefCOCO-M's making. Its models and thresholds are not published; those here are
-choices of ours.
+The method follows what is published about how RefCOCO-M was made. Its models and thresholds are not published; those
+here are our own choices. Start reading at `construct` in `run.py`.
 """
-
-from __future__ import annotations
-
-from refcocom_gpu.construct.filter import HarmFilter as HarmFilter
-from refcocom_gpu.construct.filter import Words as Words
-from refcocom_gpu.construct.filter import read_words as read_words
-from refcocom_gpu.construct.instances import Candidate as Candidate
-from refcocom_gpu.construct.instances import Instance as Instance
-from refcocom_gpu.construct.instances import Proposer as Proposer
-from refcocom_gpu.construct.instances import Refused as Refused
-from refcocom_gpu.construct.keep import Rules as Rules
-from refcocom_gpu.construct.run import Construction as Construction
-from refcocom_gpu.construct.run import construct as construct

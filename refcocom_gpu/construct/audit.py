@@ -1,4 +1,4 @@
-"""Decisions in, tables out: a row per instance, per expression and per candidate, every removal with its cause."""
+"""Decisions in; tables with a row per instance, per expression and per proposal out, every removal with its cause."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from refcocom_gpu.construct.image import Harm, ImageResult
+from refcocom_gpu.construct.filter import Harm
 from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES, Decision
+from refcocom_gpu.construct.measurements import ImageResult
 from refcocom_gpu.dataset.table import Dataset
 
 SCHEMA_VERSION = "1"
@@ -23,30 +24,30 @@ INSTANCES = {
     "n_proposals": _INT, "n_candidates": _INT, "n_sentences": _INT, "n_sentences_kept": _INT,
     "original_area": _INT, "area": _INT, "original_counts": _TEXT, "counts": _TEXT,
 }  # fmt: skip
-"""Of `audit/instances.parquet`: `iou` and `boundary_iou` are the candidates' among themselves, `counts` the refined
-mask, null where there is none; areas in pixels."""
+"""Columns of `audit/instances.parquet`. `iou` and `boundary_iou` compare the candidates with each other; `counts` is
+the refined mask, null where there is none; areas are in pixels."""
 
 EXPRESSIONS = {
     "sample_id": _INT, "sentence_idx": _INT, "sentence": _TEXT, "kept": _BOOL, "cause": _TEXT, "reason": _TEXT,
     "new_sentence_idx": _INT, "word": _TEXT, "label": _TEXT, "score": _FLOAT,
 }  # fmt: skip
-"""Of `audit/expressions.parquet`; `new_sentence_idx` is its place in the written dataset, null where it is not there.
-The cause `instance` is that its instance was removed."""
+"""Columns of `audit/expressions.parquet`. `new_sentence_idx` is the place in the written dataset, null where the
+expression is removed. The cause `instance` means that its instance was removed."""
 
 CANDIDATES = {
     "sample_id": _INT, "proposer": _TEXT, "usable": _BOOL, "reason": _TEXT, "score": _FLOAT, "iou": _FLOAT,
     "boundary_iou": _FLOAT, "consensus_iou": _FLOAT, "original_iou": _FLOAT, "counts": _TEXT,
 }  # fmt: skip
-"""Of `audit/candidates.parquet`: every proposal, with its mask where it is usable."""
+"""Columns of `audit/candidates.parquet`: every proposal, with its mask where it is usable."""
 
 
 class Audit(NamedTuple):
-    """The tables, by sample in the order of the dataset.
+    """The tables, in the order of the dataset's samples.
 
     Attributes:
-        instances: `INSTANCES`.
-        expressions: `EXPRESSIONS`.
-        candidates: `CANDIDATES`.
+        instances: Columns `INSTANCES`.
+        expressions: Columns `EXPRESSIONS`.
+        candidates: Columns `CANDIDATES`.
     """
 
     instances: pa.Table
@@ -60,12 +61,12 @@ def make_audit(
     decisions: Sequence[Sequence[Decision]],
     areas: Sequence[int],
 ) -> Audit:
-    """Lay out what was found and decided.
+    """Put measurements and decisions into tables.
 
     Args:
         dataset: The original set.
-        results: Of each image.
-        decisions: Of each image, about each of its samples.
+        results: The measurements of each image.
+        decisions: For each image, one for each of its samples.
         areas: Pixels of each original mask.
     """
     instances: list[dict[str, Any]] = []
@@ -74,7 +75,7 @@ def make_audit(
     for result, of_image in zip(results, decisions, strict=True):
         harms = iter(result.harm)
         for decision in of_image:
-            instances.append(_instance(dataset, decision, int(areas[decision.found.sample])))
+            instances.append(_instance(dataset, decision, int(areas[decision.measured.sample])))
             expressions += _expressions(dataset, decision, harms)
             candidates += _candidates(dataset, decision)
     return Audit(
@@ -85,19 +86,19 @@ def make_audit(
 
 
 def counts_of(audit: Audit) -> dict[str, Any]:
-    """Kept and removed by cause, for the card and the summary: all causes, also those of nothing."""
-    found: dict[str, Any] = {}
+    """Numbers kept and removed, by every cause, for the card and the summary."""
+    counts: dict[str, Any] = {}
     for name, table, causes in (
         ("instances", audit.instances, tuple(CAUSES)),
         ("expressions", audit.expressions, (*EXPRESSION_CAUSES, "instance")),
     ):
         by_cause = Counter(table["cause"].to_pylist())
-        found[name] = {
+        counts[name] = {
             "original": table.num_rows,
             "kept": by_cause[""],
             "removed": {cause: by_cause[cause] for cause in causes},
         }
-    return found
+    return counts
 
 
 def _table(rows: list[dict[str, Any]], columns: dict[str, pa.DataType]) -> pa.Table:
@@ -108,11 +109,8 @@ def _table(rows: list[dict[str, Any]], columns: dict[str, pa.DataType]) -> pa.Ta
 
 
 def _instance(dataset: Dataset, decision: Decision, area: int) -> dict[str, Any]:
-    found, sample = decision.found, decision.found.sample
-    measured = {
-        name: getattr(found, name)
-        for name in ("iou", "boundary_iou", "box_iou", "original_iou", "original_boundary_iou", "is_medoid", "area")
-    }  # fmt: skip
+    measured, sample = decision.measured, decision.measured.sample
+    n_kept = sum(not cause for cause, _ in decision.sentences)
     return {
         "sample_id": int(dataset.sample_ids[sample]),
         "image_id": int(dataset.image_ids[dataset.sample_image[sample]]),
@@ -124,23 +122,27 @@ def _instance(dataset: Dataset, decision: Decision, area: int) -> dict[str, Any]
         "cause": decision.cause,
         "reason": decision.reason,
         "confidence": decision.confidence,
-        **measured,
-        "n_proposals": len(found.proposed),
-        "n_candidates": found.n_candidates,
+        "iou": measured.iou,
+        "boundary_iou": measured.boundary_iou,
+        "box_iou": measured.box_iou,
+        "original_iou": measured.original_iou,
+        "original_boundary_iou": measured.original_boundary_iou,
+        "is_medoid": measured.is_medoid,
+        "area": measured.area,
+        "n_proposals": len(measured.proposed),
+        "n_candidates": measured.n_candidates,
         "n_sentences": len(decision.sentences),
-        "n_sentences_kept": 0
-        if decision.cause
-        else sum(not cause for cause, _ in decision.sentences),
+        "n_sentences_kept": 0 if decision.cause else n_kept,
         "original_area": area,
         "original_counts": dataset.counts.row(sample).decode("ascii"),
-        "counts": found.counts.decode("ascii") or None,
+        "counts": measured.counts.decode("ascii") or None,
     }
 
 
 def _expressions(
     dataset: Dataset, decision: Decision, harms: Iterator[Harm]
 ) -> Iterator[dict[str, Any]]:
-    sample = decision.found.sample
+    sample = decision.measured.sample
     first = int(dataset.first_example[sample])
     place = 0
     for k, (cause, reason) in enumerate(decision.sentences):
@@ -163,9 +165,9 @@ def _expressions(
 
 
 def _candidates(dataset: Dataset, decision: Decision) -> Iterator[dict[str, Any]]:
-    for proposed in decision.found.proposed:
+    for proposed in decision.measured.proposed:
         yield {
-            "sample_id": int(dataset.sample_ids[decision.found.sample]),
+            "sample_id": int(dataset.sample_ids[decision.measured.sample]),
             "proposer": proposed.proposer,
             "usable": not proposed.reason,
             "reason": proposed.reason,

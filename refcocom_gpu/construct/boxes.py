@@ -1,4 +1,4 @@
-"""A record or a mask in, the box of an instance out, x, y, w, h in pixels; two boxes in, their IoU out."""
+"""A record or a mask in, the box of an instance out; two boxes in, their IoU out. A box is x, y, w, h in pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from refcocom_gpu.dataset.table import Dataset
 
 
 def stated_box(dataset: Dataset, sample: int) -> tuple[float, float, float, float] | None:
-    """The box that the record states, where the source has one."""
+    """Return the box of the record, or None where the source has none."""
     if "bbox" not in dataset.samples.column_names:
         return None
     box: Any = dataset.samples["bbox"][sample].as_py()
@@ -20,7 +20,7 @@ def stated_box(dataset: Dataset, sample: int) -> tuple[float, float, float, floa
 
 
 def tight_box(mask: Mask) -> tuple[float, float, float, float]:
-    """x, y, w, h of the set pixels; zeros where there are none.
+    """Return the smallest box around the set pixels; zeros where there are none.
 
     >>> tight_box(np.array([[0, 0, 0], [0, 1, 1]], bool))
     (1.0, 1.0, 2.0, 1.0)
@@ -33,7 +33,7 @@ def tight_box(mask: Mask) -> tuple[float, float, float, float]:
 
 
 def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """IoU of two boxes x, y, w, h; 0 where either is empty.
+    """Return the IoU of two boxes; 0 where either is empty.
 
     >>> box_iou((0, 0, 2, 2), (1, 0, 2, 2))
     0.3333333333333333

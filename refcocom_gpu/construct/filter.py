@@ -1,6 +1,6 @@
-"""Expressions in, what is harmful about them out: words of the user's list, and the scores of a text classifier.
+"""Expressions in; the harm in each out: words of the user's list, and scores of a text classifier.
 
-No list of words is shipped. What is removed is decided in `keep`, from the scores.
+No list of words is shipped. `keep` decides from the scores what is removed.
 """
 
 from __future__ import annotations
@@ -13,27 +13,38 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from refcocom_gpu.errors import DataError, UsageError
 
-Verdict = tuple[str, str, float]
-"""The word found, the harmful label with the highest score, that score."""
+
+class Harm(NamedTuple):
+    """The harm in one expression.
+
+    Attributes:
+        word: The word of the user's list that the expression contains; empty for none.
+        label: The classifier's harmful label with the highest score; empty without a classifier.
+        score: Score of that label, 0…1; NaN without a classifier.
+    """
+
+    word: str = ""
+    label: str = ""
+    score: float = math.nan
 
 
 class ExpressionFilter(Protocol):
-    """Whatever looks for harm in expressions; it is pickled to the workers."""
+    """Finds harm in expressions. It is pickled to the workers."""
 
-    def find(self, sentences: Sequence[str]) -> list[Verdict]:
-        """A verdict for each expression."""
+    def find(self, sentences: Sequence[str]) -> list[Harm]:
+        """Return the harm in each expression."""
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the verdicts, JSON values."""
+        """Everything that decides what `find` returns, as JSON values."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """Words and phrases, matched whole, whatever their case or the form of their letters.
+    """Words and phrases to look for. They match as whole words, in any case and any Unicode form.
 
     Attributes:
         words: As the user wrote them.
@@ -45,26 +56,23 @@ class Words:
     words: tuple[str, ...] = ()
 
     def find(self, sentence: str) -> str:
-        """The first word of the list that the expression holds; empty for none."""
+        """Return the first word of the list that the expression contains; empty for none."""
         text = _plain(sentence)
         return next((word for word, pattern in _patterns(self.words) if pattern.search(text)), "")
 
 
 def read_words(path: str | Path) -> Words:
-    """A word or phrase a line, UTF-8; empty lines and those that begin with # are skipped.
+    """Read a UTF-8 file with one word or phrase per line. Empty lines and lines that begin with # are skipped.
 
     Raises:
-        UsageError: The file cannot be read or holds no word.
+        UsageError: The file cannot be read, contains no word, or a word has no letter or digit.
     """
     try:
         lines = Path(path).expanduser().read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"words={path} cannot be read as UTF-8 text: {error}") from None
-    words = tuple(
-        dict.fromkeys(
-            line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")
-        )
-    )
+    stripped = [line.strip() for line in lines]
+    words = tuple(dict.fromkeys(line for line in stripped if line and not line.startswith("#")))
     if not words:
         raise UsageError(f"words={path} holds no word")
     if unusable := [word for word in words if not _plain(word)]:
@@ -78,7 +86,7 @@ def _patterns(words: tuple[str, ...]) -> list[tuple[str, re.Pattern[str]]]:
 
 
 def _plain(text: str) -> str:
-    """Compatible forms composed, case folded, every run of what is no letter or digit one space."""
+    """The words of a text, in NFKC form and folded case, separated by one space."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+", folded))
 
@@ -88,17 +96,17 @@ class HarmFilter:
     """A word list, a text classifier, both or neither.
 
     Attributes:
-        words: Of the user.
-        model: Hub name or folder of a text classifier of Transformers; None for none.
-        revision: Of the model on the Hub.
-        labels: Its labels that are harmful.
+        words: The user's list.
+        model: Hub name or folder of a text classifier of Transformers; None for no classifier.
+        revision: Branch, tag or commit of the model on the Hub.
+        labels: Its harmful labels.
         device: Where it runs.
 
     Raises:
-        UsageError: When `find` or `check` cannot open the model, or it lacks one of the labels.
+        UsageError: By `find` and `check`: the model cannot be loaded. By `check`: it lacks one of the labels.
 
     >>> HarmFilter(Words(("hat",))).find(["a hat", "a cat"])
-    [('hat', '', nan), ('', '', nan)]
+    [Harm(word='hat', label='', score=nan), Harm(word='', label='', score=nan)]
     """
 
     words: Words = Words()
@@ -108,12 +116,11 @@ class HarmFilter:
     device: str = "cpu"
 
     def check(self) -> None:
-        """Open the model and look for the labels, before any work."""
+        """Load the model and check its labels, before any work."""
         if self.model is None:
             return
-        known = list(
-            _classifier(self.model, self.revision, self.device).model.config.id2label.values()
-        )
+        config = _classifier(self.model, self.revision, self.device).model.config
+        known = list(config.id2label.values())
         unknown = [label for label in self.labels if label not in known]
         if unknown or not self.labels:
             what = f"has no label {unknown[0]!r}" if unknown else "has several labels"
@@ -122,35 +129,29 @@ class HarmFilter:
                 f"classifier_labels=[…], from {', '.join(map(str, known))}"
             )
 
-    def find(self, sentences: Sequence[str]) -> list[Verdict]:
-        """A verdict for each expression.
+    def find(self, sentences: Sequence[str]) -> list[Harm]:
+        """Return the harm in each expression.
 
         Raises:
-            DataError: The classifier gives a score that is no number.
+            DataError: The classifier returns a score that is not finite.
         """
-        scored = [("", math.nan)] * len(sentences)
-        if self.model is not None and sentences:
-            classify = _classifier(self.model, self.revision, self.device)
-            answers = classify(list(sentences), top_k=None, truncation=True)
-            scored = [
-                self._worst(text, answer) for text, answer in zip(sentences, answers, strict=True)
-            ]
-        return [
-            (self.words.find(text), label, score)
-            for text, (label, score) in zip(sentences, scored, strict=True)
-        ]
-
-    def _worst(self, sentence: str, answer: Sequence[dict[str, Any]]) -> tuple[str, float]:
-        scores = {str(one["label"]): float(one["score"]) for one in answer}
-        if not all(map(math.isfinite, scores.values())):
-            raise DataError(
-                f"classifier {self.model} gives scores that are no numbers, of {sentence!r}"
-            )
-        label = max(self.labels, key=lambda name: scores[name])
-        return label, scores[label]
+        harm = [Harm(self.words.find(sentence)) for sentence in sentences]
+        if self.model is None or not sentences:
+            return harm
+        classify = _classifier(self.model, self.revision, self.device)
+        outputs = classify(list(sentences), top_k=None, truncation=True)
+        for k, output in enumerate(outputs):
+            scores = {str(entry["label"]): float(entry["score"]) for entry in output}
+            if not all(map(math.isfinite, scores.values())):
+                raise DataError(
+                    f"classifier {self.model} returns scores that are not finite, for {sentences[k]!r}"
+                )
+            label = max(self.labels, key=lambda name: scores[name])
+            harm[k] = harm[k]._replace(label=label, score=scores[label])
+        return harm
 
     def identity(self) -> dict[str, Any]:
-        """The words, the model with its commit, its labels."""
+        """The words, the model with its commit, and its labels."""
         about: dict[str, Any] = {"words": list(self.words.words)}
         if self.model is not None:
             config = _classifier(self.model, self.revision, self.device).model.config
@@ -163,11 +164,11 @@ class HarmFilter:
 
 
 _LOADING = threading.Lock()
-"""A cache alone lets every thread that comes before the first is done load a model of its own."""
+"""`functools.lru_cache` alone would let several threads each load the model at the same time."""
 
 
 def _classifier(model: str, revision: str | None, device: str) -> Any:
-    """The pipeline, once per process."""
+    """The classifier, loaded once per process."""
     with _LOADING:
         return _open(model, revision, device)
 
@@ -186,4 +187,4 @@ def _open(model: str, revision: str | None, device: str) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"classifier {model} cannot be opened: {reason}") from None
+        raise UsageError(f"classifier {model} cannot be loaded: {reason}") from None

@@ -1,177 +1,77 @@
-"""One image in: its instances proposed for, agreed on and refined, its expressions harm; what was found out.
+"""One image in; measurements of its instances, their proposals and their expressions out.
 
-The one task of a construction, the same for every engine. It decides nothing: `keep` does, from what is found here, so
-that a threshold can be moved without asking a model again.
+This is the only task of a construction, the same for every engine. It decides nothing: `keep` decides from these
+measurements, so that another threshold does not ask any model again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu.construct.agree import Masks, agree, boundaries_of, iou_with, pack_groups
+from refcocom_gpu.construct.agree import (
+    Agreement,
+    Floats,
+    agree,
+    boundaries_of,
+    iou_with,
+    pack_groups,
+)
 from refcocom_gpu.construct.boxes import box_iou, stated_box, tight_box
 from refcocom_gpu.construct.filter import ExpressionFilter
-from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Proposer, Refused
+from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Proposer, Refused, Runs
+from refcocom_gpu.construct.measurements import ImageResult, Measured, Proposed
 from refcocom_gpu.construct.refine import refine
+from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.dataset.images import Images
-from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import DataError, DatasetError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.store.store import MaskStore
 
-NAN = float("nan")
-
-
-class Proposed(msgspec.Struct, frozen=True):
-    """One proposal, usable or not.
-
-    Attributes:
-        proposer: Who made it.
-        reason: Why it is not usable; then nothing below is known.
-        score: What the proposer thinks of it.
-        counts: The mask, a compressed COCO string.
-        iou: Mean IoU with the other candidates.
-        boundary_iou: Mean boundary IoU with them.
-        consensus_iou: IoU with what the candidates agree on.
-        original_iou: IoU with the original mask.
-    """
-
-    proposer: str
-    reason: str = ""
-    score: float = NAN
-    counts: bytes = b""
-    iou: float = NAN
-    boundary_iou: float = NAN
-    consensus_iou: float = NAN
-    original_iou: float = NAN
-
-
-class Found(msgspec.Struct, frozen=True):
-    """What became of an instance.
-
-    Attributes:
-        sample: Row of `dataset.samples`.
-        proposed: All proposals for it, in the order of the proposers.
-        counts: The refined mask; empty where there is no candidate.
-        area: Its pixels.
-        iou: Mean IoU of the candidates' pairs.
-        boundary_iou: Mean boundary IoU of the pairs.
-        box_iou: IoU of the tight box of the refined mask and the original's box.
-        original_iou: IoU of the refined and the original mask.
-        original_boundary_iou: Boundary IoU of these two.
-        is_medoid: Whether the mask is one of the candidates rather than their vote.
-    """
-
-    sample: int
-    proposed: tuple[Proposed, ...]
-    counts: bytes = b""
-    area: int = 0
-    iou: float = NAN
-    boundary_iou: float = NAN
-    box_iou: float = NAN
-    original_iou: float = NAN
-    original_boundary_iou: float = NAN
-    is_medoid: bool = False
-
-    @property
-    def n_candidates(self) -> int:
-        """Usable proposals."""
-        return sum(not proposal.reason for proposal in self.proposed)
-
-
-class Harm(msgspec.Struct, frozen=True):
-    """What was found in an expression.
-
-    Attributes:
-        word: The word of the user's list that it holds; empty for none.
-        label: The classifier's harmful label with the highest score; empty without a classifier.
-        score: That score, 0…1.
-    """
-
-    word: str = ""
-    label: str = ""
-    score: float = NAN
-
-
-class ImageResult(msgspec.Struct, frozen=True):
-    """All that was found out about one image.
-
-    Attributes:
-        image: Row of `dataset.images`.
-        error: Why its picture cannot be used; then there are no proposals.
-        found: One for each of its samples.
-        harm: One for each of their expressions.
-    """
-
-    image: int
-    error: str
-    found: tuple[Found, ...]
-    harm: tuple[Harm, ...]
-
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What every task of a construction is given.
+    """What every task of a construction needs.
 
     Attributes:
         store: The original masks.
         images: Their pictures; None where no proposer looks at them.
-        proposers: Who proposes.
-        filter: Of expressions.
-        consensus: See `agree`.
-        islands: See `refine`.
-        holes: See `refine`.
+        proposers: Who proposes masks.
+        filter: Finds harm in expressions.
+        rules: How candidates are made into one mask; the thresholds are not used here.
     """
 
     store: MaskStore
     images: Images | None
     proposers: tuple[Proposer, ...]
     filter: ExpressionFilter
-    consensus: str
-    islands: float
-    holes: float
+    rules: Rules
 
 
 def construct_image(work: Work, image: int) -> ImageResult:
-    """Find out about one image.
+    """Propose, agree, refine and measure for one image.
 
     Args:
-        work: The same for all.
+        work: The same for all images.
         image: Row of `dataset.images`.
 
     Raises:
-        DataError: A proposer breaks its word: other sizes, another number of lists.
+        DataError: A proposer returns masks of another size or type, or a wrong number of lists.
     """
-    dataset = work.store.dataset
     instances = instances_of(work.store, image)
-    harm = work.filter.find([text for one in instances for text in one.sentences])
+    harm = tuple(work.filter.find([text for one in instances for text in one.sentences]))
     picture: NDArray[np.uint8] | None = None
-    error = ""
     if work.images is not None:
         try:
             picture = np.asarray(work.images[image])
-        except DatasetError as wrong:
-            error = str(wrong)
-    found: list[Found] = []
-    if instances and not error:
-        usable = [one for one in instances if one.mask.any()]
-        proposals = iter(_propose(work.proposers, picture, usable))
-        by_instance = [next(proposals) if one.mask.any() else [] for one in instances]
-        found = _agree(work, dataset, instances, by_instance)
-    elif error:
-        found = [Found(one.sample, ()) for one in instances]
-    return ImageResult(
-        image,
-        error,
-        tuple(found),
-        tuple(Harm(word, label, score) for word, label, score in harm),
-    )
+        except DatasetError as error:
+            unmeasured = tuple(Measured(one.sample, ()) for one in instances)
+            return ImageResult(image, str(error), unmeasured, harm)
+    proposals = _propose(work.proposers, picture, instances)
+    return ImageResult(image, "", _measure(work, instances, proposals), harm)
 
 
 def instances_of(store: MaskStore, image: int) -> list[Instance]:
@@ -181,8 +81,8 @@ def instances_of(store: MaskStore, image: int) -> list[Instance]:
     instances = []
     for sample in range(first, last):
         begin, end = dataset.first_example[sample : sample + 2].tolist()
-        runs = store.ends[store.run_offsets[sample] : store.run_offsets[sample + 1]]
-        mask = rle.decode_ends(runs, int(dataset.heights[sample]), int(dataset.widths[sample]))
+        height, width = int(dataset.heights[sample]), int(dataset.widths[sample])
+        mask = rle.decode_ends(_original_runs(store, sample), height, width)
         instances.append(
             Instance(
                 sample=sample,
@@ -197,109 +97,157 @@ def instances_of(store: MaskStore, image: int) -> list[Instance]:
     return instances
 
 
+def _original_runs(store: MaskStore, sample: int) -> Runs:
+    return store.ends[store.run_offsets[sample] : store.run_offsets[sample + 1]]
+
+
 def _propose(
     proposers: Sequence[Proposer], picture: NDArray[np.uint8] | None, instances: list[Instance]
 ) -> list[Proposals]:
-    """The proposals of all proposers for each instance, checked."""
-    merged: list[Proposals] = [[] for _ in instances]
-    if not instances:
-        return merged
+    """The checked proposals for each instance; none where the original mask is empty."""
+    proposals: list[Proposals] = [[] for _ in instances]
+    rows = [row for row, instance in enumerate(instances) if instance.mask.any()]
+    if not rows:
+        return proposals
     for proposer in proposers:
-        lists = proposer.propose(picture if proposer.needs_picture else None, instances)
-        if len(lists) != len(instances):
+        answers = proposer.propose(
+            picture if proposer.needs_picture else None, [instances[row] for row in rows]
+        )
+        if len(answers) != len(rows):
             raise DataError(
-                f"proposer {proposer.name}: {len(lists)} lists of proposals for {len(instances)} instances"
+                f"proposer {proposer.name}: {len(answers)} lists of proposals for {len(rows)} instances"
             )
-        for own, instance, all_ in zip(lists, instances, merged, strict=True):
-            all_ += [_checked(proposal, instance) for proposal in own]
-    return merged
+        for row, answer in zip(rows, answers, strict=True):
+            proposals[row] += [_checked(proposal, instances[row]) for proposal in answer]
+    return proposals
 
 
 def _checked(proposal: Candidate | Refused, instance: Instance) -> Candidate | Refused:
+    """The proposal as it was, with runs of length zero merged; refused where its mask is empty."""
     if isinstance(proposal, Refused):
         return proposal
-    mask = np.asarray(proposal.mask)
-    if mask.dtype != np.bool_ or mask.shape != instance.mask.shape:
-        raise DataError(
-            f"proposer {proposal.proposer}, sample {instance.sample_id}: a candidate is bool "
-            f"{list(instance.mask.shape)}, not {mask.dtype} {list(mask.shape)}"
-        )
-    if not mask.any():
-        return Refused(proposal.proposer, "empty mask")
-    return Candidate(proposal.proposer, mask, proposal.score)
-
-
-def _agree(
-    work: Work, dataset: Dataset, instances: list[Instance], proposals: list[Proposals]
-) -> list[Found]:
-    """Compare, vote, refine and measure the instances of one image."""
-    candidates = [[c for c in given if isinstance(c, Candidate)] for given in proposals]
-    kept = [k for k, given in enumerate(candidates) if given]
-    if not kept:
-        return [_described(instances[k].sample, proposals[k], {}) for k in range(len(instances))]
-    sizes = np.array([instances[k].mask.shape for k in kept], np.int64)
-    ends = [rle.run_ends(c.mask) for k in kept for c in candidates[k]]
-    masks = pack_groups(ends, sizes, np.array([len(candidates[k]) for k in kept], np.int64))
-    agreement = agree(masks, consensus=work.consensus)
-    refined = [
-        refine(agreement.consensus.row(g), islands=work.islands, holes=work.holes)
-        for g in range(len(kept))
-    ]
-    one_each = np.ones(len(kept), np.int64)
-    refined_ends = [rle.run_ends(mask) for mask in refined]
-    chosen = pack_groups(refined_ends, sizes, one_each)
-    original = pack_groups([rle.run_ends(instances[k].mask) for k in kept], sizes, one_each)
-    with_original = iou_with(masks, original)
-    iou = iou_with(chosen, original)
-    boundary_iou = iou_with(boundaries_of(chosen), boundaries_of(original))
-    strings = _strings(ends, masks)
-    chosen_strings = _strings(refined_ends, chosen)
-    measured: dict[int, dict[str, Any]] = {}
-    rows: dict[int, list[dict[str, Any]]] = {}
-    for g, k in enumerate(kept):
-        begin, end = masks.group_offsets[g : g + 2].tolist()
-        rows[k] = [
-            {
-                "counts": strings[m],
-                "iou": float(agreement.mask_iou[m]),
-                "boundary_iou": float(agreement.mask_boundary_iou[m]),
-                "consensus_iou": float(agreement.consensus_iou[m]),
-                "original_iou": float(with_original[m]),
-            }
-            for m in range(begin, end)
-        ]
-        measured[k] = {
-            "counts": chosen_strings[g],
-            "area": int(np.count_nonzero(refined[g])),
-            "iou": float(agreement.iou[g]),
-            "boundary_iou": float(agreement.boundary_iou[g]),
-            "box_iou": box_iou(tight_box(refined[g]), instances[k].box),
-            "original_iou": float(iou[g]),
-            "original_boundary_iou": float(boundary_iou[g]),
-            "is_medoid": bool(agreement.is_medoid[g]),
-        }
-    return [
-        _described(one.sample, given, measured.get(k, {}), rows.get(k, []))
-        for k, (one, given) in enumerate(zip(instances, proposals, strict=True))
-    ]
-
-
-def _described(
-    sample: int,
-    proposals: Proposals,
-    measured: dict[str, Any],
-    rows: Sequence[dict[str, Any]] = (),
-) -> Found:
-    usable = iter(rows)
-    proposed = tuple(
-        Proposed(one.proposer, reason=one.reason)
-        if isinstance(one, Refused)
-        else Proposed(one.proposer, score=float(one.score), **next(usable))
-        for one in proposals
+    ends, (height, width) = np.asarray(proposal.ends), instance.mask.shape
+    where = f"proposer {proposal.proposer}, sample {instance.sample_id}"
+    if tuple(proposal.size) != (height, width):
+        size = "×".join(map(str, proposal.size))
+        raise DataError(f"{where}: a candidate must be {height}×{width} pixels, not {size}")
+    if ends.dtype != np.int32 or ends.ndim != 1:
+        raise DataError(f"{where}: run ends must be [R] int32, not {ends.dtype} {list(ends.shape)}")
+    if not len(ends) or ends[-1] != height * width:
+        raise DataError(f"{where}: the last run must end at {height * width} pixels")
+    if ends[0] < 0 or (ends[1:] < ends[:-1]).any():
+        raise DataError(f"{where}: run ends must begin at 0 or more and never fall")
+    ends = _merged(ends)
+    return (
+        proposal._replace(ends=ends) if len(ends) > 1 else Refused(proposal.proposer, "empty mask")
     )
-    return Found(sample, proposed, **measured)
 
 
-def _strings(ends: list[NDArray[np.int32]], masks: Masks) -> list[bytes]:
-    sizes = np.stack([masks.heights, masks.widths], axis=1)[masks.group].tolist()
-    return [str(one["counts"]).encode() for one in rle.encode_ends(ends, sizes, threads=1)]
+def _merged(ends: Runs) -> Runs:
+    """Run ends without runs of length zero, so that equal masks give equal strings.
+
+    Pixels change at a run end; two changes at the same place cancel.
+
+    >>> _merged(np.array([2, 2, 5, 5, 9], np.int32)), _merged(np.array([0, 0, 9], np.int32))
+    (array([9], dtype=int32), array([9], dtype=int32))
+    """
+    inner, times = np.unique(ends[ends < ends[-1]], return_counts=True)
+    return np.append(inner[times % 2 == 1], ends[-1])
+
+
+def _measure(
+    work: Work, instances: Sequence[Instance], proposals: Sequence[Proposals]
+) -> tuple[Measured, ...]:
+    """The measurements of each instance of one image."""
+    rows = [
+        row
+        for row, of_instance in enumerate(proposals)
+        if any(isinstance(proposal, Candidate) for proposal in of_instance)
+    ]
+    measured = {}
+    if rows:
+        compared = _compare(
+            work, [instances[row] for row in rows], [proposals[row] for row in rows]
+        )
+        measured = dict(zip(rows, compared, strict=True))
+    return tuple(
+        measured.get(row) or Measured(instance.sample, _audited(proposals[row], iter(())))
+        for row, instance in enumerate(instances)
+    )
+
+
+def _compare(
+    work: Work, instances: Sequence[Instance], proposals: Sequence[Proposals]
+) -> list[Measured]:
+    """Compare, vote, refine and measure instances that have at least one candidate each."""
+    candidates = [
+        [proposal for proposal in of_instance if isinstance(proposal, Candidate)]
+        for of_instance in proposals
+    ]
+    flat = [candidate for of_instance in candidates for candidate in of_instance]
+    n_candidates = np.array([len(of_instance) for of_instance in candidates], np.int64)
+    sizes = np.array([instance.mask.shape for instance in instances], np.int64)
+    one_each = np.ones(len(instances), np.int64)
+
+    masks = pack_groups([candidate.ends for candidate in flat], sizes, n_candidates)
+    agreement = agree(masks, consensus=work.rules.consensus)
+    refined = [
+        refine(agreement.consensus.row(g), islands=work.rules.islands, holes=work.rules.holes)
+        for g in range(len(instances))
+    ]
+    refined_ends = [rle.run_ends(mask) for mask in refined]
+    refined_counts = _strings(refined_ends, sizes.tolist())
+    chosen = pack_groups(refined_ends, sizes, one_each)
+    original_ends = [_original_runs(work.store, instance.sample) for instance in instances]
+    original = pack_groups(original_ends, sizes, one_each)
+    original_iou = iou_with(chosen, original)
+    original_boundary_iou = iou_with(boundaries_of(chosen), boundaries_of(original))
+    usable = iter(_usable(flat, agreement, iou_with(masks, original)))
+    return [
+        Measured(
+            sample=instance.sample,
+            proposed=_audited(proposals[g], usable),
+            counts=refined_counts[g],
+            area=int(np.count_nonzero(refined[g])),
+            iou=float(agreement.iou[g]),
+            boundary_iou=float(agreement.boundary_iou[g]),
+            box_iou=box_iou(tight_box(refined[g]), instance.box),
+            original_iou=float(original_iou[g]),
+            original_boundary_iou=float(original_boundary_iou[g]),
+            is_medoid=bool(agreement.is_medoid[g]),
+        )
+        for g, instance in enumerate(instances)
+    ]
+
+
+def _usable(
+    candidates: Sequence[Candidate], agreement: Agreement, original_iou: Floats
+) -> list[Proposed]:
+    counts = _strings([c.ends for c in candidates], [c.size for c in candidates])
+    return [
+        Proposed(
+            proposer=candidate.proposer,
+            score=float(candidate.score),
+            counts=counts[m],
+            iou=float(agreement.mask_iou[m]),
+            boundary_iou=float(agreement.mask_boundary_iou[m]),
+            consensus_iou=float(agreement.consensus_iou[m]),
+            original_iou=float(original_iou[m]),
+        )
+        for m, candidate in enumerate(candidates)
+    ]
+
+
+def _audited(proposals: Proposals, usable: Iterator[Proposed]) -> tuple[Proposed, ...]:
+    """All proposals in their order; those of candidates are taken from `usable`, one after the other."""
+    return tuple(
+        Proposed(proposal.proposer, reason=proposal.reason)
+        if isinstance(proposal, Refused)
+        else next(usable)
+        for proposal in proposals
+    )
+
+
+def _strings(ends: Sequence[Runs], sizes: Sequence[Sequence[int]]) -> list[bytes]:
+    """Compressed COCO strings of masks."""
+    return [mask["counts"].encode() for mask in rle.encode_ends(ends, sizes, threads=1)]

@@ -1,10 +1,11 @@
-"""What the stages of a construction hand to each other: a referred instance, and the masks proposed for it.
+"""The types that the stages of a construction exchange: a referred instance, and the masks proposed for it.
 
-Letters: `H` × `W` pixels.
+Letters: `H` × `W` pixels, `R` runs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +13,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_gpu.errors import DataError
+from refcocom_gpu.masks.rle import run_ends
+
 Mask = NDArray[np.bool_]
+Runs = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +31,7 @@ class Instance:
         mask: [H, W] bool, the original mask.
         box: x, y, w, h in pixels: the record's, or the tight box of the mask where the record has none.
         sentences: Its expressions.
-        category: As the record has it, maybe empty.
+        category: As in the record; may be empty.
     """
 
     sample: int
@@ -39,25 +44,49 @@ class Instance:
 
 
 class Candidate(NamedTuple):
-    """A mask proposed for an instance.
+    """A mask proposed for an instance. `Candidate.from_mask` makes one from pixels.
 
     Attributes:
-        proposer: Name of who proposes it.
-        mask: [H, W] bool, not empty.
-        score: What the proposer thinks of it, 0…1; NaN where it says nothing.
+        proposer: Name of the proposer.
+        ends: [R] int32 run ends of the mask, as `masks.rle.run_ends` gives them.
+        size: H and W of the mask.
+        score: The proposer's own estimate of the quality, 0…1; NaN where it has none.
     """
 
     proposer: str
-    mask: Mask
-    score: float
+    ends: Runs
+    size: tuple[int, int]
+    score: float = math.nan
+
+    @classmethod
+    def from_mask(cls, proposer: str, mask: Mask, score: float = math.nan) -> Candidate:
+        """Encode a mask.
+
+        Args:
+            proposer: Name of the proposer.
+            mask: [H, W] bool.
+            score: As in the attributes.
+
+        Raises:
+            DataError: The mask is not [H, W] bool.
+
+        >>> Candidate.from_mask("mine", np.array([[False, True], [False, True]])).ends
+        array([2, 4], dtype=int32)
+        """
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.ndim != 2:
+            raise DataError(
+                f"proposer {proposer}: a mask must be [H, W] bool, not {mask.dtype} {list(mask.shape)}"
+            )
+        return cls(proposer, run_ends(mask), (mask.shape[0], mask.shape[1]), score)
 
 
 class Refused(NamedTuple):
     """A proposal that cannot be used.
 
     Attributes:
-        proposer: Name of who made it.
-        reason: What is wrong with it, for the audit.
+        proposer: Name of the proposer.
+        reason: What is wrong with the proposal, for the audit.
     """
 
     proposer: str
@@ -68,7 +97,7 @@ Proposals = list[Candidate | Refused]
 
 
 class Proposer(Protocol):
-    """Where candidate masks come from. It is pickled to the workers, so what is heavy is opened where it is used.
+    """A source of candidate masks. It is pickled to the workers, so it should load large things on first use.
 
     Attributes:
         name: Unique among the proposers of a construction.
@@ -79,7 +108,7 @@ class Proposer(Protocol):
     needs_picture: bool
 
     def identity(self) -> dict[str, Any]:
-        """All that decides its proposals, JSON values: what the dataset card states and a resumed run compares."""
+        """Everything that decides its proposals, as JSON values: shown on the dataset card, compared when resuming."""
 
     def propose(
         self, picture: NDArray[np.uint8] | None, instances: Sequence[Instance]
@@ -88,8 +117,8 @@ class Proposer(Protocol):
 
         Args:
             picture: [H, W, 3] RGB; None where it is not needed.
-            instances: Of this image, at least one; all masks are [H, W].
+            instances: At least one, all of this image; every mask is [H, W] and not empty.
 
         Returns:
-            A list for each instance; every proposal is there, usable or refused.
+            One list for each instance, with every proposal, usable or refused.
         """

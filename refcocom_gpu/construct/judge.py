@@ -1,12 +1,11 @@
-"""An audit and exact masks in; how much closer to them the refined masks are, against the share that is kept, out.
+"""An audit and exact masks in; how much closer the refined masks are to the exact ones, by the share kept, out.
 
-For sets whose true masks are known: what agreement is worth can be measured there and nowhere else. Everything compared
-is compared on the same instances, and intervals are clustered by image.
+This is for sets whose true masks are known: only there can it be measured how far agreement can be trusted. All
+comparisons are on the same instances, and intervals are clustered by image.
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from refcocom_gpu.construct.agree import Masks, boundaries_of, iou_with, pack_runs
+from refcocom_gpu.construct.agree import Floats, Ints, Masks, boundaries_of, iou_with, pack_runs
 from refcocom_gpu.construct.audit import Audit
+from refcocom_gpu.construct.curves import plot_curves
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import DataError
 from refcocom_gpu.masks import rle
@@ -28,27 +27,22 @@ from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.arrow import to_numpy
 from refcocom_gpu.utils.files import parquet_bytes, write_files
 
-Floats = NDArray[np.float64]
-
 SHARES = tuple(np.round(np.arange(0.05, 1.0001, 0.05), 2).tolist())
-"""Shares kept at which a curve is drawn."""
-
-Z = 1.96
-"""Standard errors to either side of an interval: 95 %."""
+"""The shares kept at which a curve has points."""
 
 MEASURES = ("iou", "boundary_iou")
 
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """Quality of every mask of a construction, IoU and boundary IoU with the truth.
+    """Quality of every mask of a construction: its IoU and boundary IoU with the truth.
 
     Attributes:
-        table: A row per instance that has a refined mask: sample_id, image_id, area (of the truth), confidence, kept,
-            and for each of `original`, `refined` and the proposers its iou and boundary_iou, named `iou of NAME`; a
-            proposer without a usable mask scored 0.
+        table: A row per instance that has a refined mask: sample_id, image_id, area (of the truth), refined_area,
+            confidence, kept, and the qualities `iou of NAME` and `boundary_iou of NAME`, where NAME is `original`,
+            `refined` or a proposer. A proposer without a usable mask has quality 0.
         proposers: Their names.
-        n_instances: All instances, also those without a refined mask.
+        n_instances: Number of all instances, including those without a refined mask.
     """
 
     table: pa.Table
@@ -67,27 +61,27 @@ class Judgement:
 
     @cached_property
     def confidence(self) -> Floats:
-        """[n]; below every threshold where there is none."""
-        found: Floats = np.nan_to_num(to_numpy(self.table["confidence"]), nan=-1.0)
-        return found
+        """[n]; −1, which is below every threshold, for an instance without one."""
+        confidence: Floats = np.nan_to_num(to_numpy(self.table["confidence"]), nan=-1.0)
+        return confidence
 
     def threshold(self, share: float) -> float:
-        """The confidence from which on a share of all instances is kept, or as much of it as there is."""
+        """The threshold that keeps a share of all instances, or all refined ones where these are fewer."""
         n = min(len(self.confidence), max(1, round(share * self.n_instances)))
         return float(np.sort(self.confidence)[::-1][n - 1])
 
     def at(self, threshold: float, measure: str = "iou") -> dict[str, Any]:
-        """Compare on what a threshold keeps.
+        """Compare the masks of the instances that a threshold keeps.
 
         Args:
             threshold: Lowest confidence that is kept.
             measure: `iou` or `boundary_iou`.
 
         Returns:
-            `share` of all instances kept; `refined`, `original`, `best`: means over them with standard errors
-            `…_se`; `over_original`, `over_best`: differences with standard errors; `by_area`: mean of the refined
-            masks when as many instances are kept, the largest (by the refined mask, which is known without the truth);
-            `at_random`: their mean when all are.
+            `threshold`; `share`, the share of all instances kept; `refined`, `original` and `best`, mean qualities of
+            the kept instances; `over_original` and `over_best`, how much better the refined masks are; for each of
+            these five its standard error, `…_se`; `by_area`, the mean quality when the same number of instances is
+            kept by size of the refined mask, the largest first; `at_random`, the mean quality of all.
         """
         kept = self.confidence >= threshold
         image = to_numpy(self.table["image_id"])[kept]
@@ -99,44 +93,47 @@ class Judgement:
         }
         stacked = np.stack([column[kept] for column in columns.values()], axis=1)
         ratio = un.ratio_by_image(image, stacked)
-        se, apart = un.cluster_se(ratio), un.difference_se(ratio)
-        found: dict[str, Any] = {
-            "threshold": threshold,
-            "share": float(kept.sum() / self.n_instances),
-        }
+        se, difference_se = un.cluster_se(ratio), un.difference_se(ratio)
+        row = {"threshold": threshold, "share": float(kept.sum() / self.n_instances)}
         for k, name in enumerate(columns):
-            found |= {name: float(stacked[:, k].mean()), f"{name}_se": float(se[k])}
-        for k, name in ((1, "over_original"), (2, "over_best")):
-            found |= {name: found["refined"] - found[("", "original", "best")[k]]}
-            found |= {f"{name}_se": float(apart[0, k])}
+            row |= {name: float(stacked[:, k].mean()), f"{name}_se": float(se[k])}
+        for k, name in enumerate(columns):
+            if name != "refined":
+                row[f"over_{name}"] = row["refined"] - row[name]
+                # Row 0 of the differences is that of the refined masks.
+                row[f"over_{name}_se"] = float(difference_se[0, k])
         largest = np.argsort(-to_numpy(self.table["refined_area"]), kind="stable")[: kept.sum()]
-        found |= {"by_area": float(refined[largest].mean()), "at_random": float(refined.mean())}
-        return found
+        row |= {"by_area": float(refined[largest].mean()), "at_random": float(refined.mean())}
+        return row
 
     def curve(self, measure: str = "iou", shares: Sequence[float] = SHARES) -> pa.Table:
-        """`at` for the thresholds that keep each of some shares; a row each."""
+        """One row of `at` for each share, where the kept instances are of several images."""
         return pa.Table.from_pylist(
-            [self.at(self.threshold(share), measure) for share in shares if self._is_there(share)]
+            [self.at(self.threshold(share), measure) for share in shares if self._has_errors(share)]
         )
 
-    def _is_there(self, share: float) -> bool:
+    def curves(self) -> dict[str, pa.Table]:
+        """The curve of each measure."""
+        return {measure: self.curve(measure) for measure in MEASURES}
+
+    def _has_errors(self, share: float) -> bool:
+        """Whether the kept instances are of several images; one image has no standard error."""
         kept = self.confidence >= self.threshold(share)
-        # One image has no standard error.
         return len(np.unique(to_numpy(self.table["image_id"])[kept])) > 1
 
     def correlation(self, measure: str = "iou") -> dict[str, float]:
-        """Spearman's rank correlation of confidence and quality: over all, and within thirds by true area."""
+        """Spearman's rank correlation of confidence and quality, over all instances and within thirds by true area."""
         area = to_numpy(self.table["area"])
         third = np.searchsorted(np.quantile(area, [1 / 3, 2 / 3]), area)
         quality = self.quality("refined", measure)
         names = ("smallest third", "middle third", "largest third")
-        found = {"all": rank_correlation(self.confidence, quality)}
+        correlations = {"all": rank_correlation(self.confidence, quality)}
         for k, name in enumerate(names):
-            found[name] = rank_correlation(self.confidence[third == k], quality[third == k])
-        return found
+            correlations[name] = rank_correlation(self.confidence[third == k], quality[third == k])
+        return correlations
 
     def summary(self) -> dict[str, Any]:
-        """What is told of it: counts, the best proposer, both measures at a few shares, correlations."""
+        """Counts, the best proposer, and for both measures the qualities at a few shares and the correlations."""
         return {
             "n_instances": self.n_instances,
             "n_refined": self.table.num_rows,
@@ -146,7 +143,7 @@ class Judgement:
                     "at": [
                         self.at(self.threshold(s), measure)
                         for s in (1.0, 0.75, 0.5)
-                        if self._is_there(s)
+                        if self._has_errors(s)
                     ],
                     "rank_correlation": self.correlation(measure),
                 }
@@ -154,23 +151,17 @@ class Judgement:
             },
         }
 
-    def plot(self, title: str = "") -> bytes:
-        """Both curves as a PNG.
-
-        Raises:
-            UsageError: matplotlib is not installed.
-        """
-        return plot_curves([(title, self)])
-
     def save(self, folder: str | Path) -> list[Path]:
         """Write `judge.json`, `judge.png`, and the table and the curves as Parquet.
 
         Raises:
             UsageError: The folder cannot be written, or matplotlib is not installed.
         """
-        files = {"judge.png": self.plot(), "instances.parquet": parquet_bytes(self.table)}
-        for measure in MEASURES:
-            files[f"curve_{measure}.parquet"] = parquet_bytes(self.curve(measure))
+        curves = self.curves()
+        files = {"judge.png": plot_curves([("", curves)])}
+        files["instances.parquet"] = parquet_bytes(self.table)
+        for measure, curve in curves.items():
+            files[f"curve_{measure}.parquet"] = parquet_bytes(curve)
         files["judge.json"] = (json.dumps(self.summary(), indent=2) + "\n").encode()
         return write_files(folder, files)
 
@@ -183,7 +174,7 @@ def judge(audit: Audit, truth: Dataset) -> Judgement:
         truth: Holds the true mask of every sample of the audit, by sample id.
 
     Raises:
-        DataError: A sample has no true mask, one of another size, or an empty one.
+        DataError: A sample has no true mask, an empty one, or one of another size; or sample ids repeat.
     """
     rows = audit.instances.filter(audit.instances["counts"].is_valid())
     if not rows.num_rows:
@@ -191,51 +182,35 @@ def judge(audit: Audit, truth: Dataset) -> Judgement:
     ids = rows["sample_id"].to_pylist()
     if len(set(ids)) < len(ids) or truth.key != "sample_id":
         raise DataError("masks are compared by sample id, and ids of this set repeat")
-    store = MaskStore.build(truth, cache=False)
     samples = _samples(truth, to_numpy(rows["sample_id"]))
+    areas = MaskStore.build(truth, cache=False).areas[samples]
     sizes = np.stack([to_numpy(rows["height"]), to_numpy(rows["width"])], axis=1)
-    true_sizes = np.stack([truth.heights[samples], truth.widths[samples]], axis=1)
-    wrong = (sizes != true_sizes).any(axis=1) | (store.areas[samples] == 0)
-    if wrong.any():
-        k = int(wrong.argmax())
-        raise DataError(
-            f"sample {rows['sample_id'][k]}: its true mask is {'×'.join(map(str, true_sizes[k]))} with "
-            f"{store.areas[samples[k]]} pixels set, the mask of the audit {'×'.join(map(str, sizes[k]))}"
-        )
-    true = _packed(truth.counts.take(samples), sizes)
-    edges = boundaries_of(true)
+    _check_truth(truth, samples, areas, ids, sizes)
+    true_masks = _packed(truth.counts.take(samples), sizes)
+    true_boundaries = boundaries_of(true_masks)
+
+    def qualities(name: str, counts: Sequence[str], present: Ints) -> dict[str, pa.Array]:
+        masks = _packed(rle.column(text.encode() for text in counts), sizes[present])
+        values = np.zeros((2, len(sizes)))
+        values[0, present] = iou_with(masks, _subset(true_masks, present))
+        values[1, present] = iou_with(boundaries_of(masks), _subset(true_boundaries, present))
+        return {f"{m} of {name}": pa.array(v) for m, v in zip(MEASURES, values, strict=True)}
+
     columns: dict[str, Any] = {
         "sample_id": rows["sample_id"],
         "image_id": rows["image_id"],
-        "area": pa.array(store.areas[samples]),
+        "area": pa.array(areas),
         "refined_area": rows["area"],
         "confidence": rows["confidence"],
         "kept": rows["kept"],
     }
-
-    def measure(name: str, counts: Any, present: NDArray[np.int64]) -> None:
-        masks = _packed(rle.column(text.encode() for text in counts), sizes[present])
-        for what, mine, theirs in (
-            ("iou", masks, true),
-            ("boundary_iou", boundaries_of(masks), edges),
-        ):
-            values = np.zeros(len(sizes))
-            values[present] = iou_with(mine, _some(theirs, present))
-            columns[f"{what} of {name}"] = pa.array(values)
-
-    everyone = np.arange(len(sizes))
-    measure("original", rows["original_counts"].to_pylist(), everyone)
-    measure("refined", rows["counts"].to_pylist(), everyone)
-    row_of = {sample_id: k for k, sample_id in enumerate(ids)}
-    by_proposer: dict[str, dict[int, str]] = {}
-    for one in audit.candidates.to_pylist():
-        of_proposer = by_proposer.setdefault(one["proposer"], {})
-        if one["usable"] and one["sample_id"] in row_of:
-            # A proposer may propose several; the first is what it would have answered alone.
-            of_proposer.setdefault(row_of[one["sample_id"]], one["counts"])
-    for name, proposed in by_proposer.items():
-        present = np.array(sorted(proposed), np.int64)
-        measure(name, [proposed[k] for k in present.tolist()], present)
+    all_rows = np.arange(len(sizes))
+    columns |= qualities("original", rows["original_counts"].to_pylist(), all_rows)
+    columns |= qualities("refined", rows["counts"].to_pylist(), all_rows)
+    by_proposer = _first_masks(audit, ids)
+    for proposer, counts in by_proposer.items():
+        present = np.array(sorted(counts), np.int64)
+        columns |= qualities(proposer, [counts[row] for row in present.tolist()], present)
     return Judgement(pa.table(columns), tuple(by_proposer), audit.instances.num_rows)
 
 
@@ -254,57 +229,7 @@ def rank_correlation(a: Floats, b: Floats) -> float:
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1].round(12))
 
 
-def plot_curves(judgements: Sequence[tuple[str, Judgement]]) -> bytes:
-    """Quality against the share kept, a column for each judgement, IoU above boundary IoU, as a PNG.
-
-    Args:
-        judgements: Title and judgement.
-
-    Raises:
-        UsageError: matplotlib is not installed.
-    """
-    from refcocom_gpu.errors import UsageError
-
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("plots need matplotlib: pip install 'refcocom-gpu[construct]'") from None
-    n = len(judgements)
-    figure = Figure(figsize=(5.2 * n, 7.2), layout="constrained")
-    axes = figure.subplots(2, n, sharex=True, squeeze=False)
-    lines = (
-        ("refined", "refined, most confident kept", "#1b7f4d", "-"),
-        ("best", "best single proposer, same instances", "#3465a4", "-"),
-        ("original", "original, same instances", "#c4552d", "-"),
-        ("by_area", "refined, largest kept", "#888888", "--"),
-        ("at_random", "refined, kept at random", "#888888", ":"),
-    )
-    for column, (title, judgement) in enumerate(judgements):
-        for row, measure in enumerate(MEASURES):
-            axis, curve = axes[row][column], judgement.curve(measure)
-            share = to_numpy(curve["share"])
-            for name, label, colour, style in lines:
-                value = to_numpy(curve[name])
-                axis.plot(share, value, style, color=colour, label=label)
-                if f"{name}_se" in curve.column_names:
-                    spread = Z * to_numpy(curve[f"{name}_se"])
-                    axis.fill_between(
-                        share, value - spread, value + spread, color=colour, alpha=0.15, lw=0
-                    )
-            axis.set_ylabel(
-                f"mean {measure.replace('_', ' ').replace('iou', 'IoU')} with the truth"
-            )
-            axis.grid(alpha=0.3)
-        axes[0][column].set_title(title)
-        axes[1][column].set_xlabel("share of instances kept")
-    axes[0][0].legend(fontsize=8, loc="lower left")
-    buffer = io.BytesIO()
-    # Without the software's version, the same figure is the same file.
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _samples(truth: Dataset, sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+def _samples(truth: Dataset, sample_ids: Ints) -> Ints:
     known = {int(sample_id): row for row, sample_id in enumerate(truth.sample_ids)}
     absent = [int(s) for s in sample_ids if int(s) not in known]
     if absent:
@@ -314,14 +239,39 @@ def _samples(truth: Dataset, sample_ids: NDArray[np.int64]) -> NDArray[np.int64]
     return np.array([known[int(s)] for s in sample_ids], np.int64)
 
 
-def _packed(strings: rle.Column, sizes: NDArray[np.int64]) -> Masks:
-    """One mask a group."""
+def _check_truth(
+    truth: Dataset, samples: Ints, areas: Ints, sample_ids: Sequence[int], sizes: Ints
+) -> None:
+    """Refuse a true mask that is empty or of another size than the mask of the audit."""
+    true_sizes = np.stack([truth.heights[samples], truth.widths[samples]], axis=1)
+    wrong = np.flatnonzero((sizes != true_sizes).any(axis=1) | (areas == 0))
+    if len(wrong):
+        k = int(wrong[0])
+        raise DataError(
+            f"sample {sample_ids[k]}: its true mask is {'×'.join(map(str, true_sizes[k]))} with "
+            f"{areas[k]} pixels set, the mask of the audit {'×'.join(map(str, sizes[k]))}"
+        )
+
+
+def _first_masks(audit: Audit, sample_ids: Sequence[int]) -> dict[str, dict[int, str]]:
+    """For each proposer, row to mask. Of several masks the first counts: the one it would have proposed alone."""
+    row_of = {sample_id: row for row, sample_id in enumerate(sample_ids)}
+    by_proposer: dict[str, dict[int, str]] = {}
+    for candidate in audit.candidates.to_pylist():
+        counts = by_proposer.setdefault(candidate["proposer"], {})
+        if candidate["usable"] and candidate["sample_id"] in row_of:
+            counts.setdefault(row_of[candidate["sample_id"]], candidate["counts"])
+    return by_proposer
+
+
+def _packed(strings: rle.Column, sizes: Ints) -> Masks:
+    """Compressed COCO strings as groups of one mask."""
     runs = rle.parse(strings, sizes[:, 0] * sizes[:, 1])
     return pack_runs(runs.ends, runs.offsets, sizes, np.ones(len(sizes), np.int64))
 
 
-def _some(masks: Masks, groups: NDArray[np.int64]) -> Masks:
-    """Some groups of one mask each."""
+def _subset(masks: Masks, groups: Ints) -> Masks:
+    """The masks of some groups of one mask each."""
     words = [masks.words[masks.word_offsets[g] : masks.word_offsets[g + 1]] for g in groups]
     lengths = np.array([len(w) for w in words], np.int64)
     return Masks(

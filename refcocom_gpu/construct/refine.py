@@ -1,4 +1,4 @@
-"""A mask in, the same without specks out: islands and holes below a stated share of its largest piece."""
+"""A mask in; the mask without small islands and holes out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from refcocom_gpu.construct.propose.opencv import open_cv
 def refine(mask: Mask, *, islands: float = 0.01, holes: float = 0.01) -> Mask:
     """Remove small pieces and fill small holes.
 
-    A piece is a set of pixels that touch, at corners too; a hole is what is enclosed by the mask, touching by sides, so
-    that a ring one pixel wide is closed. Both are measured against the largest piece: a speck of a large mask may be a
-    whole bird elsewhere. Pieces go before holes are filled.
+    A piece is a set of pixels connected by sides or corners. A hole is a set of unset pixels, connected by sides, that
+    the mask encloses, so that a ring one pixel wide is closed. Both are compared with the largest piece, because what
+    is a speck of a large mask may be a whole bird elsewhere. Pieces are removed before holes are filled.
 
     Args:
         mask: [H, W] bool.
@@ -22,7 +22,7 @@ def refine(mask: Mask, *, islands: float = 0.01, holes: float = 0.01) -> Mask:
         holes: Holes with fewer pixels than this share of the largest piece are filled; 0 fills none.
 
     Returns:
-        [H, W] bool; empty only where `mask` is.
+        [H, W] bool; empty only if `mask` is.
 
     Raises:
         UsageError: OpenCV is not installed.
@@ -40,7 +40,7 @@ def refine(mask: Mask, *, islands: float = 0.01, holes: float = 0.01) -> Mask:
     kept[0] = False
     mask = kept[labels]
     if holes > 0:
-        # Outside the image lies background, so that what touches the border is no hole.
+        # The padding is background, so a set of pixels that touches the border is not a hole.
         labels, areas = _pieces(~np.pad(mask, 1), 4)
         filled = areas < holes * largest
         filled[[0, labels[0, 0]]] = False
@@ -49,7 +49,7 @@ def refine(mask: Mask, *, islands: float = 0.01, holes: float = 0.01) -> Mask:
 
 
 def _pieces(mask: Mask, connectivity: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Labels of the pieces, [H, W], 0 outside, and the pixels of each label."""
+    """Labels of the pieces, [H, W], 0 outside, and the number of pixels of each label."""
     cv2 = open_cv()
     n, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=connectivity)
     return labels, np.bincount(labels.reshape(-1), minlength=n)

@@ -1,4 +1,4 @@
-"""Audit tables and pictures in, one PNG out: masks before and after, side by side, with what was decided and why."""
+"""Audit tables and pictures in; one PNG out: masks before and after, side by side, with the decision and its reason."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from refcocom_gpu.errors import DatasetError
 from refcocom_gpu.masks import rle
 
 SHOWN = 12
-"""Kept instances, and removed ones: as many as fit a screen."""
+"""Number of kept instances shown, and of removed ones: as many as fit a screen."""
 
 PANEL, CAPTION, GAP = 168, 64, 8
-"""Pixels of a panel's side, of the text below it, between panels."""
+"""Pixels: side of a panel, height of the text below it, gap between panels."""
 
 COLUMNS = 4
 """Pairs in a row."""
@@ -30,7 +30,7 @@ BEFORE, AFTER = (230, 80, 50), (40, 150, 90)
 """Tints of the original and the refined mask, RGB."""
 
 MARGIN = 0.15
-"""Of the box that is shown, beyond both masks."""
+"""Space shown around both masks, as a share of their larger side."""
 
 
 def contact_sheet(dataset: Dataset, instances: pa.Table, images: Images | None) -> bytes:
@@ -63,11 +63,10 @@ def contact_sheet(dataset: Dataset, instances: pa.Table, images: Images | None) 
 
 
 def _chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Kept ones by how much they changed, then removed ones, causes in turn."""
-    # Ids settle ties, so that the sheet is the same whatever sorts.
-    kept = sorted(
-        (row for row in rows if row["kept"]), key=lambda r: (r["original_iou"], r["sample_id"])
-    )
+    """The kept rows that changed most, then removed rows, one of each cause in turn."""
+    # Ids break ties, so that the sheet does not depend on the order of the rows.
+    kept = [row for row in rows if row["kept"]]
+    kept.sort(key=lambda row: (row["original_iou"], row["sample_id"]))
     by_cause: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if not row["kept"]:
@@ -86,11 +85,9 @@ def _panels(
 ) -> list[NDArray[np.uint8]]:
     size = [row["height"], row["width"]]
     before = rle.decode({"size": size, "counts": row["original_counts"]})
-    after = (
-        rle.decode({"size": size, "counts": row["counts"]})
-        if row["counts"]
-        else np.zeros_like(before)
-    )
+    after = np.zeros_like(before)
+    if row["counts"]:
+        after = rle.decode({"size": size, "counts": row["counts"]})
     picture = _picture(dataset, row["image_id"], images, size)
     part = _window(before | after)
     return [
@@ -108,13 +105,13 @@ def _picture(
     try:
         picture = np.asarray(images[int(np.flatnonzero(dataset.image_ids == image_id)[0])])
     except DatasetError:
-        # What is wrong with it is the reason of the removal, and stands in the caption.
+        # The caption gives the reason: the instance was removed because of its picture.
         return grey
     return picture
 
 
 def _window(mask: Mask) -> tuple[slice, slice]:
-    """The part of the picture around what is set; all of it where nothing is."""
+    """The rows and columns around the set pixels; all where none is set."""
     if not mask.any():
         return slice(None), slice(None)
     spans = [np.flatnonzero(mask.any(axis=axis))[[0, -1]] for axis in (1, 0)]
@@ -134,7 +131,7 @@ def _tinted(
 
 
 def _fitted(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Scaled to a panel, the rest of it light."""
+    """A part of a picture, scaled to a panel; the rest of the panel is light."""
     from PIL import Image
 
     height, width = part.shape[:2]

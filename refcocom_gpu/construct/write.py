@@ -1,4 +1,4 @@
-"""Decisions in, a dataset in RefCOCO-M's published features out: Parquet shards that `load_dataset` reads.
+"""Decisions in; Parquet shards in RefCOCO-M's published features out, which `load_dataset` reads.
 
 The same decisions and pictures give the same bytes.
 """
@@ -6,8 +6,9 @@ The same decisions and pictures give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,14 +21,29 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.masks import rle
 
 PICTURES = ("embed", "path", "none")
-"""Where the pictures of a written dataset are: in it, as paths to their files, nowhere."""
+"""How a written dataset holds its pictures: their bytes, the paths of their files, or not at all."""
 
 ROW_GROUP = 100
-"""Images written at a time: some 50 MB of pictures are held, and a reader can seek."""
+"""Images written at a time: about 50 MB of pictures are in memory, and a reader can seek."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where and how a refined set is written.
+
+    Attributes:
+        folder: Created where absent.
+        pictures: One of `PICTURES`.
+        shard_bytes: Size of the pictures and masks at which a Parquet shard ends.
+    """
+
+    folder: str | Path
+    pictures: str = "embed"
+    shard_bytes: int = 500_000_000
 
 
 def schema() -> pa.Schema:
-    """The published features as Arrow, with the words by which `datasets` knows a picture."""
+    """The published features as an Arrow schema, with the metadata by which `datasets` recognizes pictures."""
     import datasets
 
     text, number = datasets.Value("string"), datasets.Value("int64")
@@ -48,51 +64,54 @@ def schema() -> pa.Schema:
 
 def write_dataset(
     folder: Path,
-    split: str,
     dataset: Dataset,
     decisions: Sequence[Sequence[Decision]],
     images: Images | None,
-    *,
-    pictures: str = "embed",
-    shard_bytes: int = 500_000_000,
+    output: Output,
 ) -> list[Path]:
-    """Write what stays.
+    """Write the samples that stay.
 
     Args:
-        folder: Where `{split}-00000-of-0000n.parquet` are written; it must be there.
-        split: Name of the split.
+        folder: Where `{split}-00000-of-0000n.parquet` are written; it must exist.
         dataset: The original set.
-        decisions: For each image, about each of its samples. An image without one that stays is left out.
+        decisions: For each image, one for each of its samples. An image whose samples are all removed is left out.
         images: The pictures; None only with `pictures="none"`.
-        pictures: One of `PICTURES`.
-        shard_bytes: Size of the pictures and masks at which a shard ends.
+        output: How pictures are written, and when a shard ends.
 
     Returns:
         The shards.
 
     Raises:
-        UsageError: For pictures that are not known, or asked for by path where they are no files.
-        DatasetError: A picture is not there any more.
+        UsageError: `pictures` is unknown, or asks for paths where the pictures are not files.
+        DatasetError: A picture is no longer there.
     """
     layout = schema()
     shards: list[Path] = []
-    for rows in _shards(dataset, decisions, images, pictures, shard_bytes):
-        path = folder / f"{split}-{len(shards):05}.parquet"
-        with pq.ParquetWriter(path, layout, compression="zstd") as writer:
-            for group in rows:
-                writer.write_table(pa.Table.from_pylist(group, schema=layout))
+    groups = _row_groups(dataset, decisions, images, output)
+    group = next(groups, None)
+    # An empty dataset is one shard without rows; otherwise no shard is empty.
+    while group is not None or not shards:
+        path = folder / f"{dataset.split}-{len(shards):05}.parquet"
         shards.append(path)
-    # How many there are is known when the last is written.
+        with pq.ParquetWriter(path, layout, compression="zstd") as writer:
+            while group is not None:
+                writer.write_table(pa.Table.from_pylist(group.records, schema=layout))
+                ends_shard = group.ends_shard
+                group = next(groups, None)
+                if ends_shard:
+                    break
+    # The number of shards is known only now.
     total = f"of-{len(shards):05}"
     return [path.rename(path.with_name(f"{path.stem}-{total}.parquet")) for path in shards]
 
 
-def check_pictures(pictures: str, images: Images | None) -> None:
+def check_pictures(output: Output, images: Images | None) -> None:
     """Refuse before any work what `write_dataset` would refuse after it.
 
     Raises:
         UsageError: As `write_dataset` does.
     """
+    pictures = output.pictures
     if pictures not in PICTURES:
         raise UsageError(f"pictures must be {', '.join(PICTURES)}, not {pictures!r}")
     if pictures != "none" and images is None:
@@ -105,51 +124,34 @@ def check_pictures(pictures: str, images: Images | None) -> None:
         )
 
 
-def _shards(
+class _RowGroup(NamedTuple):
+    records: list[dict[str, Any]]
+    ends_shard: bool
+
+
+def _row_groups(
     dataset: Dataset,
     decisions: Sequence[Sequence[Decision]],
     images: Images | None,
-    pictures: str,
-    shard_bytes: int,
-) -> Iterator[Iterator[list[dict[str, Any]]]]:
-    """Row groups of each shard; a picture is read when it is written."""
-    kept = iter(
-        [row for row, of_image in enumerate(decisions) if any(not d.cause for d in of_image)]
-    )
-    ended = False
-
-    def groups() -> Iterator[list[dict[str, Any]]]:
-        nonlocal ended
-        group: list[dict[str, Any]] = []
-        used = 0
-        for row in kept:
-            record, size = _record(dataset, row, decisions[row], images, pictures)
-            group.append(record)
-            used += size
-            if len(group) == ROW_GROUP or used >= shard_bytes:
-                yield group
-                group = []
-            if used >= shard_bytes:
-                return
-        ended = True
-        if group:
-            yield group
-
-    first = True
-    while not ended:
-        shard = groups()
-        head = next(shard, None)
-        # An empty dataset is one shard without rows; otherwise no shard is empty.
-        if head is None and not first:
-            return
-        first = False
-        yield _chain(head, shard)
-
-
-def _chain(head: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    if head is not None:
-        yield head
-    yield from rest
+    output: Output,
+) -> Iterator[_RowGroup]:
+    """The records of the images that stay, in groups; a picture is read when its group is made."""
+    records: list[dict[str, Any]] = []
+    shard_bytes = 0
+    for row, of_image in enumerate(decisions):
+        if all(decision.cause for decision in of_image):
+            continue
+        record, size = _record(dataset, row, of_image, images, output.pictures)
+        records.append(record)
+        shard_bytes += size
+        ends_shard = shard_bytes >= output.shard_bytes
+        if ends_shard or len(records) == ROW_GROUP:
+            yield _RowGroup(records, ends_shard)
+            records = []
+        if ends_shard:
+            shard_bytes = 0
+    if records:
+        yield _RowGroup(records, True)
 
 
 def _record(
@@ -159,7 +161,7 @@ def _record(
     images: Images | None,
     pictures: str,
 ) -> tuple[dict[str, Any], int]:
-    """One image record, and about how many bytes it takes."""
+    """One image record, and about how many bytes it needs."""
     image_id = int(dataset.image_ids[row])
     samples = [_sample(dataset, image_id, decision) for decision in decisions if not decision.cause]
     picture: dict[str, Any] | None = None
@@ -175,12 +177,12 @@ def _record(
 
 
 def _sample(dataset: Dataset, image_id: int, decision: Decision) -> dict[str, Any]:
-    sample = decision.found.sample
+    sample = decision.measured.sample
     described = {
         name: dataset.samples[name][sample].as_py() for name in dataset.samples.column_names
     }
     size = [int(dataset.heights[sample]), int(dataset.widths[sample])]
-    mask = {"size": size, "counts": decision.found.counts.decode()}
+    mask = {"size": size, "counts": decision.measured.counts.decode()}
     first, last = dataset.first_example[sample : sample + 2].tolist()
     sentences = dataset.examples["sentence"].slice(first, last - first).to_pylist()
     return {

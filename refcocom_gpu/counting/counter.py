@@ -1,55 +1,159 @@
-"""Batches and a store in, intersections and areas out: on the host with Numba, on a device with the torch operators.
+"""What a counter does, in host memory and on a device alike; `host.py` and `device.py` give the counting itself.
 
-A counter takes the batches of one run with `add` and gives the counts of all examples with `finish`, so that a device
-may still be at work on one batch while the next is read.
+The arithmetic here is written once for NumPy arrays and torch tensors: neither indexing, comparing nor assigning
+differs between them, and none of it makes the host wait for a device.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from refcocom_kernels import cpu
 
-from refcocom_gpu.errors import Problems
-from refcocom_gpu.predictions.batches import Batch
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.counting.rows import BEYOND_UNIT, FAULT, N_COUNTS, NON_FINITE, SWAPPED
+from refcocom_gpu.predictions.options import VALUES, ReadOptions
+from refcocom_gpu.predictions.resize import padded_sizes, valid_region
+from refcocom_gpu.store.store import MaskStore
 
 if TYPE_CHECKING:
-    from refcocom_gpu.store.store import MaskStore
+    from torch import Tensor
+
+Ints = NDArray[np.int64]
+Vector = Any
+"""[K] or [K, …] numbers where the counter works: an array in host memory, or a tensor on its device."""
 
 
-class Counter(Protocol):
-    """Counts the batches of one run.
+class Counter(ABC):
+    """Counts against a store.
 
-    Attributes:
-        only_unit_range: Whether every float array lay in 0…1, as probabilities do; None before one is seen.
-    """
-
-    only_unit_range: bool | None
-
-    def add(self, batch: Batch) -> None:
-        """Count a batch; what is wrong with it is recorded as problems, now or later."""
-
-    def finish(self) -> NDArray[np.int64]:
-        """[N, 2] intersection and predicted area of all examples, 0 for those never added."""
-
-
-def counter_for(
-    store: MaskStore, options: ReadOptions, problems: Problems, threads: int
-) -> Counter:
-    """The counter for a store's device.
+    Letters: `K` predictions of one shape and type, `h w` their cells, `M` samples of the store.
 
     Args:
         store: Ground truth.
-        options: What float arrays mean.
-        problems: Collects malformed RLE and non-finite logits.
-        threads: CPU threads, 0 for all cores.
+        options: How predictions are read.
     """
-    if store.device == "cpu":
-        from refcocom_gpu.counting.host import HostCounter
 
-        return HostCounter(store, options, problems, threads)
-    from refcocom_gpu.counting.device import DeviceCounter
+    def __init__(self, store: MaskStore, options: ReadOptions) -> None:
+        self.store, self.options = store, options
 
-    return DeviceCounter(store, options, problems, threads)
+    @property
+    @abstractmethod
+    def heights(self) -> Vector:
+        """[M] H of each sample."""
+
+    @property
+    @abstractmethod
+    def widths(self) -> Vector:
+        """[M] W of each sample."""
+
+    @abstractmethod
+    def zeros(self, k: int) -> Vector:
+        """Return [K, 5] int64 zeros."""
+
+    @abstractmethod
+    def place(self, array: NDArray[Any]) -> Vector:
+        """Return an array of the host where the counter works."""
+
+    @abstractmethod
+    def masks(self, masks: Any, sample: Vector) -> Vector:
+        """Count masks of the size of their images.
+
+        Args:
+            masks: [K, H, W] bool or uint8; what is not 0 is set.
+            sample: [K] the sample of each.
+
+        Returns:
+            [K, 2] intersection and predicted area.
+        """
+
+    @abstractmethod
+    def logits(
+        self,
+        logits: Any,
+        sample: Vector,
+        *,
+        threshold: float | None = None,
+        valid: Vector | None = None,
+        known: Ints | None = None,
+    ) -> tuple[Vector, Vector]:
+        """Resize logits to their images, threshold and count.
+
+        Args:
+            logits: [K, h, w] floats.
+            sample: [K] the sample of each.
+            threshold: The value that a set pixel lies strictly above; by default what `values` means.
+            valid: [K, 2] float64 rows and columns of cells that the image fills; by default what `letterbox` means.
+            known: `sample` in host memory, where it is there too.
+
+        Returns:
+            [K, 2] intersection and predicted area, 0 where a logit is not finite; [K] flags of `refcocom_kernels`.
+        """
+
+    @cached_property
+    def _padded(self) -> Vector:
+        """[M, 2] size of each image in the padded input."""
+        side = self.options.letterbox
+        assert side is not None
+        return self.place(padded_sizes(self.store.heights, self.store.widths, side))
+
+    def valid(self, sample: Vector, cells: Any) -> Vector | None:
+        """Return [K, 2] rows and columns of `cells` that the images fill; None where logits are not letterboxed."""
+        side = self.options.letterbox
+        return None if side is None else valid_region(self._padded[sample], cells, side)
+
+    def stack(self, values: Tensor, sample: Vector, known: Ints | None) -> Vector:
+        """Count a stack of a training loop.
+
+        Args:
+            values: [K, h, w] masks of any size, or floats.
+            sample: [K] the sample of each.
+            known: `sample` in host memory, where it is there too.
+
+        Returns:
+            [K, 5] int64 as `rows` describes them.
+        """
+        rows = self.zeros(len(values))
+        if values.is_floating_point():
+            counts, flags = self.logits(values, sample, known=known)
+            rows[:, FAULT] = (flags == cpu.NON_FINITE) * NON_FINITE
+            rows[:, BEYOND_UNIT] = flags != cpu.UNIT_RANGE
+        else:
+            rows[:, BEYOND_UNIT] = 1
+            if known is not None and self._all_fit(values.shape, known):
+                counts = self.masks(values, sample)
+            else:
+                counts, swapped = self._resized_masks(values, sample, known)
+                rows[:, FAULT] = swapped * SWAPPED
+        rows[:, :N_COUNTS] = counts
+        return rows
+
+    def _all_fit(self, shape: Any, sample: Ints) -> bool:
+        """Return whether masks of one shape have the size of all their images."""
+        _, h, w = shape
+        store = self.store
+        return bool(((store.heights[sample] == h) & (store.widths[sample] == w)).all())
+
+    def _resized_masks(
+        self, masks: Tensor, sample: Vector, known: Ints | None
+    ) -> tuple[Vector, Vector]:
+        """Count masks of which some have another size than their images; those are resized as certain probabilities.
+
+        Returns:
+            [K, 2] counts, and [K] whether height and width are swapped.
+        """
+        _, h, w = masks.shape
+        heights, widths = self.heights[sample], self.widths[sample]
+        fits = (heights == h) & (widths == w)
+        valid = self.valid(sample, (h, w))
+        if valid is not None:
+            # A mask of its image's size is not letterboxed: resized to the size it has, it stays as it is.
+            valid[:, 0] = fits * h + ~fits * valid[:, 0]
+            valid[:, 1] = fits * w + ~fits * valid[:, 1]
+        threshold = VALUES["probabilities"]
+        certain = (masks != 0).half()
+        counts, _ = self.logits(certain, sample, threshold=threshold, valid=valid, known=known)
+        return counts, ~fits & (heights == w) & (widths == h)

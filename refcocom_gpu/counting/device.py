@@ -1,247 +1,112 @@
-"""The counter of a device: predictions streamed there in parts that fit, counted by the torch operators.
-
-Nothing waits for the device before the end. The counts stay there until `finish`; what says whether a row was sound
-follows a few batches behind, so that mistakes are named while their text is still at hand.
-"""
+"""The counter of a device: the torch operators, which wait for nothing."""
 
 from __future__ import annotations
 
-import warnings
-from collections import deque
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
-from refcocom_kernels import cpu, ops, rle_status
+from refcocom_kernels import ops
 from torch import Tensor
 
-from refcocom_gpu.counting.host import HostCounter, as_bytes, split_kinds
-from refcocom_gpu.counting.sam import sam_counts
-from refcocom_gpu.counting.staging import BUFFER_BYTES, Staging
-from refcocom_gpu.errors import Problems
-from refcocom_gpu.masks import rle
-from refcocom_gpu.predictions.batches import ArrayBatch, Batch, RLEBatch
-from refcocom_gpu.predictions.options import VALUES, ReadOptions
-from refcocom_gpu.predictions.resize import NON_FINITE, as_logits, valid_regions
+from refcocom_gpu.counting.counter import Counter, Ints
+from refcocom_gpu.counting.rows import N_COLUMNS
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.store.store import MaskStore
 
-FREE_SHARE = 8
-"""A part takes at most this share of the device's free memory: a model may be training beside us."""
 
-BEHIND = 2
-"""Parts whose verdicts are outstanding; as many as there are staging buffers, so that waiting for one is rare."""
+class DeviceCounter(Counter):
+    """Counts tensors that are on a device; see `Counter`.
 
-Rows = NDArray[np.int64]
-
-
-class DeviceCounter:
-    """Counts batches against a store on a device; see `Counter`."""
+    Args:
+        store: Ground truth.
+        options: How predictions are read.
+        device: By default the store's own.
+    """
 
     def __init__(
-        self, store: MaskStore, options: ReadOptions, problems: Problems, threads: int
+        self, store: MaskStore, options: ReadOptions, device: torch.device | None = None
     ) -> None:
-        self.store, self.options, self.problems = store, options, problems
-        self.only_unit_range: bool | None = None
-        self._truth = store.tensors()
-        self.device = self._truth.device
-        self._staging = Staging(self.device)
-        self._counts = torch.zeros((len(store), 2), dtype=torch.int64, device=self.device)
-        self._verdicts: deque[tuple[Tensor, Any, Callable[[NDArray[Any]], None]]] = deque()
-        self._part_bytes = BUFFER_BYTES
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            self._part_bytes = min(BUFFER_BYTES, free // FREE_SHARE)
-        # Counts what does not fit on the device even alone; its counts are put beside the others at the end.
-        self._host = HostCounter(store, options, problems, threads)
-        self._on_host: list[int] = []
+        super().__init__(store, options)
+        self.truth = store.tensors(device)
+        self.device = self.truth.device
+        self._largest = int(store.heights.max()), int(store.widths.max())
 
-    def add(self, batch: Batch) -> None:
-        """Queue a batch."""
-        if isinstance(batch, RLEBatch):
-            lengths = np.diff(batch.strings.offsets)
-            self._in_parts(batch, lengths, lambda rows: self._rle(batch, rows))
-            return
-        for part, _, count in split_kinds(batch, self._logits, self._masks):
-            count(part)
+    @property
+    def heights(self) -> Tensor:
+        """[M] H of each sample."""
+        return self.truth.heights
 
-    def finish(self) -> NDArray[np.int64]:
-        """Wait for the device and read the counts of all examples back, [N, 2]."""
-        self._settle(0)
-        counts = self._counts.cpu().numpy()
-        counts[self._on_host] = self._host.finish()[self._on_host]
-        if self._host.only_unit_range is not None:
-            self._saw_unit_range(self._host.only_unit_range)
+    @property
+    def widths(self) -> Tensor:
+        """[M] W of each sample."""
+        return self.truth.widths
+
+    def zeros(self, k: int) -> Tensor:
+        """Return [K, 5] int64 zeros."""
+        return torch.zeros(k, N_COLUMNS, dtype=torch.int64, device=self.device)
+
+    def place(self, array: NDArray[Any]) -> Tensor:
+        """Return the array as a tensor on the device."""
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    def masks(self, masks: Tensor, sample: Tensor) -> Tensor:
+        """As `Counter.masks`."""
+        truth = self.truth
+        counts: Tensor = ops.mask_counts(masks, sample, truth.words, truth.word_offsets)
         return counts
 
-    # Parts ----------------------------------------------------------------------------------------
-
-    def _in_parts(
-        self, batch: Batch, sizes: NDArray[np.int64], count: Callable[[Rows], None]
-    ) -> None:
-        """Count rows in parts of at most `_part_bytes`, smaller ones once the device has run out of memory."""
-        ends = np.cumsum(sizes)
-        first = 0
-        while first < len(sizes):
-            limit = self._part_bytes + (ends[first - 1] if first else 0)
-            last = max(first + 1, int(np.searchsorted(ends, limit, side="right")))
-            rows = np.arange(first, last)
-            try:
-                count(rows)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                self._part_bytes = int(sizes[rows].sum()) // 2
-                if len(rows) == 1:
-                    self._count_on_host(batch.take(rows))
-                    first = last
-                continue
-            first = last
-
-    def _count_on_host(self, batch: Batch) -> None:
-        if not self._on_host:
-            warnings.warn(
-                f"refcocom: {self.store.device} has no memory left for {batch.where(0)}; it is counted on the CPU",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        self._host.add(batch)
-        self._on_host += batch.index.tolist()
-
-    # Kinds ----------------------------------------------------------------------------------------
-
-    def _rle(self, batch: RLEBatch, rows: Rows) -> None:
-        if len(rows) < len(batch.index):
-            batch = batch.take(rows)
-        truth, strings = self._truth, batch.strings
-        samples = self.store.example_sample[batch.index]
-        data, offsets, sample, index = self._staging.send(
-            strings.data, strings.offsets, samples, batch.index
+    def logits(
+        self,
+        logits: Tensor,
+        sample: Tensor,
+        *,
+        threshold: float | None = None,
+        valid: Tensor | None = None,
+        known: Ints | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Counter.logits`."""
+        truth = self.truth
+        # What the host does not know of the images it does not ask the device: no image is larger than the largest.
+        largest = self._largest
+        if known is not None and len(known):
+            store = self.store
+            largest = int(store.heights[known].max()), int(store.widths[known].max())
+        counts: Tensor
+        flags: Tensor
+        counts, flags = ops.logit_counts(
+            logits,
+            sample,
+            truth.heights,
+            truth.widths,
+            truth.words,
+            truth.word_offsets,
+            *largest,
+            self.options.threshold if threshold is None else threshold,
+            self.valid(sample, logits.shape) if valid is None else valid,
         )
+        return counts, flags
+
+    def rle(self, data: Tensor, offsets: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """Count RLE strings without decoding them.
+
+        Args:
+            data: [D] uint8 characters of K strings.
+            offsets: [K + 1] where each begins.
+            sample: [K] the sample of each.
+
+        Returns:
+            [K, 2] counts, and [K] whether a string is valid; counts are 0 where it is not.
+        """
+        truth = self.truth
+        counts: Tensor
+        valid: Tensor
         counts, valid = ops.rle_counts(
             data, offsets, sample, truth.ends, truth.ranks, truth.run_offsets, truth.pixels
         )
-        self._counts.index_copy_(0, index, counts)
+        return counts, valid
 
-        def report(valid: NDArray[np.bool_]) -> None:
-            bad = np.flatnonzero(~valid)
-            pixels = self.store.pixels[samples[bad]]
-            column: rle.Column = strings.take(bad)
-            # The kernel says whether, the host says why.
-            parsed = cpu.rle_parse(column.data, column.offsets, pixels)
-            for k, row in enumerate(bad.tolist()):
-                reason = rle_status.explain(
-                    int(parsed.status[k]), int(parsed.detail[k]), int(pixels[k])
-                )
-                self.problems.add("malformed mask", batch.where(row), reason)
 
-        self._later(valid, report)
-
-    def _masks(self, batch: ArrayBatch) -> None:
-        def count(stacked: Tensor, rows: Rows, sample: Tensor) -> Tensor:
-            counts: Tensor = ops.mask_counts(stacked, sample, *self._truth.bits)
-            return counts
-
-        def as_mask(mask: Tensor) -> Tensor:
-            return mask if mask.dtype in (torch.bool, torch.uint8) else mask != 0
-
-        self._arrays(batch, as_bytes, as_mask, count)
-
-    def _logits(self, batch: ArrayBatch) -> None:
-        if self.options.resize == "sam":
-            counts, in_unit = sam_counts(
-                batch, self.store, self.options, self.problems, self.device
-            )
-            self._counts[torch.from_numpy(batch.index).to(self.device)] = counts
-            self._saw_unit_range(in_unit)
-            return
-        store, truth = self.store, self._truth
-        samples = store.example_sample[batch.index]
-
-        def count(stacked: Tensor, rows: Rows, sample: Tensor) -> Tensor:
-            if stacked.dtype == torch.uint16:
-                # NumPy has no bfloat16, so its bits are what was sent.
-                stacked = stacked.view(torch.bfloat16)
-            own = samples[rows]
-            heights, widths = store.heights[own], store.widths[own]
-            valid = valid_regions(heights, widths, self.options, stacked.shape[1:])
-            counts: Tensor
-            counts, flags = ops.logit_counts(
-                stacked,
-                sample,
-                truth.heights,
-                truth.widths,
-                *truth.bits,
-                int(heights.max()),
-                int(widths.max()),
-                VALUES[self.options.values],
-                None if valid is None else self._staging.send(valid)[0],
-            )
-
-            def report(flags: NDArray[np.int8]) -> None:
-                for k in np.flatnonzero(flags == cpu.NON_FINITE).tolist():
-                    self.problems.add("non-finite", batch.where(int(rows[k])), NON_FINITE)
-                self._saw_unit_range(bool((flags == cpu.UNIT_RANGE).all()))
-
-            self._later(flags, report)
-            return counts
-
-        def as_float(logits: Tensor) -> Tensor:
-            known = logits.dtype in (torch.float32, torch.float16, torch.bfloat16)
-            return logits.detach() if known else logits.detach().float()
-
-        self._arrays(batch, as_logits, as_float, count)
-
-    def _arrays(
-        self, batch: ArrayBatch, from_host: Any, from_device: Any, count: Callable[..., Tensor]
-    ) -> None:
-        """Stack arrays of one shape and type, and count each stack."""
-        groups: dict[Any, list[int]] = {}
-        arrays = []
-        for row, array in enumerate(batch.arrays):
-            there = isinstance(array, torch.Tensor) and array.device == self.device
-            here = from_device(array) if there else from_host(array)
-            arrays.append(here)
-            groups.setdefault((tuple(here.shape), str(here.dtype), there), []).append(row)
-        samples = self.store.example_sample[batch.index]
-        for (_, _, there), rows in groups.items():
-            own = np.array(rows)
-            sizes = np.array([arrays[row].nbytes for row in rows], np.int64)
-
-            def count_rows(part: Rows, own: Rows = own, there: bool = there) -> None:
-                chosen = own[part]
-                stacked, sample, index = self._send(
-                    [arrays[row] for row in chosen], samples[chosen], batch.index[chosen], there
-                )
-                self._counts.index_copy_(0, index, count(stacked, chosen, sample))
-
-            self._in_parts(batch.take(own), sizes, count_rows)
-
-    def _send(self, arrays: Sequence[Any], sample: Rows, index: Rows, there: bool) -> list[Tensor]:
-        if there:
-            return [torch.stack(list(arrays)), *self._staging.send(sample, index)]
-        return self._staging.send(arrays, sample, index)
-
-    # Verdicts -------------------------------------------------------------------------------------
-
-    def _later(self, verdict: Tensor, report: Callable[[NDArray[Any]], None]) -> None:
-        """Have a small tensor looked at once it has come back, without waiting for it now."""
-        event = None
-        if self.device.type == "cuda":
-            host = torch.empty(verdict.shape, dtype=verdict.dtype, pin_memory=True)
-            host.copy_(verdict, non_blocking=True)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.current_stream(self.device))
-            verdict = host
-        self._verdicts.append((verdict, event, report))
-        self._settle(BEHIND)
-
-    def _settle(self, behind: int) -> None:
-        while len(self._verdicts) > behind:
-            verdict, event, report = self._verdicts.popleft()
-            if event is not None:
-                event.synchronize()
-            report(verdict.numpy())
-
-    def _saw_unit_range(self, only: bool) -> None:
-        self.only_unit_range = only and self.only_unit_range is not False
+def take(rows: Tensor, where: list[int]) -> Tensor:
+    """Take some rows of what is on a device, by slices: a list of rows would have to be sent there."""
+    return torch.cat([rows[row : row + 1] for row in where])

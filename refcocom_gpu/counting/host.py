@@ -1,135 +1,118 @@
-"""The counter of the CPU: NumPy and Numba, torch only where a tensor is handed in or SAM's resize is asked for."""
+"""The counter of the CPU: NumPy and Numba; torch is used only where a tensor is handed in."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from refcocom_kernels import cpu, rle_status
+from refcocom_kernels import cpu
 
-from refcocom_gpu.counting.sam import sam_counts
-from refcocom_gpu.errors import Problems
-from refcocom_gpu.predictions.arrays import is_float
-from refcocom_gpu.predictions.batches import ArrayBatch, Batch, RLEBatch
-from refcocom_gpu.predictions.options import VALUES, ReadOptions
-from refcocom_gpu.predictions.resize import NON_FINITE, as_logits, valid_regions
-from refcocom_gpu.store.store import MaskStore, Packed
-
-Counts = NDArray[np.int64]
+from refcocom_gpu.counting.counter import Counter, Ints
+from refcocom_gpu.counting.rows import N_COLUMNS
+from refcocom_gpu.masks.rle import Column
+from refcocom_gpu.predictions.resize import as_logits
 
 
-class HostCounter:
-    """Counts batches against a store in host memory; see `Counter`."""
+class HostCounter(Counter):
+    """Counts in host memory; see `Counter`."""
 
-    def __init__(
-        self, store: MaskStore, options: ReadOptions, problems: Problems, threads: int
-    ) -> None:
-        self.store, self.options, self.problems, self.threads = store, options, problems, threads
-        self.only_unit_range: bool | None = None
-        self._counts = np.zeros((len(store), 2), np.int64)
+    @property
+    def heights(self) -> Ints:
+        """[M] H of each sample."""
+        return self.store.heights
 
-    def add(self, batch: Batch) -> None:
-        """Count a batch."""
-        self._counts[batch.index] = self.count(batch)
+    @property
+    def widths(self) -> Ints:
+        """[M] W of each sample."""
+        return self.store.widths
 
-    def finish(self) -> Counts:
-        """[N, 2] counts of all examples."""
-        return self._counts
+    def zeros(self, k: int) -> Ints:
+        """Return [K, 5] int64 zeros."""
+        return np.zeros((k, N_COLUMNS), np.int64)
 
-    def count(self, batch: Batch) -> Counts:
-        """Intersection and predicted area, [B, 2] int64; zeros for rows recorded as problems."""
-        if isinstance(batch, RLEBatch):
-            return self._rle(batch)
-        counts = np.zeros((len(batch.index), 2), np.int64)
-        for part, rows, count in split_kinds(batch, self._logits, self._masks):
-            counts[rows] = count(part)
-        return counts
+    def place(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return the array itself."""
+        return array
 
-    def _rle(self, batch: RLEBatch) -> Counts:
+    def masks(self, masks: Any, sample: Ints) -> Ints:
+        """As `Counter.masks`."""
+        pixels = as_bytes(masks)
+        return cpu.mask_counts(
+            pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2]),
+            sample,
+            self.store.words,
+            self.store.word_offsets,
+            threads=self.options.threads,
+        )
+
+    def mask_list(self, masks: Sequence[Any], sample: Ints) -> Ints:
+        """Count masks of any sizes, each that of its image, without stacking them.
+
+        Args:
+            masks: K [H, W] arrays or tensors of bools or integers.
+            sample: [K] the sample of each.
+
+        Returns:
+            [K, 2] intersection and predicted area.
+        """
+        return cpu.mask_list_counts(
+            [as_bytes(mask) for mask in masks],
+            sample,
+            self.store.words,
+            self.store.word_offsets,
+            threads=self.options.threads,
+        )
+
+    def logits(
+        self,
+        logits: Any,
+        sample: Ints,
+        *,
+        threshold: float | None = None,
+        valid: NDArray[np.float64] | None = None,
+        known: Ints | None = None,
+    ) -> tuple[Ints, NDArray[np.int8]]:
+        """As `Counter.logits`."""
+        counts, flags, _ = cpu.logit_counts(
+            as_logits(logits),
+            sample,
+            self.store.heights,
+            self.store.widths,
+            self.store.words,
+            self.store.word_offsets,
+            threshold=self.options.threshold if threshold is None else threshold,
+            valid=self.valid(sample, logits.shape) if valid is None else valid,
+            threads=self.options.threads,
+        )
+        return counts, flags
+
+    def rle(self, strings: Column, sample: Ints) -> tuple[Ints, NDArray[np.int8], Ints]:
+        """Count RLE strings without decoding them.
+
+        Args:
+            strings: K compressed strings.
+            sample: [K] the sample of each.
+
+        Returns:
+            [K, 2] counts, [K] status and [K] detail as `rle_status` explains them; counts are 0 where a string is
+            malformed.
+        """
         store = self.store
-        sample = store.example_sample[batch.index]
-        counts, status, detail = cpu.rle_counts(
-            batch.strings.data,
-            batch.strings.offsets,
+        return cpu.rle_counts(
+            strings.data,
+            strings.offsets,
             sample,
             store.ends,
             store.run_offsets,
             store.pixels,
-            threads=self.threads,
+            threads=self.options.threads,
         )
-        for row in np.flatnonzero(status != rle_status.OK).tolist():
-            pixels = int(store.pixels[sample[row]])
-            reason = rle_status.explain(int(status[row]), int(detail[row]), pixels)
-            self.problems.add("malformed mask", batch.where(row), reason)
-        return counts
-
-    def _masks(self, batch: ArrayBatch) -> Counts:
-        counts = np.zeros((len(batch.index), 2), np.int64)
-        for packed in self.store.packed(self.store.example_sample[batch.index]):
-            counts[packed.rows] = cpu.mask_list_counts(
-                [as_bytes(batch.arrays[row]) for row in packed.rows],
-                packed.sample,
-                packed.words,
-                packed.word_offsets,
-                threads=self.threads,
-            )
-        return counts
-
-    def _logits(self, batch: ArrayBatch) -> Counts:
-        if self.options.resize == "sam":
-            counted, in_unit = sam_counts(batch, self.store, self.options, self.problems, "cpu")
-            self.only_unit_range = in_unit and self.only_unit_range is not False
-            return counted.numpy()
-        counts = np.zeros((len(batch.index), 2), np.int64)
-        groups: dict[Any, list[int]] = {}
-        arrays = [as_logits(array) for array in batch.arrays]
-        for row, array in enumerate(arrays):
-            groups.setdefault((array.shape, array.dtype.name), []).append(row)
-        samples = self.store.example_sample[batch.index]
-        for rows in groups.values():
-            for packed in self.store.packed(samples[rows]):
-                own = np.array(rows)[packed.rows]
-                stacked = np.stack([arrays[row] for row in own])
-                counts[own] = self._count_logits(stacked, own, packed, batch)
-        return counts
-
-    def _count_logits(
-        self, logits: NDArray[Any], rows: NDArray[np.int64], packed: Packed, batch: ArrayBatch
-    ) -> Counts:
-        """One stack of logits against one shard; `rows` are their places in the batch."""
-        store = self.store
-        heights, widths = store.heights[packed.first :], store.widths[packed.first :]
-        found = cpu.logit_counts(
-            logits,
-            packed.sample,
-            heights,
-            widths,
-            packed.words,
-            packed.word_offsets,
-            threshold=VALUES[self.options.values],
-            valid=valid_regions(
-                heights[packed.sample], widths[packed.sample], self.options, logits.shape[1:]
-            ),
-            threads=self.threads,
-        )
-        for k in np.flatnonzero(found.flags == cpu.NON_FINITE).tolist():
-            self.problems.add("non-finite", batch.where(int(rows[k])), NON_FINITE)
-        in_unit = bool((found.flags == cpu.UNIT_RANGE).all())
-        self.only_unit_range = in_unit and self.only_unit_range is not False
-        return found.counts
-
-
-def split_kinds(batch: ArrayBatch, logits: Any, masks: Any) -> Any:
-    """The float arrays and the others of a batch, as (part, rows in the batch, what is to be done with it)."""
-    floats = np.array([is_float(array) for array in batch.arrays], np.bool_)
-    for rows, do in ((np.flatnonzero(floats), logits), (np.flatnonzero(~floats), masks)):
-        if len(rows):
-            yield batch.take(rows), rows, do
 
 
 def as_bytes(mask: Any) -> NDArray[np.uint8]:
-    """A mask of bools or integers as contiguous bytes that are 0 where it is 0."""
+    """Return masks of bools or integers as contiguous bytes that are 0 where a mask is 0."""
     array = mask if isinstance(mask, np.ndarray) else mask.detach().cpu().numpy()
     if array.dtype.itemsize > 1:
         array = array != 0

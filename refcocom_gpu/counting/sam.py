@@ -1,4 +1,4 @@
-"""Logits resized as SAM does, in two steps: no single table describes them, so the naive definition counts them."""
+"""Logits resized as SAM does, in two steps, in; counts out. No one table describes two steps, so plain torch counts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,5 @@
-"""TODO."""
+"""The first stage: a name or a path in, a `Dataset` out, whose tables hold images, samples and examples.
+
+Start at `table.load_dataset`. `locate` finds the source, `sources` reads it, `records` flattens its records, and
+`checks` verifies them. `images` opens the pictures on request; `sample` makes the built-in dataset.
+"""

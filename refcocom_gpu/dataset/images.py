@@ -1,7 +1,7 @@
-"""A loaded dataset in, its pictures out, decoded one by one when asked for.
+"""A loaded dataset in, its pictures out, each decoded on request.
 
-Loading a dataset reads no image byte, so the same source is opened again here. `datasets` lays pictures out as Arrow
-files, which are mapped: any picture is a seek away, and memory holds none that is not in use.
+Loading a dataset reads no image byte, so this module opens the same source again. `datasets` keeps pictures in Arrow
+files, which are mapped: any picture can be read at once, and memory holds only those in use.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from refcocom_gpu.dataset.records.tables import first_line
 from refcocom_gpu.dataset.sources import open_arrow_folder, open_hub
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.utils.arrow import to_numpy
+from refcocom_gpu.utils.optional import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -33,26 +34,26 @@ PICTURE = "image"
 """The published feature that holds the picture."""
 
 FIELDS = ("image_id", "image_meta", PICTURE)
-"""What is read of a record; the id is in either of the first two."""
+"""The fields of a record that are read; the id is in one of the first two."""
 
 
 class Images:
     """The pictures of a dataset, by row of `dataset.images`.
 
-    A sequence: `images[row]` decodes a picture each time it is asked for. It may be pickled and
-    forked: another process maps the same files.
+    A sequence: each `images[row]` decodes a picture anew. It may be pickled and forked; another
+    process maps the same files.
 
     Pictures are as stored. An orientation in their EXIF data is not applied, because masks describe
-    the stored pixels; nor is it passed on, so that no later step applies it.
+    the stored pixels. It is not passed on either, so that no later step applies it.
 
     Args:
         dataset: From `load_dataset`.
-        folder: Where the pictures are files, by `file_name`; it wins over pictures in the source.
+        folder: A folder that holds the pictures as files by `file_name`, instead of those in the source.
 
     Raises:
-        UsageError: The source holds no pictures and no folder is given, the folder is not there, or
-            Pillow is not installed.
-        DatasetError: The source cannot be read, or its images are no longer those of `dataset`.
+        UsageError: The source holds no pictures and no folder is given, the folder does not exist,
+            or Pillow is not installed.
+        DatasetError: The source cannot be read, or its images have changed since `dataset` was loaded.
 
     Example:
         >>> from refcocom_gpu.dataset.table import load_dataset
@@ -62,22 +63,19 @@ class Images:
     """
 
     def __init__(self, dataset: Dataset, folder: str | Path | None = None) -> None:
-        try:
-            import PIL.Image  # noqa: F401
-        except ImportError:
-            raise UsageError(
-                "reading pictures needs Pillow: pip install 'refcocom-gpu[images]'"
-            ) from None
+        require("PIL.Image", "reading pictures needs Pillow", "images")
         self.dataset = dataset
         self.folder = None if folder is None else Path(folder).expanduser()
         self._table: Any = None
         if self.folder is not None:
             if not self.folder.is_dir():
-                raise UsageError(f"{folder} is no folder; it should hold pictures by file_name")
+                raise UsageError(
+                    f"{folder} is not a folder; pass one that holds the pictures by file_name"
+                )
         elif locate(dataset.source, dataset.revision).kind != "sample":
             self._table = _open(dataset)
-        # The samples of an image are consecutive; they tell what size it has.
-        self._first = np.searchsorted(dataset.sample_image, np.arange(dataset.n_images + 1))
+        # The samples of an image are consecutive; their masks have its size.
+        self._first_sample = np.searchsorted(dataset.sample_image, np.arange(dataset.n_images + 1))
 
     def __len__(self) -> int:
         return self.dataset.n_images
@@ -86,14 +84,14 @@ class Images:
         """Decode a picture.
 
         Args:
-            row: A row of `dataset.images`; negative from the end.
+            row: A row of `dataset.images`; a negative one counts from the end.
 
         Returns:
             A new RGB picture, H × W.
 
         Raises:
             IndexError: There is no such row.
-            DatasetError: The picture is not there, does not decode, or is not as large as its masks.
+            DatasetError: The picture is absent, does not decode, or has another size than its masks.
         """
         row = range(len(self))[operator.index(row)]
         stored, where = self._file(row)
@@ -104,14 +102,14 @@ class Images:
         return picture
 
     def encoded(self, row: int) -> bytes:
-        """The file of a picture as it is stored, not decoded; of the built-in sample, a PNG.
+        """Return the stored file of a picture, not decoded; for the built-in sample, a PNG.
 
         Args:
             row: A row of `dataset.images`.
 
         Raises:
             IndexError: There is no such row.
-            DatasetError: The picture is not there.
+            DatasetError: The picture is absent.
         """
         stored, where = self._file(row)
         if stored is None:
@@ -126,7 +124,7 @@ class Images:
             raise DatasetError(f"{where}: {stored} cannot be read: {error.strerror}") from None
 
     def path(self, row: int) -> Path | None:
-        """Where the file of a picture lies; None where the source holds its bytes, or it is drawn.
+        """Return the path of a picture; None where the source holds its bytes, or it is drawn.
 
         Args:
             row: A row of `dataset.images`.
@@ -139,7 +137,7 @@ class Images:
         return stored if isinstance(stored, Path) else None
 
     def _file(self, row: int) -> tuple[Path | bytes | None, str]:
-        """The file or the bytes of a picture, None where it is drawn; and what to call it in a message."""
+        """Return the path or the bytes of a picture, None if it is drawn, and its name in an error message."""
         row = range(len(self))[operator.index(row)]
         image_id = int(self.dataset.image_ids[row])
         where = f"{self.dataset.source}: image {image_id}"
@@ -153,7 +151,7 @@ class Images:
         return None, where
 
     def _check_size(self, picture: Picture, row: int, where: str) -> None:
-        samples = slice(*self._first[row : row + 2])
+        samples = slice(*self._first_sample[row : row + 2])
         W, H = picture.size
         sizes = zip(self.dataset.heights[samples], self.dataset.widths[samples], strict=True)
         for height, width in sizes:
@@ -164,39 +162,39 @@ class Images:
 
 
 def _open(dataset: Dataset) -> Any:
-    """The source once more, as a mapped `datasets.Dataset` whose rows come as stored."""
+    """Open the source again, as a mapped `datasets.Dataset` whose rows are as stored."""
     kind, path, _ = locate(dataset.source, dataset.revision)
-    found: Any = None
+    table: Any = None
     if kind == "hub":
         columns = ("image_id", PICTURE)
-        found, _ = open_hub(dataset.source, dataset.split, dataset.revision, columns)
+        table, _ = open_hub(dataset.source, dataset.split, dataset.revision, columns)
     elif kind == "arrow":
-        found = open_arrow_folder(path.absolute(), dataset.split)
+        table = open_arrow_folder(path.absolute(), dataset.split)
     elif kind == "parquet":
-        found = parquet_files(path, dataset.split)
-    if isinstance(found, list):
-        found = _from_parquet(found)
-    if found is None or PICTURE not in found.column_names:
+        table = parquet_files(path, dataset.split)
+    if isinstance(table, list):
+        table = _from_parquet(table)
+    if table is None or PICTURE not in table.column_names:
         raise UsageError(
             f"{dataset.source} holds no pictures; pass the folder that holds them by file_name"
         )
-    # As stored: the feature would decode, and turn a picture as its EXIF data says.
-    found = found.select_columns([n for n in FIELDS if n in found.column_names])
-    found = found.with_format("arrow")
-    _check_ids(found, dataset)
-    return found
+    # In the format `arrow`, because the feature itself would decode a picture and apply its EXIF orientation.
+    table = table.select_columns([name for name in FIELDS if name in table.column_names])
+    table = table.with_format("arrow")
+    _check_ids(table, dataset)
+    return table
 
 
 def _from_parquet(files: list[Path]) -> Any:
-    """Parquet files as `datasets` keeps them: a row of a Parquet file cannot be read alone."""
+    """Convert Parquet files to the Arrow files of `datasets`, because a row of a Parquet file cannot be read alone."""
     import datasets
 
     try:
         names = [n for n in FIELDS if n in pq.read_schema(files[0]).names]
-        # Rows that are instances repeat the picture of an image, if they have one.
+        # Rows of instances, not images: one picture would stand in several rows.
         if PICTURE not in names or is_mirror(pq.read_schema(files[0]).names):
             return None
-        # Absolute and escaped, because `datasets` takes a name for an address or a pattern.
+        # Absolute and escaped, because `datasets` would take a name for a URL or a pattern.
         data_files = [glob.escape(str(path.absolute())) for path in files]
         return datasets.load_dataset("parquet", data_files=data_files, split="train", columns=names)
     except (OSError, ValueError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
@@ -206,7 +204,7 @@ def _from_parquet(files: list[Path]) -> Any:
 
 
 def _check_ids(table: Any, dataset: Dataset) -> None:
-    """Rows are the identity of images, so they must be those that were loaded."""
+    """Refuse a source whose rows are no longer the images that were loaded."""
     name = "image_id" if "image_id" in table.column_names else "image_meta"
     column = table.select_columns([name])[:][name]
     if name == "image_meta":
@@ -226,7 +224,7 @@ def _check_ids(table: Any, dataset: Dataset) -> None:
 
 
 def _stored(value: Any, where: str) -> Path | bytes:
-    """The file of a picture, or its bytes, from any storage of the feature: a struct, bytes, a path."""
+    """Return the path or the bytes of a picture from a value of the feature: a struct, bytes or a path."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if not value:
@@ -242,9 +240,9 @@ def _decode(stored: Path | bytes, where: str) -> Picture:
             picture = file.convert("RGB")
     except FileNotFoundError:
         raise DatasetError(f"{where}: there is no file {stored!s}") from None
-    except Exception as error:  # each of Pillow's formats has its own
+    except Exception as error:  # each of Pillow's formats raises its own exceptions
         raise DatasetError(f"{where}: the picture does not decode: {first_line(error)}") from error
-    # Only pixels: whoever applies an orientation later would turn the picture away from its masks.
+    # Metadata goes: a later step that applied the orientation would turn the picture away from its masks.
     picture.info.clear()
     return picture
 

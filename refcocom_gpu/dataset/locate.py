@@ -1,6 +1,6 @@
-"""A name or a path in, where its files are out: nothing but names is read.
+"""A name or a path in, the place of its files out; only names are read, no contents.
 
-What reads the records (`sources`) and what reads the pictures (`images`) find them by these rules.
+`sources`, which reads the records, and `images`, which reads the pictures, find their files by these rules.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ SPLIT_NAMES = (
     {"validation", "valid", "val", "dev"},
     {"test", "testing"},
 )
-"""Words that name a split in a file or folder, those of one set being synonyms."""
+"""The words that name a split in a file or folder name; the words of one set are synonyms."""
 
 
 class Place(NamedTuple):
     """Where a source was found.
 
     Attributes:
-        kind: What reads it.
-        path: The file, or the folder, inside a snapshot where there are several; nothing to
-            `sample` and `hub`.
-        commit: The commit the path records, or None.
+        kind: The kind of source, which decides how it is read.
+        path: The file or the folder; of a repository in the Hub's cache, the folder of one snapshot.
+            Of no meaning to `sample` and `hub`.
+        commit: The commit that the path names, or None.
     """
 
     kind: Literal["parquet", "arrow", "json", "refer", "sample", "hub"]
@@ -36,14 +36,14 @@ class Place(NamedTuple):
 
 
 def locate(source: str | Path, revision: str | None) -> Place:
-    """Find a source, without reading it.
+    """Find a source without reading it.
 
     Args:
         source: As for `load_dataset`.
         revision: As for `load_dataset`.
 
     Raises:
-        UsageError: There is no such source or, of what is local, no such revision.
+        UsageError: There is no such source, or a local source does not have this revision.
 
     Example:
         >>> locate("owner/name", None).kind
@@ -54,7 +54,7 @@ def locate(source: str | Path, revision: str | None) -> Place:
         path, commit = _snapshot(path, revision)
         is_arrow = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
         if refs := sorted(path.glob("refs(*).p")):
-            place = Place("refer", _only(refs), commit)
+            place = Place("refer", _only_pickle(refs), commit)
         else:
             place = Place("arrow" if is_arrow else "parquet", path, commit)
     elif path.is_file():
@@ -66,13 +66,13 @@ def locate(source: str | Path, revision: str | None) -> Place:
     else:
         raise UsageError(_nothing_at(str(source), path))
     if revision not in (None, place.commit):
-        held = f"commit {place.commit}" if place.commit else "no recorded commit"
-        raise UsageError(f"revision={revision} was asked for, but {source} has {held}")
+        recorded = f"commit {place.commit}" if place.commit else "no recorded commit"
+        raise UsageError(f"revision={revision} was asked for, but {source} has {recorded}")
     return place
 
 
-def _only(refs: list[Path]) -> Path:
-    """The one pickle of a REFER release: each is another split of the same images, and none is the usual one."""
+def _only_pickle(refs: list[Path]) -> Path:
+    """Return the one pickle of a release. Each of several splits the images in its own way, and none is the default."""
     if len(refs) > 1:
         raise UsageError(
             f"{refs[0].parent} holds {', '.join(path.name for path in refs)}; pass one of them as the path"
@@ -91,21 +91,31 @@ def _kind_of_file(path: Path) -> Literal["parquet", "json", "refer"]:
 
 
 def parquet_files(path: Path, split: str) -> list[Path]:
-    """The Parquet files of a split: the shards below a folder in their order, or the file itself.
+    """List the Parquet files of a split: the shards below a folder, in their order, or the file itself.
 
     Raises:
-        UsageError: The folder holds none, or none of this split.
+        UsageError: The folder holds no Parquet file, or none of this split.
         DatasetError: A shard is missing.
     """
     return _choose_split(path, files_below(path), split) if path.is_dir() else [path]
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every Parquet file below but in hidden folders, where clients keep unfinished downloads."""
-    found = sorted(folder.rglob("*.parquet"))
+    """List the Parquet files below a folder, without hidden folders, where clients keep unfinished downloads."""
     return [
-        p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)
+        path
+        for path in sorted(folder.rglob("*.parquet"))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+
+
+def synonyms_of(split: str) -> set[str]:
+    """List the words that mean a split.
+
+    >>> sorted(synonyms_of("test")), synonyms_of("testA")
+    (['test', 'testing'], {'testA'})
+    """
+    return next((words for words in SPLIT_NAMES if split.lower() in words), {split})
 
 
 def _choose_split(folder: Path, files: list[Path], split: str) -> list[Path]:
@@ -114,59 +124,71 @@ def _choose_split(folder: Path, files: list[Path], split: str) -> list[Path]:
             f"{folder} holds no Parquet file; expected e.g. data/{split}-00000-of-00001.parquet"
         )
     words = {
-        p: set(re.split(r"[^a-z0-9]+", p.relative_to(folder).as_posix().lower())) for p in files
+        path: set(re.split(r"[^a-z0-9]+", path.relative_to(folder).as_posix().lower()))
+        for path in files
     }
-    wanted = next((names for names in SPLIT_NAMES if split in names), {split})
-    chosen = [p for p in files if split.lower() in words[p]] or [
-        p for p in files if wanted & words[p]
-    ]
-    others = sorted(set().union(*SPLIT_NAMES) & set().union(*words.values()))
-    if not chosen and others:
-        raise UsageError(
-            f"{folder} holds no split {split!r}; its files are named after {', '.join(others)}"
-        )
-    chosen = chosen or files
-    for p in chosen:
-        shard = re.fullmatch(r"(.+)-(\d{5})-of-(\d{5})\.parquet", p.name)
+    chosen = [path for path in files if split.lower() in words[path]]
+    if not chosen:
+        synonyms = synonyms_of(split)
+        chosen = [path for path in files if synonyms & words[path]]
+    if not chosen:
+        others = sorted(set().union(*SPLIT_NAMES) & set().union(*words.values()))
+        if others:
+            raise UsageError(
+                f"{folder} holds no split {split!r}; its files are named after {', '.join(others)}"
+            )
+        chosen = files
+    _refuse_missing_shards(folder, chosen)
+    return chosen
+
+
+def _refuse_missing_shards(folder: Path, files: list[Path]) -> None:
+    names = {path.name for path in files}
+    for path in files:
+        shard = re.fullmatch(r"(.+)-(\d{5})-of-(\d{5})\.parquet", path.name)
         if shard:
             expected = {f"{shard[1]}-{i:05}-of-{shard[3]}.parquet" for i in range(int(shard[3]))}
-            missing = sorted(expected - {q.name for q in chosen})
+            missing = sorted(expected - names)
             if missing:
                 raise DatasetError(
                     f"{folder} lacks {len(missing)} of {len(expected)} shards, first {missing[0]}"
                 )
-    return chosen
 
 
 def _snapshot(folder: Path, revision: str | None) -> tuple[Path, str | None]:
-    """Step from a repository folder of the Hub's cache into one of its snapshots."""
+    """Step from a repository folder of the Hub's cache into one of its snapshots; also return its commit."""
     snapshots = folder / "snapshots"
-    if snapshots.is_dir():
-        names = sorted(p.name for p in snapshots.iterdir() if p.is_dir())
-        main = folder / "refs" / "main"
-        head = main.read_text().strip() if main.is_file() else ""
-        if revision in names:
-            return snapshots / str(revision), revision
-        if head in names:
-            return snapshots / head, head
-        if len(names) != 1:
-            raise UsageError(
-                f"{folder} holds {len(names)} snapshots; pass one: {', '.join(names) or 'none'}"
-            )
-        return snapshots / names[0], names[0]
-    return folder, _recorded_commit(folder)
+    if not snapshots.is_dir():
+        return folder, _recorded_commit(folder)
+    names = sorted(path.name for path in snapshots.iterdir() if path.is_dir())
+    main = folder / "refs" / "main"
+    head = main.read_text().strip() if main.is_file() else ""
+    if revision in names:
+        return snapshots / str(revision), revision
+    if head in names:
+        return snapshots / head, head
+    if len(names) != 1:
+        raise UsageError(
+            f"{folder} holds {len(names)} snapshots; pass one: {', '.join(names) or 'none'}"
+        )
+    return snapshots / names[0], names[0]
 
 
 def _recorded_commit(path: Path) -> str | None:
+    """Return the commit that a path inside a snapshot names."""
     path = path.absolute()
-    return next((p.name for p in (path, *path.parents) if p.parent.name == "snapshots"), None)
+    for folder in (path, *path.parents):
+        if folder.parent.name == "snapshots":
+            return folder.name
+    return None
 
 
 def _nothing_at(source: str, path: Path) -> str:
-    parent = next(p for p in path.absolute().parents if p.exists())
-    wanted = path.absolute().relative_to(parent).parts[0]
-    names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-    close = [str(parent / name) for name in get_close_matches(wanted, names, n=1)]
-    close += get_close_matches(source, ["sample"], n=1)
-    hint = f"did you mean {close[0]}?" if close else f"{parent} exists and has no {wanted}"
-    return f"no file or folder {source}, and it is no Hub name owner/name; {hint}"
+    """Explain that there is no such source, with the nearest name that exists."""
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    absent = path.absolute().relative_to(parent).parts[0]
+    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    similar = [str(parent / name) for name in get_close_matches(absent, names, n=1)]
+    similar += get_close_matches(source, ["sample"], n=1)
+    hint = f"did you mean {similar[0]}?" if similar else f"{parent} exists and has no {absent}"
+    return f"there is no file or folder {source}, and it is not a Hub name owner/name; {hint}"

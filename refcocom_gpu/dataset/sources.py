@@ -1,7 +1,7 @@
-"""A name or a path in, the columns of its records out: one reader per kind of source.
+"""A name or a path in, the flat columns of its records out, with one reader for each kind of source.
 
-Image bytes are never read: Parquet columns are projected, Arrow files are mapped. `datasets` is imported only for a
-Hub name or an Arrow folder.
+No image byte is read: of Parquet files only the needed columns are read, and Arrow files are mapped. `datasets` is
+imported only for a Hub name or an Arrow folder.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import xxhash
 
 from refcocom_gpu.dataset import records
 from refcocom_gpu.dataset.locate import files_below, locate, parquet_files
+from refcocom_gpu.dataset.records.tables import first_line
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.utils.cache import Built, cache_root, cached
 
 HUB_COLUMNS = ("image_id", "file_name", "samples")
-"""What is asked of the Hub: the published features less the picture. An absent column fails."""
+"""The fields to request from the Hub: the published features without the picture. Requesting an absent one fails."""
 
 
 def read_source(
@@ -38,21 +39,20 @@ def read_source(
         cache: As for `load_dataset`.
 
     Returns:
-        Columns, the commit where one is known, and whether the source claims to be the published set.
+        The flat columns, the commit where it is known, and whether the source is meant to be the published set.
 
     Raises:
         UsageError: There is no such source, split or revision.
-        DatasetError: The records lack what they must hold, or the Hub cannot be reached.
+        DatasetError: The records are malformed, or the Hub cannot be reached.
     """
     kind, path, commit = locate(source, revision)
-    # A constructed set says what it is.
-    constructed = (path / "construct.json").is_file()
-    mirrored = False
-    compare = kind == "hub" or (kind == "parquet" and path.is_dir() and not constructed)
+    is_published = kind == "hub"
     if kind == "parquet":
         files = parquet_files(path, split)
-        mirrored = any(map(_is_mirror, files))
         columns = _read_parquet(files, split)
+        # A constructed set, which has this file, and a copy of an original set are other sets.
+        constructed = (path / "construct.json").is_file()
+        is_published = path.is_dir() and not constructed and not any(map(_is_mirror, files))
     elif kind == "arrow":
         columns = _from_datasets(open_arrow_folder(path, split), str(path))
     elif kind == "json":
@@ -65,27 +65,36 @@ def read_source(
         from refcocom_gpu.dataset.sample import make_records
 
         columns = records.from_records(make_records(), "sample")
-    return columns, commit, compare and not mirrored
+    return columns, commit, is_published
 
 
 def _read_jsonl(path: Path, split: str, cache: bool | str | Path) -> records.Columns:
-    """Records of JSON lines, kept as columns: parsing took 25 ms, finding out that it is the same file takes 2."""
     text = path.read_bytes()
-    if (rows := records.mirror_rows(text)) is not None:
+    rows = records.mirror_rows(text)
+    if rows is not None:
         return records.from_mirror(rows, str(path), split)
-    digest = xxhash.xxh3_128_hexdigest(text)
+    root = cache_root(cache)
+    if root is None:
+        return records.from_jsonl(text, str(path))
+    return _read_cached(text, str(path), root)
+
+
+def _read_cached(text: bytes, where: str, root: Path) -> records.Columns:
+    """Read image records from the columns that an earlier call kept: 2 ms where parsing takes 25 ms.
+
+    `utils.cache` keeps each table as an array of Arrow IPC bytes, so this file and the store share one lock, one check
+    of a hash, and one warning where nothing can be written.
+    """
 
     def parse() -> Built:
-        columns = records.from_jsonl(text, str(path))
+        columns = records.from_jsonl(text, where)
         return {
             name: np.frombuffer(_to_ipc(table), np.uint8)
             for name, table in columns._asdict().items()
         }
 
-    root = cache_root(cache)
-    if root is None:
-        return records.from_jsonl(text, str(path))
-    # Columns made by other code than this are not found.
+    digest = xxhash.xxh3_128_hexdigest(text)
+    # The version is a hash of the code that makes the columns: other code does not use them.
     modules = sorted(Path(records.__file__).parent.glob("*.py"))
     version = xxhash.xxh3_64_hexdigest(b"".join(module.read_bytes() for module in modules))
     file = root / "records" / f"{digest}-v{version}" / "columns.safetensors"
@@ -107,18 +116,18 @@ def _read_parquet(files: list[Path], split: str) -> records.Columns:
     if mirrored and len(mirrored) < len(files):
         other = next(path for path in files if path not in mirrored)
         raise DatasetError(
-            f"{mirrored[0]} holds instances by ref_id, {other} does not: one or the other"
+            f"{mirrored[0]} holds rows of instances with ref_id, {other} does not: pass one or the other"
         )
     if mirrored:
         rows = (row for path in mirrored for row in _mirror_rows(path))
-        # A copy whose files are named after splits may call them otherwise in its rows, as `testA` in `test-….parquet`.
+        # The rows of a file that is named after a split may name it otherwise, such as `testA` in `test-….parquet`.
         named = all(split.lower() in path.name.lower() for path in mirrored)
         return records.from_mirror(rows, str(mirrored[0]), split, named=named)
     return records.concatenate([records.from_arrow(_project(path), str(path)) for path in files])
 
 
 def _is_mirror(path: Path) -> bool:
-    """Whether the rows are instances, not images; whatever cannot be read is for the reader of images to refuse."""
+    """Tell whether the rows are instances. A file that cannot be read is not; the reader of images refuses it."""
     try:
         names = set(pq.read_schema(path.absolute()).names)
     except (pa.ArrowException, OSError):
@@ -136,27 +145,23 @@ def _mirror_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"{path}, row {number}", row
                     number += 1
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(
-            f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}"
-        ) from None
+        raise DatasetError(f"{path}: cannot be read as Parquet: {first_line(error)}") from None
 
 
 def _project(path: Path) -> pa.Table:
-    """The leaves that `records` reads: Parquet stores each apart, so the rest is not touched."""
+    """Read the leaf columns that `records` needs. Parquet stores each leaf apart, so the others are not read."""
     try:
-        # Absolute, because pyarrow takes a relative `a:b` for an address.
+        # Absolute, because pyarrow takes a relative `a:b` for a URL.
         with pq.ParquetFile(path.absolute()) as file:
             leaves = [file.schema.column(i).path for i in range(len(file.schema))]
             wanted = [leaf for leaf in leaves if _is_wanted(leaf.split("."))]
             table = file.read(columns=wanted)
             if "samples" in table.schema.names:
                 return table
-            found = ", ".join(file.schema_arrow.names)
+            present = ", ".join(file.schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(
-            f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}"
-        ) from None
-    raise DatasetError(f"{path}: missing samples in the records; fields found: {found}")
+        raise DatasetError(f"{path}: cannot be read as Parquet: {first_line(error)}") from None
+    raise DatasetError(f"{path}: missing samples in the records; fields found: {present}")
 
 
 def _is_wanted(leaf: list[str]) -> bool:
@@ -166,11 +171,11 @@ def _is_wanted(leaf: list[str]) -> bool:
 
 
 def open_arrow_folder(folder: Path, split: str) -> Any:
-    """A folder that `save_to_disk` wrote, as a `datasets.Dataset`: mapped, not read.
+    """Open a folder that `save_to_disk` wrote as a `datasets.Dataset`; its files are mapped, not read.
 
     Raises:
-        UsageError: It holds no such split.
-        DatasetError: It cannot be read.
+        UsageError: The folder holds no such split.
+        DatasetError: The folder cannot be read.
     """
     import datasets
 
@@ -186,36 +191,35 @@ def open_arrow_folder(folder: Path, split: str) -> Any:
 
 
 def _from_datasets(loaded: Any, where: str) -> records.Columns:
-    # Selecting only drops references: the file stays mapped, the pages of pictures untouched.
+    # Selecting columns reads nothing: the file stays mapped, and the pages of the pictures are not touched.
     wanted = [name for name in loaded.column_names if name in records.RECORD_FIELDS]
     return records.from_arrow(loaded.select_columns(wanted).with_format("arrow")[:], where)
 
 
 def _read_hub(name: str, split: str, revision: str | None) -> tuple[records.Columns, str | None]:
-    found, commit = open_hub(name, split, revision, HUB_COLUMNS)
-    columns = (
-        _read_parquet(found, split) if isinstance(found, list) else _from_datasets(found, name)
-    )
-    return columns, commit
+    opened, commit = open_hub(name, split, revision, HUB_COLUMNS)
+    if isinstance(opened, list):
+        return _read_parquet(opened, split), commit
+    return _from_datasets(opened, name), commit
 
 
 def open_hub(
     name: str, split: str, revision: str | None, columns: Sequence[str]
 ) -> tuple[Any, str | None]:
-    """A dataset of the Hub, by way of its clients' caches.
+    """Open a dataset of the Hub by way of the caches of its clients.
 
     Args:
         name: `owner/name`.
         split: As for `load_dataset`.
         revision: As for `load_dataset`.
-        columns: The fields wanted of a record.
+        columns: The fields of a record to load.
 
     Returns:
-        A `datasets.Dataset` of these columns, or the Parquet files of the split, with all of theirs,
-        where only the Hub client's own cache has them; and the commit, where it is known.
+        A `datasets.Dataset` of these columns, or the Parquet files of the split, which hold all
+        columns, where only the Hub client's own cache has them. Also the commit, where it is known.
 
     Raises:
-        DatasetError: There is no such dataset, or it cannot be reached and no cache has it.
+        DatasetError: There is no such dataset, or the Hub cannot be reached and no cache holds it.
     """
     import datasets
     from datasets.exceptions import DatasetNotFoundError
@@ -228,16 +232,18 @@ def open_hub(
     try:
         loaded = datasets.load_dataset(name, split=split, revision=revision, columns=list(columns))
         commit = _commit_of(loaded)
-        # Without a network `datasets` ignores the revision and takes what it cached last.
+        # Without a network, `datasets` ignores the revision and loads the one it cached last.
         if revision in (None, commit) or getattr(_cached(name, revision), "name", None) == commit:
             return loaded, commit
     except DatasetNotFoundError as error:
-        reason = f"{name}: {str(error).splitlines()[0]}"
-    except Exception as error:  # requests', httpx's or httpx2's, as the Hub client's version has it
-        if not _is_about_reaching(error):
-            reason = f"{name}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    # The Hub client's own cache may hold the files where `datasets` has no table of these columns:
-    # after `snapshot_download`, after a load of other columns, for records in the other shape.
+        reason = f"{name}: {first_line(error)}"
+    except (
+        Exception
+    ) as error:  # the Hub client's version decides between requests, httpx and httpx2
+        if not _is_connection_error(error):
+            reason = f"{name}: {type(error).__name__}: {first_line(error)}"
+    # The Hub client's own cache may hold files of which `datasets` has no table of these columns:
+    # after `snapshot_download`, after a load of other columns, or for records of the other shape.
     folder = _cached(name, revision)
     if folder is None or not files_below(folder):
         raise DatasetError(reason)
@@ -245,7 +251,7 @@ def open_hub(
 
 
 def _cached(name: str, revision: str | None) -> Path | None:
-    """The snapshot of a revision in the Hub client's cache, if it is there."""
+    """Return the snapshot of a revision in the Hub client's cache; None if there is none."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -256,7 +262,7 @@ def _cached(name: str, revision: str | None) -> Path | None:
         return None
 
 
-def _is_about_reaching(error: BaseException) -> bool:
+def _is_connection_error(error: BaseException) -> bool:
     library = type(error).__module__.partition(".")[0]
     return (
         isinstance(error, ConnectionError | TimeoutError | FileNotFoundError)
@@ -266,7 +272,10 @@ def _is_about_reaching(error: BaseException) -> bool:
 
 
 def _commit_of(loaded: Any) -> str | None:
-    """The commit that `datasets` resolved, named by older versions' checksums or the cache folder."""
+    """Return the commit that `datasets` resolved; older versions' checksums or its cache folder name it."""
     places = [*(loaded.info.download_checksums or ()), *(f["filename"] for f in loaded.cache_files)]
-    found = (re.search(r"[@/\\]([0-9a-f]{40})(?=[/\\])", place) for place in places)
-    return next((match[1] for match in found if match), None)
+    for place in places:
+        match = re.search(r"[@/\\]([0-9a-f]{40})(?=[/\\])", place)
+        if match:
+            return match[1]
+    return None

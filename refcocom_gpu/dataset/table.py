@@ -1,14 +1,13 @@
-"""A name or a path in, a `Dataset` out: tables of images, samples and examples, not one image byte.
+"""A name or a path in, a `Dataset` out: tables of images, samples and examples; no image byte is read.
 
-A source (the Hub, Parquet shards, an Arrow folder, JSON lines, the built-in sample) yields flat
-columns by way of `records`; the same checks and the same content hash then follow for all. torch is
-never imported, `datasets` only for a Hub name or an Arrow folder.
+Every source (the Hub, Parquet shards, an Arrow folder, JSON lines, the built-in sample) becomes the same flat columns,
+and `checks` then treats all alike. torch is never imported, `datasets` only for a Hub name or an Arrow folder.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +15,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 from numpy.typing import NDArray
 
-from refcocom_gpu.dataset import records
+from refcocom_gpu.dataset.checks import check_columns
 from refcocom_gpu.dataset.sources import read_source
-from refcocom_gpu.errors import DatasetError, UsageError
+from refcocom_gpu.errors import UsageError
 from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 
@@ -30,34 +28,31 @@ KEY_KINDS: tuple[str, ...] = get_args(KeyKind)
 Ints = NDArray[np.int64]
 
 PUBLISHED = {"images": 1190, "samples": 2080, "examples": 5598}
-"""What the dataset card of RefCOCO-M states."""
-
-FINGERPRINT_LAYOUT = b"refcocom-dataset-1"
-"""Changes with the order or the encoding of what is hashed."""
+"""The counts that the dataset card of RefCOCO-M states."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A referring-segmentation set as three tables; a row number is an identity.
+    """A referring-segmentation set as three tables, whose rows refer to each other by row number.
 
-    Letters: `M` samples, `N` examples, `B` rows of a question.
+    Letters: `M` samples, `N` examples, `B` keys in a query.
 
     Attributes:
         images: `image_id` int64, `file_name` string.
         samples: `sample_id` int64, `image` int64 (row of `images`), `position` int64 (0… within its
             image), `category` string, `supercategory` string, `height` int64, `width` int64,
             `counts` large_binary (COCO compressed RLE string, not yet validated), `label` string,
-            `bbox` list<double> (x, y, w, h in pixels as the record states them, or null).
+            `bbox` list<double> (x, y, w, h in pixels as the record states them; null where absent).
         examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string.
-            Sorted by (sample, sentence_idx): the examples of a sample are consecutive; the row
-            number is the *index*.
-        key: How predictions name an example: `(sample_id, sentence_idx)` or
+            Sorted by (sample, sentence_idx), so the examples of a sample are consecutive. The row
+            number of an example is its *index*.
+        key: How predictions name an example: by `(sample_id, sentence_idx)` or by
             `(image_id, position, sentence_idx)`.
-        source: What was asked for: a Hub name, a path, or `sample`.
+        source: The requested source: a Hub name, a path, or `sample`.
         revision: The resolved commit of a Hub dataset, else None.
         split: Split name.
-        fingerprint: 32 hex digits, a hash of the content above but for file names, labels and
-            boxes, which no score depends on: equal content has equal fingerprint from any source.
+        fingerprint: 32 hex digits, a hash of the tables without file names, labels and boxes, which
+            no score depends on. Equal content from any source has the same fingerprint.
     """
 
     images: pa.Table
@@ -70,7 +65,7 @@ class Dataset:
     fingerprint: str
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is derived from the tables is derived again, not sent to every worker.
+        # The cached properties are computed again in each worker instead of being sent to it.
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     def __repr__(self) -> str:
@@ -143,13 +138,13 @@ class Dataset:
 
     @cached_property
     def first_example(self) -> Ints:
-        """Where the examples of each sample begin, int64 [M + 1]; the last entry is N."""
+        """The index of each sample's first example, int64 [M + 1]; the last entry is N."""
         return np.searchsorted(self.example_sample, np.arange(self.n_samples + 1)).astype(np.int64)
 
     @cached_property
     def described(self) -> pa.Table:
-        """What a result says of each example: index, sample_id, …, height, width; N rows."""
-        # The masks' own column is not among them: repeated for each expression it would be a hundred megabytes.
+        """The columns of a result that describe its example: index, sample_id, …, height, width; N rows."""
+        # Without `counts`: a copy of the mask for each sentence would take a hundred megabytes.
         names = ("sample_id", "image", "category", "supercategory", "height", "width")
         samples = self.samples.select(names).take(from_numpy(self.example_sample))
         return pa.table(
@@ -175,7 +170,7 @@ class Dataset:
         return Column(np.frombuffer(data, np.uint8)[starts[0] : starts[-1]], starts - starts[0])
 
     def key_of(self, index: int) -> tuple[int, ...]:
-        """The key of an example, one number per field of `example_key_fields`."""
+        """Return the key of an example, one number per field of `example_key_fields`."""
         sample = int(self.example_sample[index])
         sentence_idx = int(self.example_sentence_idx[index])
         if self.key == "sample_id":
@@ -184,12 +179,12 @@ class Dataset:
         return image, int(self.positions[sample]), sentence_idx
 
     def published_difference(self) -> str | None:
-        """Say in one line how the counts differ from RefCOCO-M's card; None if they do not."""
-        counts = {"images": self.n_images, "samples": self.n_samples, "examples": self.n_examples}
+        """Say in one line how the sizes differ from those on RefCOCO-M's card; None if they do not."""
+        sizes = {"images": self.n_images, "samples": self.n_samples, "examples": self.n_examples}
         differing = [
-            f"{found:,} {name} where the card of RefCOCO-M states {PUBLISHED[name]:,}"
-            for name, found in counts.items()
-            if found != PUBLISHED[name]
+            f"{size:,} {name} where the card of RefCOCO-M states {PUBLISHED[name]:,}"
+            for name, size in sizes.items()
+            if size != PUBLISHED[name]
         ]
         return f"{self.source}: {', '.join(differing)}" if differing else None
 
@@ -202,8 +197,9 @@ class Dataset:
         Returns:
             int64 [B], a row number of `examples`, or -1 where there is no such example.
         """
-        by_sample = self.key == "sample_id"
-        return (self.index_of if by_sample else self.index_of_position)(*columns)
+        if self.key == "sample_id":
+            return self.index_of(*columns)
+        return self.index_of_position(*columns)
 
     def index_of(self, sample_id: Ints, sentence_idx: Ints) -> Ints:
         """Find the index of each `(sample_id, sentence_idx)`.
@@ -216,13 +212,14 @@ class Dataset:
             int64 [B], a row number of `examples`, or -1 where there is no such example.
 
         Raises:
-            UsageError: The dataset is keyed by image and position: sample ids may repeat.
+            UsageError: The dataset is keyed by image and position; its sample ids may repeat.
         """
         if self.key != "sample_id":
             raise UsageError(
                 "this dataset is keyed by (image_id, position, sentence_idx); use index_of_position"
             )
-        return self._index(_rows(*self._by_sample_id, sample_id), sentence_idx)
+        sample = _rows(*self._by_sample_id, sample_id)
+        return _nth(self.first_example, sample, sentence_idx)
 
     def index_of_position(self, image_id: Ints, position: Ints, sentence_idx: Ints) -> Ints:
         """Find the index of each `(image_id, position, sentence_idx)`.
@@ -236,13 +233,14 @@ class Dataset:
             int64 [B], a row number of `examples`, or -1 where there is no such example.
 
         Raises:
-            UsageError: The dataset is keyed by sample id: image ids may repeat.
+            UsageError: The dataset is keyed by sample id; its image ids may repeat.
         """
         if self.key != "image_position":
             raise UsageError("this dataset is keyed by (sample_id, sentence_idx); use index_of")
         image = _rows(*self._by_image_id, image_id)
-        first = np.searchsorted(self.sample_image, np.arange(self.n_images + 1))
-        return self._index(_nth(first, image, position), sentence_idx)
+        first_sample = np.searchsorted(self.sample_image, np.arange(self.n_images + 1))
+        sample = _nth(first_sample, image, position)
+        return _nth(self.first_example, sample, sentence_idx)
 
     @cached_property
     def _by_sample_id(self) -> tuple[Ints, Ints]:
@@ -253,9 +251,6 @@ class Dataset:
     def _by_image_id(self) -> tuple[Ints, Ints]:
         order = np.argsort(self.image_ids, kind="stable")
         return order, self.image_ids[order]
-
-    def _index(self, sample: Ints, sentence_idx: Ints) -> Ints:
-        return _nth(self.first_example, sample, sentence_idx)
 
 
 def load_dataset(
@@ -269,23 +264,24 @@ def load_dataset(
     """Load a referring-segmentation set; no image byte is read.
 
     Args:
-        source: An existing path wins: a folder of Parquet shards however it was downloaded, one
-            Parquet file, what `save_to_disk` wrote, or a `.jsonl`/`.json` file of records, one per
-            line. Otherwise `"sample"`, the built-in sample, or a Hub name `owner/name`.
-        revision: Branch, tag or commit of a Hub dataset; of a snapshot folder, the commit it must
-            hold.
-        split: Which split to take where the source has several.
+        source: A path, if it exists: a folder of Parquet shards however it was downloaded, one
+            Parquet file, a folder that `save_to_disk` wrote, a `.jsonl` or `.json` file of records,
+            one per line, or a release of the original sets. Otherwise `"sample"`, the built-in
+            sample, or a Hub name `owner/name`.
+        revision: Branch, tag or commit of a Hub dataset; for a snapshot folder, the commit that it
+            must hold.
+        split: The split to load where the source has several.
         key: How predictions name an example: by sample id, which must then be unique, or by image
             id and position, for sets whose sample ids repeat.
         cache: Where the columns of JSON lines are kept, so that they are parsed once: True for the
-            user's cache folder, a path for another, False to keep nothing on disk.
+            user's cache folder, a path for another folder, False for nowhere.
 
     Returns:
         The dataset, checked.
 
     Raises:
         UsageError: There is no such source, split or revision.
-        DatasetError: The records lack or repeat what they must hold, or the Hub cannot be reached.
+        DatasetError: The records are malformed or their ids repeat, or the Hub cannot be reached.
 
     Examples:
         >>> import json, tempfile
@@ -298,106 +294,25 @@ def load_dataset(
         (2, [1, -1, -1])
     """
     if key not in KEY_KINDS:
-        raise UsageError(f"key={key!r} is none of {', '.join(KEY_KINDS)}")
-    columns, commit, compare = read_source(source, revision, split, cache)
-    dataset = _check(columns, key, str(source), commit, split)
+        raise UsageError(f"key={key!r}: expected one of {', '.join(KEY_KINDS)}")
+    columns, commit, is_published = read_source(source, revision, split, cache)
+    unique = "sample_id" if key == "sample_id" else "image_id"
+    images, samples, examples, fingerprint = check_columns(columns, unique, str(source))
+    dataset = Dataset(images, samples, examples, key, str(source), commit, split, fingerprint)
     difference = dataset.published_difference()
-    if compare and difference:
+    if is_published and difference:
         warnings.warn(difference, UserWarning, stacklevel=2)
     return dataset
 
 
-def _check(
-    columns: records.Columns, key: KeyKind, source: str, commit: str | None, split: str
-) -> Dataset:
-    images, samples, examples = columns
-    if not examples.num_rows:
-        raise DatasetError(
-            f"{source}: {images.num_rows:,} images, {samples.num_rows:,} samples, no sentence to score"
-        )
-    image_ids, sample_ids, image = (
-        to_numpy(c) for c in (images["image_id"], samples["sample_id"], samples["image"])
-    )
-    if key == "sample_id":
-        hint = "; if ids are per image, pass dataset.key=image_position"
-        _refuse_duplicates(sample_ids, f"{source}: sample id", hint)
-    else:
-        _refuse_duplicates(image_ids, f"{source}: image_id", "")
-    heights, widths = to_numpy(samples["height"]), to_numpy(samples["width"])
-    empty = (heights < 1) | (widths < 1)
-    if empty.any():
-        row = int(empty.argmax())
-        size = f"[{heights[row]}, {widths[row]}]"
-        raise DatasetError(
-            f"{source}: sample {sample_ids[row]}: mask.size {size} is not two positive integers"
-        )
-    meta = [to_numpy(images[name])[image] for name in ("meta_height", "meta_width")]
-    differ = ((meta[0] != 0) & (meta[0] != heights)) | ((meta[1] != 0) & (meta[1] != widths))
-    if differ.any():
-        row = int(differ.argmax())
-        more = len(np.unique(image[differ])) - 1
-        warnings.warn(
-            f"{source}: image {image_ids[image[row]]}: image_meta states {meta[0][row]} × "
-            f"{meta[1][row]} (height × width), its mask {heights[row]} × {widths[row]}, which is used"
-            + (f"; likewise {more:,} more" if more else ""),
-            UserWarning,
-            stacklevel=3,
-        )
-    first = np.searchsorted(image, np.arange(images.num_rows))
-    position = from_numpy(np.arange(samples.num_rows) - first[image])
-    samples = samples.add_column(2, "position", position)
-    images = images.select(["image_id", "file_name"])
-    fingerprint = _fingerprint(images, samples, examples)
-    return Dataset(images, samples, examples, key, source, commit, split, fingerprint)
-
-
-def _refuse_duplicates(ids: Ints, what: str, hint: str) -> None:
-    values, counts = np.unique(ids, return_counts=True)
-    repeated = values[counts > 1]
-    if len(repeated):
-        rows = np.flatnonzero(ids == repeated[0])[:2]
-        more = f" (and {len(repeated) - 1:,} more ids repeat)" if len(repeated) > 1 else ""
-        raise DatasetError(
-            f"{what} {repeated[0]} is not unique: rows {rows[0]} and {rows[1]}{more}{hint}"
-        )
-
-
-def _fingerprint(images: pa.Table, samples: pa.Table, examples: pa.Table) -> str:
-    """Hash the content as laid out in little-endian buffers, column by column; 32 hex digits."""
-    digest = xxhash.xxh3_128(FINGERPRINT_LAYOUT)
-    for table, names in (
-        (images, ("image_id",)),
-        (samples, ("sample_id", "image", "category", "supercategory", "height", "width", "counts")),
-        (examples, ("sample", "sentence_idx", "sentence")),
-    ):
-        for name in names:
-            for buffer in _canonical(table[name]):
-                digest.update(buffer)
-    return digest.hexdigest()
-
-
-def _canonical(column: pa.ChunkedArray) -> Iterator[Any]:
-    """The row count and the values; of strings, the offsets from 0 and the bytes."""
-    yield len(column).to_bytes(8, "little")
-    if pa.types.is_int64(column.type):
-        yield to_numpy(column).astype("<i8", copy=False)
-        return
-    array = column.cast(pa.large_binary()).combine_chunks()
-    _, offsets, data = array.buffers()
-    bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    yield (bounds - bounds[0]).astype("<i8", copy=False)
-    if data is not None:
-        yield memoryview(data)[bounds[0] : bounds[-1]]
-
-
 def _rows(order: Ints, ordered: Ints, wanted: Ints) -> Ints:
-    """The row of each wanted id, int64 [B], -1 where it is unknown; `ordered` is `ids[order]`."""
+    """Find the row of each wanted id, int64 [B], or -1 where it is unknown; `ordered` is `ids[order]`."""
     place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
     return np.where(ordered[place] == wanted, order[place], -1)
 
 
 def _nth(first: Ints, group: Ints, position: Ints) -> Ints:
-    """`first[group] + position`, int64 [B], or -1 where the group is -1 or shorter than that."""
+    """Find `first[group] + position`, int64 [B], or -1 where the group is -1 or has no such position."""
     start = first[group]
     inside = (group >= 0) & (position >= 0) & (position < first[group + 1] - start)
     return np.where(inside, start + position, -1)

@@ -1,10 +1,11 @@
-"""COCO RLE in any of its forms in, validated run ends or canonical strings out; whole columns at once.
+"""COCO RLE in any form in, validated run ends or compressed strings out, a whole column at a time.
 
 The format (pycocotools, `common/maskApi.c`): a mask is read down its columns as runs of 0 and 1, beginning with 0.
-The *list form* holds the run lengths; the *compressed form* writes them as a string, five bits a character, each
-run from the fourth on as the difference from the run two before. Nothing is decoded before it is known to be valid:
-runs total exactly H·W, none is negative, no character is foreign or missing, H and W are positive and H·W is at
-most `MAX_PIXELS`. Zero-length runs are legal.
+The *list form* holds the run lengths. The *compressed form* writes them as a string, five bits a character; from the
+fourth on, a run is written as its difference from the run two before.
+
+Every mask is validated before it is decoded: its runs total exactly H·W, none is negative, no character is foreign or
+missing, H and W are positive, and H·W is at most `MAX_PIXELS`. Zero-length runs are legal.
 """
 
 from __future__ import annotations
@@ -19,29 +20,29 @@ from refcocom_kernels import cpu, rle_status
 from refcocom_gpu.errors import SHOWN, RLEError
 
 MAX_PIXELS = 2**30
-"""Largest H·W accepted: run ends and areas then fit an int32 with a bit to spare."""
+"""The largest H·W accepted: run ends and areas then fit an int32 with a bit to spare."""
 
 MAX_RUN = 2**30
-"""No run of a mask within `MAX_PIXELS` is longer."""
+"""The longest run that a mask of `MAX_PIXELS` can hold."""
 
 
 class Column(NamedTuple):
-    """Strings of many masks as one buffer.
+    """The strings of many masks in one buffer.
 
     Attributes:
         data: [D] uint8 characters.
-        offsets: [B + 1] int64 where each string begins.
+        offsets: [B + 1] int64, where each string begins; the last entry is D.
     """
 
     data: NDArray[np.uint8]
     offsets: NDArray[np.int64]
 
     def row(self, row: int) -> bytes:
-        """The string of one row."""
+        """Return the string of one row."""
         return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()
 
     def take(self, rows: NDArray[np.int64]) -> Column:
-        """The strings of some rows, in the order given."""
+        """Return the strings of some rows, in the order given."""
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         offsets = cpu.offsets_from(lengths)
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
@@ -60,13 +61,13 @@ def column(strings: Iterable[bytes]) -> Column:
 
 
 def check_size(size: Any) -> tuple[int, int]:
-    """H and W of a mask, checked.
+    """Check the size of a mask and return H and W.
 
     Args:
-        size: Two positive whole numbers (a float such as 10.0 is one), height first.
+        size: Height and width, two positive whole numbers; a float such as 10.0 counts as one.
 
     Raises:
-        RLEError: For anything else, or when H·W exceeds `MAX_PIXELS`.
+        RLEError: The size is anything else, or H·W exceeds `MAX_PIXELS`.
 
     >>> check_size([480.0, 640])
     (480, 640)
@@ -92,13 +93,13 @@ def check_size(size: Any) -> tuple[int, int]:
 
 
 def check_counts(counts: Any) -> bytes:
-    """Counts in either form as the compressed string; what the string says is checked when it is parsed.
+    """Return counts of either form as a compressed string; the runs in a string are checked by `parse`.
 
     Args:
         counts: `str` or `bytes` of the compressed form, or a sequence of run lengths.
 
     Raises:
-        RLEError: For another type, a character outside ASCII, or a list with something else than run lengths.
+        RLEError: The counts have another type, hold a character outside ASCII, or list anything but run lengths.
 
     >>> check_counts([2, 4, 3])
     b'243'
@@ -128,13 +129,13 @@ def check_counts(counts: Any) -> bytes:
 
 
 def check(segmentation: Any) -> tuple[int, int, bytes]:
-    """One mask object in any accepted form to (H, W, compressed counts).
+    """Check one mask object and convert it to (H, W, compressed counts).
 
     Args:
         segmentation: A mapping with `size` and `counts`.
 
     Raises:
-        RLEError: When it is something else; the message says what was found and what to do.
+        RLEError: It is anything else; the message says what it is and what to do.
 
     >>> check({"size": [3, 3], "counts": [0, 4, 5]})
     (3, 3, b'045')
@@ -151,14 +152,14 @@ def check(segmentation: Any) -> tuple[int, int, bytes]:
         raise RLEError(f"mask is {_brief(segmentation)}, not an object with size and counts")
     missing = [name for name in ("size", "counts") if name not in segmentation]
     if missing:
-        found = ", ".join(map(str, segmentation)) or "nothing"
-        raise RLEError(f"mask lacks {' and '.join(missing)}; it has {found}")
+        present = ", ".join(map(str, segmentation)) or "nothing"
+        raise RLEError(f"mask lacks {' and '.join(missing)}; it has {present}")
     height, width = check_size(segmentation["size"])
     return height, width, check_counts(segmentation["counts"])
 
 
 def parse(strings: Column, pixels: NDArray[np.int64], *, threads: int = 0) -> cpu.Runs:
-    """Parse and validate a whole column.
+    """Parse and validate a whole column of masks.
 
     Args:
         strings: B compressed strings.
@@ -169,7 +170,7 @@ def parse(strings: Column, pixels: NDArray[np.int64], *, threads: int = 0) -> cp
         Run ends and offsets, every row valid.
 
     Raises:
-        RLEError: Naming the first bad rows and counting all.
+        RLEError: Some masks are not valid; the message names the first and counts all.
 
     >>> parse(column([b"045"]), np.array([9])).ends
     array([0, 4, 9], dtype=int32)
@@ -187,7 +188,7 @@ def parse(strings: Column, pixels: NDArray[np.int64], *, threads: int = 0) -> cp
 
 
 def decode(segmentation: Any) -> NDArray[np.bool_]:
-    """One mask object to pixels.
+    """Decode one mask object to pixels.
 
     Args:
         segmentation: As for `check`.
@@ -196,7 +197,7 @@ def decode(segmentation: Any) -> NDArray[np.bool_]:
         [H, W] bool.
 
     Raises:
-        RLEError: When the mask is not valid.
+        RLEError: The mask is not valid.
 
     >>> decode({"size": [2, 3], "counts": [1, 2, 3]}).astype(int)
     array([[0, 1, 0],
@@ -208,7 +209,7 @@ def decode(segmentation: Any) -> NDArray[np.bool_]:
 
 
 def decode_ends(ends: NDArray[np.int32], height: int, width: int) -> NDArray[np.bool_]:
-    """Run ends of one valid mask to pixels.
+    """Convert the run ends of one valid mask to pixels.
 
     Args:
         ends: [R] running totals of the runs down the columns; the last is H·W.
@@ -224,10 +225,10 @@ def decode_ends(ends: NDArray[np.int32], height: int, width: int) -> NDArray[np.
 
 
 def run_ends(mask: NDArray[Any]) -> NDArray[np.int32]:
-    """Pixels to run ends.
+    """Convert pixels to run ends.
 
     Args:
-        mask: [H, W] bool or any number; what is not 0 is set.
+        mask: [H, W], bool or numbers; every pixel that is not 0 is set.
 
     Returns:
         [R] int32 running totals of the runs down the columns; the last is H·W.
@@ -240,16 +241,16 @@ def run_ends(mask: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def encode(mask: NDArray[Any]) -> dict[str, Any]:
-    """Pixels to a COCO RLE object, byte-equal to pycocotools.
+    """Encode pixels as a COCO RLE object, byte-equal to that of pycocotools.
 
     Args:
-        mask: [H, W] bool or any number; what is not 0 is set.
+        mask: [H, W], bool or numbers; every pixel that is not 0 is set.
 
     Returns:
         `{"size": [H, W], "counts": str}`.
 
     Raises:
-        RLEError: When the mask is not two-dimensional, has no pixels or too many.
+        RLEError: The mask is not two-dimensional, has no pixels, or has too many.
 
     >>> encode(np.array([[0, 1, 0], [1, 0, 0]]))
     {'size': [2, 3], 'counts': '123'}
@@ -258,11 +259,11 @@ def encode(mask: NDArray[Any]) -> dict[str, Any]:
 
 
 def encode_all(masks: Sequence[NDArray[Any]], *, threads: int = 0) -> list[dict[str, Any]]:
-    """Many masks, of any sizes, to COCO RLE objects; see `encode`."""
+    """Encode many masks, of any sizes, as COCO RLE objects; see `encode`."""
     sizes = []
     for mask in masks:
         if np.ndim(mask) != 2:
-            raise RLEError(f"a mask is [H, W], not of shape {list(np.shape(mask))}")
+            raise RLEError(f"a mask has shape [H, W], not {list(np.shape(mask))}")
         sizes.append(list(check_size(np.shape(mask))))
     return encode_ends([run_ends(mask) for mask in masks], sizes, threads=threads)
 
@@ -270,19 +271,16 @@ def encode_all(masks: Sequence[NDArray[Any]], *, threads: int = 0) -> list[dict[
 def encode_ends(
     ends: Sequence[NDArray[np.int32]], sizes: Sequence[Sequence[int]], *, threads: int = 0
 ) -> list[dict[str, Any]]:
-    """Run ends of many masks to COCO RLE objects.
+    """Write the run ends of many masks as COCO RLE objects.
 
     Args:
-        ends: One [R] vector per mask, as `run_ends` gives it.
+        ends: One vector per mask, [R] int32, from `run_ends`.
         sizes: [H, W] of each.
         threads: 0 for all cores.
     """
     offsets = cpu.offsets_from(np.array([len(e) for e in ends], np.int64))
-    strings = Column(
-        *cpu.rle_write(
-            np.concatenate(ends) if ends else np.zeros(0, np.int32), offsets, threads=threads
-        )
-    )
+    all_ends = np.concatenate(ends) if ends else np.zeros(0, np.int32)
+    strings = Column(*cpu.rle_write(all_ends, offsets, threads=threads))
     return [
         {"size": list(size), "counts": strings.row(row).decode("ascii")}
         for row, size in enumerate(sizes)
@@ -290,6 +288,6 @@ def encode_ends(
 
 
 def _brief(value: Any) -> str:
-    """A value for an error message, never longer than a line."""
+    """Shorten a value for an error message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

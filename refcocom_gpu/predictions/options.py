@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.utils.options import option
 
 VALUES = {"logits": 0.0, "probabilities": 0.5}
 """What float predictions are, and the value that a set pixel lies strictly above."""
@@ -15,10 +18,13 @@ RESIZES = ("direct", "sam")
 POLYGONS = ("pixels", "normalized")
 """Scale of polygon coordinates: pixels of the image, or 0…1 of its width and height."""
 
+WITHOUT_EFFECT = ("batch_size", "threads")
+"""Options that change how long reading takes, and no mask."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass
 class ReadOptions:
-    """What a prediction file cannot say of itself.
+    """How predictions are read; the configs of all verbs that read predictions inherit these fields.
 
     Attributes:
         values: What float arrays are: `logits` (set above 0) or `probabilities` (set above 0.5).
@@ -26,15 +32,27 @@ class ReadOptions:
         resize: `direct` resizes the valid region to the image; `sam` goes through the padded input first.
         polygons: Scale of polygon coordinates; None refuses polygons, because a guess can be wrong.
         batch_size: Predictions held in memory at a time.
-        read_ahead: Read the next batch in a thread of its own while one is counted.
+        threads: CPU threads; 0 for all cores. With 1, nothing is read ahead in a second thread.
+
+    Raises:
+        UsageError: For a value that is not known or out of range.
     """
 
-    values: str = "logits"
-    letterbox: int | None = None
-    resize: str = "direct"
-    polygons: str | None = None
-    batch_size: int = 256
-    read_ahead: bool = True
+    values: str = option(
+        "logits", "what float arrays are: logits (set above 0) or probabilities (set above 0.5)"
+    )
+    letterbox: int | None = option(
+        None,
+        "side of the padded square input when the image fills only its top-left part, such as 1024",
+    )
+    resize: str = option(
+        "direct", "letterboxed logits to the image: direct, or sam (through the padded input)"
+    )
+    polygons: str | None = option(
+        None, "scale of polygon coordinates: pixels or normalized; null refuses polygons"
+    )
+    batch_size: int = option(256, "dense predictions held in memory at a time")
+    threads: int = option(0, "CPU threads; 0 for all cores")
 
     def __post_init__(self) -> None:
         _one_of("values", self.values, tuple(VALUES))
@@ -49,6 +67,27 @@ class ReadOptions:
             raise UsageError("resize=sam needs letterbox=SIDE, the side of the padded input")
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
+        if self.threads < 0:
+            raise UsageError(f"threads must be 0 (all cores) or more, not {self.threads}")
+
+    @property
+    def threshold(self) -> float:
+        """The value that a set pixel of float predictions lies strictly above."""
+        return VALUES[self.values]
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the options that can change a mask, by name: what a cached count depends on."""
+        return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
+
+
+def warn_of_probabilities(options: ReadOptions) -> None:
+    """Warn where all float predictions lie in 0…1 and were taken for logits."""
+    if options.values == "logits":
+        warnings.warn(
+            "refcocom: all logits lie in 0…1; if they are probabilities, pass values=probabilities",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

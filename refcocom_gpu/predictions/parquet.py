@@ -87,7 +87,8 @@ def _read(
             batches = file.iter_batches(
                 BATCH_ROWS, row_groups=only, columns=wanted, use_threads=False
             )
-            for batch in _ahead(batches) if options.read_ahead else batches:
+            # One thread means one: a reader beside it would take a core from another file of a sweep.
+            for batch in batches if options.threads == 1 else _ahead(batches):
                 yield _batch(batch, first_row, path, keys, problems)
                 first_row += len(batch)
     except (pa.ArrowException, OSError) as error:

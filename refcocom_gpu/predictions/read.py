@@ -14,14 +14,17 @@ Every mistake is recorded in one `Problems` and reading goes on, so that one pas
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.batches import Batches
+from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.memory import read_pairs
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.utils.files import hash_files
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -40,7 +43,7 @@ PICKLES = {".pkl", ".pickle", ".joblib"}
 
 
 def expand_paths(predictions: str | Path | Iterable[str | Path]) -> list[Path]:
-    """A path, a glob or a list of either, to the files of one set of predictions.
+    """Expand a path, a glob or a list of either to the files of one set of predictions.
 
     A path that exists is taken as it stands, whatever characters it has.
 
@@ -52,40 +55,92 @@ def expand_paths(predictions: str | Path | Iterable[str | Path]) -> list[Path]:
     """
     if isinstance(predictions, str | Path):
         predictions = [predictions]
-    found: list[Path] = []
+    paths: list[Path] = []
     for entry in predictions:
         try:
             path = Path(entry).expanduser()
-        except RuntimeError as error:  # `~name` of nobody
+        except RuntimeError as error:  # `~name` where there is no such user
             raise UsageError(f"no prediction file at {entry}: {error}") from None
         try:
             exists = path.exists()
         except OSError as error:  # a name longer than the system allows
             raise UsageError(f"no prediction file at {entry!s:.80}: {error.strerror}") from None
         if exists:
-            found.append(path)
+            paths.append(path)
             continue
         matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []  # noqa: PTH207
         if not matches:
             raise UsageError(f"no prediction file at {entry}")
-        found += [Path(match) for match in matches]
-    if not found:
+        paths += [Path(match) for match in matches]
+    if not paths:
         raise UsageError("no prediction file was given")
-    return found
+    return paths
+
+
+class Source(NamedTuple):
+    """Where a set of predictions is.
+
+    Attributes:
+        name: What messages and summaries call it.
+        files: Its shards; empty for predictions in memory.
+        pairs: `(index, masks)` pairs in memory; None for files.
+        is_built_in: Whether the files were drawn by this package, so that where they lie says nothing.
+    """
+
+    name: str
+    files: list[Path]
+    pairs: Any = None
+    is_built_in: bool = False
+
+    def about(self) -> dict[str, Any]:
+        """Return what a summary says of the predictions: `source`, and of files `files` and `xxh3_128`.
+
+        Raises:
+            UsageError: When a file cannot be read.
+        """
+        if not self.files:
+            return {"source": self.name}
+        try:
+            digest = hash_files(self.files)
+        except OSError as error:
+            raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
+        files = [] if self.is_built_in else [str(path) for path in self.files]
+        return {"source": self.name, **({"files": files} if files else {}), "xxh3_128": digest}
+
+
+def find_source(predictions: Any) -> Source:
+    """Find a set of predictions, wherever it is.
+
+    Args:
+        predictions: A path, glob or list of paths; the name of a built-in set; or `(index, masks)` pairs.
+
+    Raises:
+        UsageError: When nothing is there.
+
+    >>> find_source("sample").name, find_source([(0, None)]).name
+    ('sample', 'memory')
+    """
+    if is_built_in(predictions):
+        return Source(predictions, [built_in_file(predictions)], is_built_in=True)
+    # An empty list is no prediction file, not a set of predictions that are all missing.
+    if isinstance(predictions, str | Path) or (
+        isinstance(predictions, list | tuple)
+        and all(isinstance(path, str | Path) for path in predictions)
+    ):
+        paths = expand_paths(predictions)
+        return Source(", ".join(map(str, paths)), paths)
+    return Source("memory", [], predictions)
 
 
 def read_predictions(
-    paths: Sequence[Path],
-    dataset: Dataset,
-    options: ReadOptions,
-    problems: Problems,
+    source: Source, dataset: Dataset, options: ReadOptions, problems: Problems
 ) -> tuple[Batches, Keys]:
     """Stream predictions in batches of bounded memory.
 
     Args:
-        paths: Shards of one set of predictions, from `expand_paths`.
+        source: From `find_source`.
         dataset: What they are predictions for.
-        options: What the files cannot say of themselves.
+        options: What the predictions cannot say of themselves.
         problems: Collects every mistake; check it when the batches are exhausted.
 
     Returns:
@@ -94,11 +149,13 @@ def read_predictions(
     Raises:
         UsageError: For a format that is not read, before anything is.
     """
-    readers = [_reader(path) for path in paths]
     keys = Keys(dataset, problems)
+    if not source.files:
+        return read_pairs(source.pairs, keys, options, problems), keys
+    readers = [_reader(path) for path in source.files]
 
     def batches() -> Batches:
-        for path, read in zip(paths, readers, strict=True):
+        for path, read in zip(source.files, readers, strict=True):
             try:
                 yield from read(path, keys, options, problems)
             except OSError as error:
@@ -125,6 +182,3 @@ def _reader(path: Path) -> Any:
             f"not {suffix or 'a file without an ending'}"
         )
     return getattr(import_module(f"refcocom_gpu.predictions.{module}"), name)
-
-
-__all__ = ["Batches", "Keys", "ReadOptions", "expand_paths", "read_predictions"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
 from refcocom_gpu.masks.rle import run_ends
-from refcocom_gpu.predictions.options import VALUES, ReadOptions
+from refcocom_gpu.predictions.options import ReadOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ NON_FINITE = "logits hold NaN, infinity or more than a float32 holds"
 
 
 def as_tensor(array: Any) -> Tensor:
-    """An array or tensor as a tensor without a graph; copied where torch cannot share it.
+    """Return an array or tensor as a tensor without a graph; copied where torch cannot share it.
 
     torch reads no reversed or foreign-endian array, warns of a read-only one, and knows no float wider than 64 bits.
     """
@@ -34,18 +34,20 @@ def as_tensor(array: Any) -> Tensor:
 
 
 def as_logits(array: Any) -> NDArray[Any]:
-    """A float array or tensor as the CPU kernels read it.
+    """Return a float array or tensor as the CPU kernels read it.
 
     Args:
-        array: [h, w] of any float type, on any device.
+        array: [..., h, w] of any float type, on any device, or what this function returned.
 
     Returns:
-        [h, w] float32 or float16, or the bits of bfloat16 as uint16; C-contiguous. Other types become float32.
+        [..., h, w] float32 or float16, or the bits of bfloat16 as uint16; C-contiguous. Other types become float32.
     """
     if isinstance(array, np.ndarray):
+        if array.dtype == np.uint16:
+            return array
         native = array.dtype in (np.float16, np.float32)
         with np.errstate(over="ignore"):
-            # What float32 cannot hold becomes infinite, and is refused as such.
+            # A number beyond float32 becomes infinite, and is refused as such.
             return np.ascontiguousarray(
                 array, array.dtype.newbyteorder("=") if native else np.float32
             )
@@ -59,9 +61,9 @@ def as_logits(array: Any) -> NDArray[Any]:
 
 
 def finite_range(logits: Tensor) -> tuple[float, float] | None:
-    """The least and the largest logit as float32, in which they are resized; None if any is not finite there."""
+    """Return the smallest and the largest logit as float32; None if any is not finite in float32."""
     low, high = (float(x) for x in logits.float().aminmax())
-    # NaN and infinity both make the difference of the extremes something else than a number.
+    # With NaN or infinity among the logits, the difference of the extremes is not finite.
     return (low, high) if math.isfinite(high - low) else None
 
 
@@ -81,14 +83,16 @@ def logit_mask(logits: Tensor, height: int, width: int, options: ReadOptions) ->
 
     side = options.letterbox
     if side is None:
-        resized_logits = reference.resize_logits(logits, height, width)
+        resized = reference.resize_logits(logits, height, width)
     elif options.resize == "sam":
-        inner = resized(height, width, side)
-        resized_logits = reference.resize_logits_sam(logits, height, width, side, inner)
+        inner_height, inner_width = map(int, padded_sizes(height, width, side))
+        resized = reference.resize_logits_sam(
+            logits, height, width, side, (inner_height, inner_width)
+        )
     else:
-        valid = valid_cells(height, width, side, (logits.shape[0], logits.shape[1]))
-        resized_logits = reference.resize_logits(logits, height, width, valid)
-    return resized_logits > VALUES[options.values]
+        valid = valid_region(padded_sizes(height, width, side), logits.shape, side)
+        resized = reference.resize_logits(logits, height, width, tuple(valid.tolist()))
+    return resized > options.threshold
 
 
 def logit_runs(
@@ -115,88 +119,53 @@ def logit_runs(
     finite = (logits & 0x7F80) != 0x7F80 if logits.dtype == np.uint16 else np.isfinite(logits)
     if not finite.all():
         return None
-    valid = None
-    if options.letterbox is not None:
-        valid = valid_cells(height, width, options.letterbox, (logits.shape[0], logits.shape[1]))
-    threshold = VALUES[options.values]
-    return cpu.logit_runs(logits[None], height, width, threshold=threshold, valid=valid, threads=1)[
-        0
-    ]
+    side, valid = options.letterbox, None
+    if side is not None:
+        valid = tuple(valid_region(padded_sizes(height, width, side), logits.shape, side).tolist())
+    runs, _ = cpu.logit_runs(
+        logits[None], height, width, threshold=options.threshold, valid=valid, threads=1
+    )
+    return runs
 
 
-def resized(height: int, width: int, side: int) -> tuple[int, int]:
-    """Size of an image whose longer side was resized to `side`, rounded as SAM's `ResizeLongestSide` does.
+def padded_sizes(heights: Any, widths: Any, side: int) -> NDArray[np.float64]:
+    """Return the size of images whose longer side was resized to `side`, as SAM's `ResizeLongestSide` rounds it.
 
     Args:
-        height: H of the image.
-        width: W of the image.
+        heights: [...] H of the images.
+        widths: [...] W.
         side: Side of the padded square input.
 
     Returns:
-        Height and width in pixels of the input.
+        [..., 2] float64 of whole numbers: height and width in pixels of the input.
 
-    >>> resized(480, 640, 1024)
-    (768, 1024)
+    >>> padded_sizes(480, 640, 1024)
+    array([ 768., 1024.])
     """
-    scale = side / max(height, width)
+    sizes = np.stack([heights, widths], axis=-1)
+    scale = side / sizes.max(axis=-1, keepdims=True)
     # At least one pixel, so that a sliver of an image still has logits.
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-
-def resized_sizes(
-    heights: NDArray[np.int64], widths: NDArray[np.int64], side: int
-) -> NDArray[np.int64]:
-    """`resized` of many images.
-
-    Args:
-        heights: [B] H of the images.
-        widths: [B] W.
-        side: Side of the padded square input.
-
-    Returns:
-        [B, 2] int64 height and width in pixels of the input.
-    """
-    sizes = np.stack([heights, widths], axis=1)
-    scale = side / sizes.max(axis=1, keepdims=True)
-    inner: NDArray[np.int64] = np.maximum(1, np.floor(sizes * scale + 0.5)).astype(np.int64)
+    inner: NDArray[np.float64] = np.maximum(1.0, np.floor(sizes * scale + 0.5))
     return inner
 
 
-def valid_regions(
-    heights: NDArray[np.int64],
-    widths: NDArray[np.int64],
-    options: ReadOptions,
-    cells: Sequence[int],
-) -> NDArray[np.float64] | None:
-    """`valid_cells` of a batch, [B, 2] float64; None where logits are not letterboxed.
+def valid_region(inner: Any, cells: Sequence[int], side: int) -> Any:
+    """Return the rows and columns of logits that the image fills, from the top left.
 
     Args:
-        heights: [B] H of the images.
-        widths: [B] W.
-        options: `letterbox` is the side of the padded square.
-        cells: h, w of the logits.
-    """
-    side = options.letterbox
-    if side is None:
-        return None
-    region: NDArray[np.float64] = resized_sizes(heights, widths, side) * np.array(cells) / side
-    return region
-
-
-def valid_cells(height: int, width: int, side: int, cells: tuple[int, int]) -> tuple[float, float]:
-    """Rows and columns of logits that the image fills.
-
-    Args:
-        height: H of the image.
-        width: W of the image.
+        inner: [..., 2] float64 from `padded_sizes`, an array or a tensor on any device; left alone.
+        cells: h, w of the logits of the whole square, last.
         side: Side of the padded square input.
-        cells: h, w of the logits of the whole square.
 
     Returns:
-        Rows and columns from the top left; fractions where the image ends inside a cell.
+        [..., 2] float64 of the same kind; fractions where the image ends inside a cell.
 
-    >>> valid_cells(480, 640, 1024, (256, 256))
-    (192.0, 256.0)
+    >>> valid_region(padded_sizes(480, 640, 1024), (256, 256), 1024)
+    array([192., 256.])
     """
-    inner_h, inner_w = resized(height, width, side)
-    return inner_h * cells[0] / side, inner_w * cells[1] / side
+    region = inner * 1.0
+    # In place and one axis at a time, because a device would have to wait for an array of the two numbers.
+    region[..., 0] *= cells[-2]
+    region[..., 1] *= cells[-1]
+    region /= side
+    return region

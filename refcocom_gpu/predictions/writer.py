@@ -31,6 +31,7 @@ from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import as_ints, as_lists
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.runs import array_runs
+from refcocom_gpu.utils.files import replacing
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -52,10 +53,8 @@ class PredictionWriter:
         path: The file to make.
         dataset: What the predictions are for; gives keys, sentences and image sizes.
         model: Name kept in the header.
-        values: What float predictions are: `logits` (set above 0) or `probabilities` (set above 0.5).
-        letterbox: Side of the padded square input when the image fills only its top-left part.
-        resize: `direct`, or `sam`.
         overwrite: Replace a file that is there, and forget a journal.
+        reading: Fields of `ReadOptions` that say what arrays mean: `values`, `letterbox`, `resize`.
 
     Raises:
         UsageError: For another ending, a file that is there, or a journal that is damaged or was begun with another
@@ -78,14 +77,12 @@ class PredictionWriter:
         dataset: Dataset,
         *,
         model: str | None = None,
-        values: str = "logits",
-        letterbox: int | None = None,
-        resize: str = "direct",
         overwrite: bool = False,
+        **reading: Any,
     ) -> None:
         self.path = Path(path)
         self.dataset = dataset
-        self.options = ReadOptions(values=values, letterbox=letterbox, resize=resize)
+        self.options = ReadOptions(**reading)
         self._header = make_header(model, dataset)
         self._done = np.zeros(dataset.n_examples, np.bool_)
         if self.path.suffix not in {".parquet", ".jsonl"}:
@@ -183,15 +180,12 @@ class PredictionWriter:
         Raises:
             UsageError: When it cannot be written.
         """
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         write = _to_jsonl if self.path.suffix == ".jsonl" else _to_parquet
         try:
-            write(self.journal, temporary, self.dataset, keep)
-            temporary.replace(self.path)
+            with replacing(self.path) as temporary:
+                write(self.journal, temporary, self.dataset, keep)
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror or error}") from None
-        finally:
-            temporary.unlink(missing_ok=True)
         return self.path
 
     def discard(self) -> None:

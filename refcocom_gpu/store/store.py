@@ -1,16 +1,17 @@
 """A dataset in, `MaskStore` out: its masks parsed once, packed, cached on disk, mapped back, moved to a device.
 
-Masks are kept once per sample (2,080 in RefCOCO-M), not once per expression. Two forms, a file each, so that one is
-opened without the other: *runs* (run ends down the columns) for RLE predictions, and *bits* (row-major, low bit
-first, each mask from a 64-bit word on) for dense masks and logits. Bits of a large set are sharded by image.
+A mask is kept once per sample (2,080 in RefCOCO-M), not once per expression, in two forms. *Runs* (run ends down the
+columns) serve RLE predictions. *Bits* (row-major, low bit first, each mask beginning with a 64-bit word) serve dense
+masks and logits. Each form is a file of its own, so that one is opened without the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,34 +27,11 @@ if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
     from refcocom_gpu.store.device import DeviceStore
 
-LAYOUT_VERSION = "1"
-"""Changes whenever the arrays below mean something else; an old cache is then built anew beside the new one."""
+LAYOUT_VERSION = "2"
+"""Changes whenever the arrays below mean something else; a new cache is then built beside the old one."""
 
 PIECE_WORDS = 2**19
 """Words packed and written at a time, 4 MB: they stay in the cache on their way to the file."""
-
-SHARD_BYTES = 2**30
-"""Largest file of packed bits; RefCOCO-M (76 MB) is one."""
-
-
-class Packed(NamedTuple):
-    """Packed bits of the masks that some rows need.
-
-    Attributes:
-        shard: Its number.
-        first: The store's first mask in it.
-        rows: [K] positions in the samples asked for.
-        sample: [K] the mask of each row, counted from the start of this shard.
-        words: [P] uint64 packed bits.
-        word_offsets: [m + 1] where each mask of the shard begins.
-    """
-
-    shard: int
-    first: int
-    rows: NDArray[np.int64]
-    sample: NDArray[np.int64]
-    words: NDArray[np.uint64]
-    word_offsets: NDArray[np.int64]
 
 
 class MaskStore:
@@ -88,7 +66,8 @@ class MaskStore:
         self.device = device
         self.folder = folder
         self._threads = threads
-        self._bits: dict[int, NDArray[np.uint64]] = {}
+        # Both are filled when first needed and shared by every copy that `to` makes.
+        self._bits: Arrays = {}
         self._tensors: dict[str, DeviceStore] = {}
 
     @classmethod
@@ -115,7 +94,7 @@ class MaskStore:
         return cls(dataset, _runs(dataset, folder, threads), folder, threads, "cpu")
 
     def to(self, device: str) -> MaskStore:
-        """The same store, counted on another device; what was moved there is shared by every store of this dataset.
+        """Return the same store for counting on another device; its copies share what was moved to a device.
 
         Raises:
             UsageError: When the device is not there.
@@ -130,7 +109,7 @@ class MaskStore:
     def detached(self) -> MaskStore:
         """The same store without its folder: pickled, it carries its arrays, for machines that lack that folder.
 
-        Bits go along where they are packed (`pack`); otherwise whoever needs them packs them anew.
+        It carries bits where they are packed already (`pack`); otherwise whoever needs them packs them.
         """
         alone = object.__new__(MaskStore)
         alone.__dict__.update(self.__dict__, folder=None)
@@ -146,11 +125,11 @@ class MaskStore:
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MaskStore:
-        # Nothing in a store changes, so that copies of what holds one share its memory.
+        # Nothing in a store changes, so copies share its memory.
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What another process needs: where there is a cache it maps the arrays there, as this one does."""
+        """Pickle the place of the cache where there is one, and the arrays otherwise."""
         arrays = bits = None
         if self.folder is None:
             arrays = {"ends": self.ends, "run_offsets": self.run_offsets, "areas": self.areas}
@@ -167,7 +146,7 @@ class MaskStore:
             [H, W] bool.
 
         Raises:
-            IndexError: When there is no such row; −1, which `index_of` gives for an unknown key, is none.
+            IndexError: When there is no such row, so also for the −1 that `index_of` gives for an unknown key.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is not a row number 0…{len(self) - 1}")
@@ -176,7 +155,7 @@ class MaskStore:
         return rle.decode_ends(ends, int(self.heights[sample]), int(self.widths[sample]))
 
     def tensors(self, device: torch.device | None = None) -> DeviceStore:
-        """The arrays as tensors on a device, one set for all stores that `to` made of this one.
+        """Return the arrays as tensors on a device; every copy that `to` made shares them.
 
         Args:
             device: The store's own by default.
@@ -185,69 +164,33 @@ class MaskStore:
 
         from refcocom_gpu.store.device import DeviceStore
 
-        # `cuda` is the current device, and predictions that are there say which number that is.
+        # `cuda` means the current device: a tensor made there knows its number.
         device = torch.empty(0, device=self.device if device is None else device).device
         return self._tensors.setdefault(str(device), DeviceStore(self, device))
 
-    def packed(self, samples: NDArray[np.int64]) -> Iterator[Packed]:
-        """Packed bits for some samples, a shard at a time.
-
-        Args:
-            samples: [K] rows of the samples table.
-
-        Yields:
-            One `Packed` per shard touched; together their `rows` are 0…K−1.
-        """
-        shard_of = np.searchsorted(self._shard_bounds, samples, side="right") - 1
-        for shard in np.unique(shard_of):
-            rows = np.flatnonzero(shard_of == shard)
-            first, last = self._shard_bounds[shard : shard + 2]
-            yield Packed(
-                int(shard),
-                int(first),
-                rows,
-                samples[rows] - first,
-                self._words(int(shard)),
-                cpu.word_offsets_for(self.pixels[first:last]),
-            )
-
-    @cached_property
-    def _shard_bounds(self) -> NDArray[np.int64]:
-        """[S + 1] first sample of each shard: whole images, at most `SHARD_BYTES` unless one image is larger."""
-        image = self.dataset.sample_image
-        stops = np.append(np.flatnonzero(np.diff(image)) + 1, len(image))
-        ends = 8 * cpu.word_offsets_for(self.pixels)[stops]
-        bounds, used = [0], 0
-        for k, end in enumerate(ends):
-            if end - used > SHARD_BYTES and k > 0 and stops[k - 1] > bounds[-1]:
-                bounds.append(int(stops[k - 1]))
-                used = int(ends[k - 1])
-        return np.array([*bounds, len(image)], np.int64)
+    @property
+    def words(self) -> NDArray[np.uint64]:
+        """[P] packed bits of all masks; built, or opened and verified, at first use."""
+        self.pack()
+        return self._bits["words"]
 
     def pack(self) -> None:
-        """Build or verify the packed bits of every shard now instead of at their first use."""
-        for shard in range(len(self._shard_bounds) - 1):
-            self._words(shard)
+        """Build the packed bits, or open and verify them, now instead of at their first use."""
+        if not self._bits:
+            self._bits.update(_cached(self.folder, "bits", self.dataset, self._packed))
 
-    def _words(self, shard: int) -> NDArray[np.uint64]:
-        if shard not in self._bits:
-            first, last = self._shard_bounds[shard : shard + 2]
-            self._bits[shard] = _cached(
-                self.folder,
-                f"bits-{shard:05d}-of-{len(self._shard_bounds) - 1:05d}",
-                self.dataset,
-                lambda: self._pack(int(first), int(last)),
-            )["words"]
-        return self._bits[shard]
+    @cached_property
+    def word_offsets(self) -> NDArray[np.int64]:
+        """[M + 1] where the words of each mask begin."""
+        return cpu.word_offsets_for(self.pixels)
 
-    def _pack(self, first: int, last: int) -> Built:
-        word_offsets = cpu.word_offsets_for(self.pixels[first:last])
-
+    def _packed(self) -> Built:
         def pieces() -> Iterator[NDArray[np.uint64]]:
             # Every mask begins with a word, so pieces of whole masks follow each other without a seam.
-            steps = np.arange(0, word_offsets[-1], PIECE_WORDS)
-            bounds = np.unique(np.append(np.searchsorted(word_offsets, steps), last - first))
-            for start, stop in zip(first + bounds[:-1], first + bounds[1:], strict=True):
+            steps = np.arange(0, self.word_offsets[-1], PIECE_WORDS)
+            last = len(self.pixels)
+            bounds = np.unique(np.append(np.searchsorted(self.word_offsets, steps), last))
+            for start, stop in pairwise(bounds.tolist()):
                 offsets = self.run_offsets[start : stop + 1]
                 yield cpu.rle_pack(
                     self.ends[offsets[0] : offsets[-1]],
@@ -257,7 +200,7 @@ class MaskStore:
                     threads=self._threads,
                 )
 
-        return {"words": Pieces(int(word_offsets[-1]), np.dtype(np.uint64), pieces)}
+        return {"words": Pieces(int(self.word_offsets[-1]), np.dtype(np.uint64), pieces)}
 
 
 def _cached(folder: Path | None, name: str, dataset: Dataset, build: Callable[[], Built]) -> Arrays:
@@ -270,7 +213,7 @@ def _cached(folder: Path | None, name: str, dataset: Dataset, build: Callable[[]
 def _restore(
     dataset: Dataset,
     arrays: Arrays | None,
-    bits: dict[int, NDArray[np.uint64]] | None,
+    bits: Arrays | None,
     folder: Path | None,
     threads: int,
     device: str,
@@ -278,7 +221,7 @@ def _restore(
     """A store that was pickled."""
     runs = _runs(dataset, folder, threads) if arrays is None else arrays
     store = MaskStore(dataset, runs, folder, threads, device)
-    store._bits = dict(bits or {})
+    store._bits.update(bits or {})
     return store
 
 

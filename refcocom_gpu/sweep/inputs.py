@@ -1,15 +1,16 @@
-"""Paths, globs, addresses or a manifest in, the sets of predictions of a sweep out, each with a name for its model."""
+"""Paths, globs, addresses or a manifest in; the sets of predictions of a sweep out, each with a name for its model."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
 from refcocom_gpu.predictions.read import READERS, expand_paths
-from refcocom_gpu.scorer import is_built_in
 from refcocom_gpu.sweep.contents import expand_url, is_url
 from refcocom_gpu.sweep.item import Item, bare
 
@@ -20,7 +21,7 @@ Entry = str | Path | Sequence[str | Path]
 def read_inputs(
     predictions: Entry | Iterable[Entry] | None, manifest: str | Path | None = None
 ) -> list[Item]:
-    """The sets of predictions of a sweep.
+    """List the sets of predictions of a sweep.
 
     Args:
         predictions: Paths, globs and addresses, each match a set of its own; a list within the list is one set.
@@ -28,8 +29,8 @@ def read_inputs(
             along. Paths are relative to its folder.
 
     Raises:
-        UsageError: When nothing is named, a name of `predictions` is not there, or the manifest cannot be used. What
-            a manifest names and is not there is that item's own error.
+        UsageError: When nothing is named, a name of `predictions` is not there, or the manifest cannot be used. A
+            file that a manifest names and that is not there becomes that item's own error.
     """
     if (predictions is None) == (manifest is None):
         raise UsageError(
@@ -45,11 +46,8 @@ def read_inputs(
         items = read_manifest(str(manifest))
     if not items:
         raise UsageError("no prediction file was given")
-    places = distinguish([item.path if len(item.files) > 1 else item.files[0] for item in items])
-    return [
-        Item(i.path, i.files, place, i.model, i.columns)
-        for i, place in zip(items, places, strict=True)
-    ]
+    places = distinguish([item.path for item in items])
+    return [replace(item, place=place) for item, place in zip(items, places, strict=True)]
 
 
 def _named(predictions: Entry | Iterable[Entry]) -> list[Item]:
@@ -57,12 +55,17 @@ def _named(predictions: Entry | Iterable[Entry]) -> list[Item]:
     items = []
     for entry in entries:
         if isinstance(entry, str | Path):
-            items += [Item(name, (name,)) for name in _matches(entry)]
+            items += [Item(name, (_file(name),)) for name in _matches(entry)]
         else:
-            files = tuple(name for shard in entry for name in _matches(shard))
-            items.append(Item(", ".join(files), files))
-    # A glob and a name in it, or two globs, are no reason to list a file twice.
+            names = [name for shard in entry for name in _matches(shard)]
+            items.append(Item(", ".join(names), tuple(map(_file, names))))
+    # A file that two globs match is listed once.
     return list({item.files: item for item in items}.values())
+
+
+def _file(name: str) -> str:
+    """Return where a set lies: a built-in one in a temporary file, any other at its name."""
+    return str(built_in_file(name)) if is_built_in(name) else name
 
 
 def _matches(entry: str | Path) -> list[str]:
@@ -71,15 +74,15 @@ def _matches(entry: str | Path) -> list[str]:
         return [name]
     if is_url(name):
         return expand_url(name)
-    found = expand_paths(entry)
-    for path in found:
+    paths = expand_paths(entry)
+    for path in paths:
         if path.suffix.lower() == ".csv":
             raise UsageError(f"{path}: a table of prediction files is named by manifest={path}")
-    return [str(path) for path in found]
+    return [str(path) for path in paths]
 
 
 def distinguish(paths: Sequence[str]) -> list[str]:
-    """What tells each path from the others: less the folders that all begin with and the names that all end with.
+    """Shorten paths to what differs: drop the folders that all begin with and the names that all end with.
 
     >>> distinguish(["runs/a/preds.parquet", "runs/b/1/preds.parquet"])
     ['a', 'b/1']

@@ -18,7 +18,7 @@ class Item:
     Attributes:
         path: As the user named it; shards are joined by commas.
         files: Where its shards are: paths as they can be opened, or addresses.
-        place: What tells its path from the others'.
+        place: The part of its path that differs from the others'.
         model: What the manifest calls it.
         columns: The manifest's other columns.
     """
@@ -31,12 +31,12 @@ class Item:
 
     @property
     def formats(self) -> str:
-        """What decides how the files are read: the same bytes are other predictions under another ending."""
+        """The endings of the files, which decide how they are read."""
         return ",".join(ending(file) for file in self.files)
 
 
 def ending(file: str) -> str:
-    """The ending of a path or address, in lower case.
+    """Return the ending of a path or address, in lower case.
 
     >>> ending("s3://bucket/a.PARQUET"), ending("http://host/p.jsonl?key=a/b.c")
     ('.parquet', '.jsonl')
@@ -45,5 +45,5 @@ def ending(file: str) -> str:
 
 
 def bare(file: str) -> str:
-    """An address without its query, which may hold slashes and dots."""
+    """Return an address without its query, which may hold slashes and dots; a path as it is."""
     return re.split(r"[?#]", file)[0] if is_url(file) else file

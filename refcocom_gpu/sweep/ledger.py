@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.sweep.task import Known, key_of
 from refcocom_gpu.utils.cache import Built, DamagedError, open_arrays, write_arrays
+from refcocom_gpu.utils.files import TEMPORARY, replacing
 
 RESULTS, KNOWN = "results", ".known.jsonl"
 
@@ -50,7 +51,7 @@ class Ledger:
         self.folder = folder
         self._results = folder / RESULTS
         self._results.mkdir(exist_ok=True)
-        for left_by_a_killed_sweep in self._results.glob("*.tmp"):
+        for left_by_a_killed_sweep in self._results.glob(f"*{TEMPORARY}"):
             left_by_a_killed_sweep.unlink(missing_ok=True)
         self.finished = {path.stem for path in self._results.glob("*.safetensors")}
         self.known: dict[str, tuple[str, str]] = {}
@@ -109,11 +110,9 @@ class Ledger:
         """Write what is known once per file, when most lines are of former contents."""
         if self._noted <= 2 * len(self.known):
             return
-        temporary = self.folder / f"{KNOWN}.tmp"
-        with contextlib.suppress(OSError):
-            lines = (json.dumps([k, *v]) + "\n" for k, v in self.known.items())
+        lines = (json.dumps([k, *v]) + "\n" for k, v in self.known.items())
+        with contextlib.suppress(OSError), replacing(self.folder / KNOWN) as temporary:
             temporary.write_text("".join(lines), "utf-8")
-            temporary.replace(self.folder / KNOWN)
 
     def _opened(self, mode: str):  # type: ignore[no-untyped-def]
         return (self.folder / KNOWN).open(mode, encoding="utf-8")

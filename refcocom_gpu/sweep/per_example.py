@@ -24,6 +24,7 @@ from refcocom_gpu.scores.result import per_example
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.task import FileResult
 from refcocom_gpu.utils.arrow import from_numpy
+from refcocom_gpu.utils.files import replacing
 
 FOLDER = "per_example"
 LAYOUT = 1
@@ -135,14 +136,8 @@ def _write_rows(shared: tuple[MaskStore, float], rows: tuple[Path, FileResult]) 
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    # Not named .parquet before it is whole, so that no glob of a reader finds it.
-    temporary = path.with_name(f".{path.stem}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def _forget_others(root: Path, expected: set[Path]) -> None:

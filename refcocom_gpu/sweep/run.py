@@ -1,4 +1,4 @@
-"""Items, a store and an engine in, an output folder out: every set scored once, kept as it comes, joined at the end."""
+"""Items, a store and an engine in, an output folder out: every set is scored once, kept, and joined at the end."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from typing import Any
 
 from refcocom_gpu.engines import make_engine
 from refcocom_gpu.engines.engine import Engine, Lost
-from refcocom_gpu.scorer import check_missing, is_built_in
+from refcocom_gpu.scorer import check_missing
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.sweep.contents import combined, digest_of, is_url, token_of
+from refcocom_gpu.sweep.contents import is_settled, is_url, token_of
 from refcocom_gpu.sweep.item import Item
 from refcocom_gpu.sweep.ledger import Kept, Ledger
 from refcocom_gpu.sweep.per_example import write_per_example
 from refcocom_gpu.sweep.task import (
     FileResult,
-    Known,
+    LocalHash,
     Options,
-    built_in_digest,
+    Work,
     code_version,
     failed,
     key_of,
-    said,
+    message_of,
     score_file,
 )
-from refcocom_gpu.utils.files import locked
+from refcocom_gpu.utils.files import combine_hashes, hash_file, locked
 
-RLE_FORMATS = {"", ".parquet", ".jsonl", ".ndjson", ".json"}
-"""What is counted against runs; everything else needs packed bits. The built-in sets have no ending."""
+RLE_FORMATS = {".parquet", ".jsonl", ".ndjson", ".json"}
+"""Formats that are counted against runs; all others need packed bits. A folder has no ending."""
 
 Settled = Callable[[FileResult], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a sweep did.
+    """The outcome of a sweep.
 
     Attributes:
         results: One per item, in the order of the items.
-        n_scored: Sets that were scored now; the others were kept from before or hold what another holds.
+        n_scored: Sets that were scored now; the others were kept from before or are equal to another set.
         written: Files and folders that were written, first those of the leaderboard.
     """
 
@@ -95,7 +95,6 @@ def run_sweep(
     engine = engine or make_engine("threads")
     check_missing(options.missing)
     get_convention(convention)
-    _ = options.reading
     options = replace(options, device=engine.device(options.device), code=code_version())
     with locked(output_dir, "sweep") as folder:
         sweep = _Sweep(items, store, Ledger(folder), options, engine, settled)
@@ -116,7 +115,7 @@ def run_sweep(
 
 
 class _Sweep:
-    """The state of one sweep: what is known of each item, by its number."""
+    """The state of one sweep: the results so far, by the number of their item."""
 
     def __init__(
         self,
@@ -136,7 +135,7 @@ class _Sweep:
     def run(self) -> list[FileResult]:
         """All results, in the order of the items."""
         self._pass(range(len(self.items)), self.ledger.finished)
-        # What waited for an equal file that failed, and what was kept but proved damaged.
+        # Items that waited for an equal file that failed, and those whose kept counts are damaged.
         left = [n for n in range(len(self.items)) if n not in self._results]
         self._pass(left, None)
         self.ledger.compact()
@@ -167,19 +166,22 @@ class _Sweep:
 
     def _to_score(
         self, numbers: Iterable[int], finished: set[str] | None, waiting: dict[int, str]
-    ) -> Iterator[tuple[int, Item]]:
-        """Items that need a worker, hashed one by one as workers get free; the others wait for the ledger."""
+    ) -> Iterator[Work]:
+        """Yield items that need a worker, hashed one by one as workers get free; the others wait for the ledger."""
         under_way: set[str] = set()
         for number in numbers:
             item = self.items[number]
             try:
-                digest = self._digest(item)
+                hashes = tuple(self._hash(file) for file in item.files)
             except OSError as error:
-                self._settle(number, failed(item, said(error)))
+                self._settle(number, failed(item, message_of(error)))
                 continue
-            if digest is None or finished is None:
-                yield number, item
+            work = Work(number, item, hashes)
+            local = [hashed.digest for hashed in hashes if hashed is not None]
+            if len(local) < len(hashes) or finished is None:
+                yield work
                 continue
+            digest = combine_hashes(local)
             key = key_of(self._identity(number, digest))
             if key in finished:
                 waiting[number] = digest
@@ -188,17 +190,16 @@ class _Sweep:
                 waiting[number] = digest
             else:
                 under_way.add(key)
-                yield number, item
+                yield work
 
     def _outcomes(
-        self, numbered: Iterator[tuple[int, Item]], shared: Any
+        self, works: Iterator[Work], shared: Any
     ) -> Generator[tuple[int, FileResult], None, None]:
-        with closing(self.engine.map(_task, numbered, shared)) as outcomes:
+        with closing(self.engine.map(_task, works, shared)) as outcomes:
             for outcome in outcomes:
                 if isinstance(outcome, Lost):
-                    number, item = outcome.item
                     reason = f"its worker died each time it was tried: {outcome.reason}"
-                    yield number, failed(item, reason)
+                    yield outcome.item.number, failed(outcome.item.item, reason)
                 else:
                     yield outcome
 
@@ -216,25 +217,23 @@ class _Sweep:
             self.store.pack()
         return self.store.detached(), options
 
-    def _digest(self, item: Item) -> str | None:
-        """The content of local files, hashed unless they are known to be as they were; None of remote ones."""
-        if len(item.files) == 1 and is_built_in(item.files[0]):
-            return built_in_digest(item)
-        if any(is_url(file) for file in item.files):
+    def _hash(self, file: str) -> LocalHash | None:
+        """Hash a local file unless it is as it was when it was hashed before; None for an address."""
+        if is_url(file):
             return None
-        digests, known = [], list[Known]()
-        for file in item.files:
-            name = os.path.abspath(file)  # noqa: PTH100 (Path's raises where the working folder is gone)
-            token = token_of(Path(file))
-            if token is not None and self.ledger.known.get(name, ("",))[0] == token:
-                digests.append(self.ledger.known[name][1])
-                continue
-            digests.append(digest_of([Path(file)]))
-            # Hashed between two looks that agree, or it is not remembered.
-            if token is not None and token == token_of(Path(file)):
-                known.append((name, token, digests[-1]))
-        self.ledger.note(known)
-        return combined(digests)
+        name = os.path.abspath(file)  # noqa: PTH100 (Path's raises where the working folder is gone)
+        path = Path(file)
+        token = token_of(path)
+        # A file that changed just now may change again unseen.
+        settled = is_settled(path)
+        known_token, known_digest = self.ledger.known.get(name, ("", ""))
+        if settled and token == known_token:
+            return LocalHash(token, known_digest)
+        digest = hash_file(path)
+        # Remembered only if two looks, before and after hashing, agree.
+        if settled and token == token_of(path):
+            self.ledger.note([(name, token, digest)])
+        return LocalHash(token, digest)
 
     def _identity(self, number: int, digest: str) -> dict[str, str]:
         return self.options.identity(self.store.dataset, digest, self.items[number].formats)
@@ -264,6 +263,6 @@ class _Sweep:
         self._settled(result)
 
 
-def _task(shared: tuple[MaskStore, Options], numbered: tuple[int, Item]) -> tuple[int, FileResult]:
-    (store, options), (number, item) = shared, numbered
-    return number, score_file(store, item, options)
+def _task(shared: tuple[MaskStore, Options], work: Work) -> tuple[int, FileResult]:
+    store, options = shared
+    return work.number, score_file(store, work, options)

@@ -6,49 +6,72 @@ import functools
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import refcocom_kernels
 import xxhash
 from numpy.typing import NDArray
 
-import refcocom_gpu
+from refcocom_gpu import errors
+from refcocom_gpu._version import __version__
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import RefCOCOMError, UsageError
 from refcocom_gpu.predictions.header import model_of
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.scorer import count, is_built_in
+from refcocom_gpu.predictions.read import Source
+from refcocom_gpu.scorer import Counted, count
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.sweep.contents import (
-    at_hand,
-    combined,
-    digest_of,
-    is_url,
-    remote_token,
-    token_of,
-)
+from refcocom_gpu.sweep.contents import at_hand, is_url, remote_token, token_of
 from refcocom_gpu.sweep.item import Item
+from refcocom_gpu.utils.files import combine_hashes, hash_file
 
 Known = tuple[str, str, str]
-"""A file, what told its content when it was hashed, and the hash."""
+"""A file, the token that told its content when it was hashed, and the hash."""
+
+
+class LocalHash(NamedTuple):
+    """The hash of a local file.
+
+    Attributes:
+        token: `token_of` the file when it was hashed.
+        digest: 32 hex digits.
+    """
+
+    token: str
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What an engine is given for one set of predictions.
+
+    Attributes:
+        number: Of the item in the sweep.
+        item: What is scored.
+        hashes: Of each file that was hashed already; None for the others.
+    """
+
+    number: int
+    item: Item
+    hashes: tuple[LocalHash | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class FileResult:
-    """What became of one set of predictions.
+    """The outcome of one set of predictions.
 
     Attributes:
         path: As the user named it.
-        model: From the manifest, else from the file's header, else what tells its path from the others'.
+        model: From the manifest, else from the file's header, else the part of its path that differs from the others'.
         columns: The manifest's other columns.
         counts: [N, 2] int64 intersection and predicted area; None where there is an error.
         absent: Indices of examples without a prediction, scored as empty (`missing=zero`), int64.
         error: Why there are no counts.
         digest: 32 hex digits, the hash of what was read; None where nothing could be.
         header_model: The model that the file names.
-        known: What need not be hashed again, of remote files.
+        known: Hashes of remote files, for the next sweep.
     """
 
     path: str
@@ -67,76 +90,56 @@ class Options:
     """How predictions are counted.
 
     Attributes:
+        reading: How they are read.
         missing: As for `score`.
-        values: As for `score`.
-        letterbox: As for `score`.
-        resize: As for `score`.
-        polygons: As for `score`.
-        batch_size: As for `score`.
-        threads: CPU threads of one task.
         device: Where a worker counts.
         code: `code_version()` of whoever keeps the results.
         finished: Keys whose counts are kept: such an item is hashed, not scored.
-        known: Remote files whose content was hashed before.
+        known: Remote files that were hashed before, each with its token and hash.
     """
 
+    reading: ReadOptions = field(default_factory=lambda: ReadOptions(threads=1))
     missing: str = "error"
-    values: str = "logits"
-    letterbox: int | None = None
-    resize: str = "direct"
-    polygons: str | None = None
-    batch_size: int = 256
-    threads: int = 1
     device: str = "cpu"
     code: str = ""
     finished: frozenset[str] = frozenset()
     known: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
-    @property
-    def reading(self) -> ReadOptions:
-        """What the files cannot say of themselves."""
-        return ReadOptions(self.values, self.letterbox, self.resize, self.polygons, self.batch_size)
-
     def identity(self, dataset: Dataset, digest: str, formats: str) -> dict[str, str]:
-        """All that decides the counts of a set of predictions, and nothing else."""
-        counted = {
-            name: value
-            for name, value in asdict(self).items()
-            if name in ("missing", "values", "letterbox", "resize", "polygons")
-        }
+        """Return all that decides the counts of a set of predictions, and nothing else."""
         return {
             "predictions": digest,
             "formats": formats,
             "dataset": dataset.fingerprint,
             "key": dataset.key,
-            "options": json.dumps(counted, sort_keys=True),
+            "options": json.dumps({"missing": self.missing, **self.reading.deciding()}),
             "code": self.code,
         }
 
 
 def key_of(identity: Mapping[str, str]) -> str:
-    """The name under which counts are kept, 32 hex digits."""
+    """Return the name under which counts are kept, 32 hex digits."""
     return xxhash.xxh3_128_hexdigest(json.dumps(identity, sort_keys=True).encode())
 
 
 @functools.cache
 def code_version() -> str:
-    """The package's version and a hash of its sources and the kernels': counts of other code are not taken for ours."""
+    """Return the version and a hash of the sources, so that counts of other code are not taken for ours."""
     digest = xxhash.xxh3_64()
-    for package in (refcocom_gpu, refcocom_kernels):
-        root = Path(str(package.__file__)).parent
+    for module in (errors, refcocom_kernels):
+        root = Path(str(module.__file__)).parent
         for source in sorted(root.rglob("*.py")):
             digest.update(source.relative_to(root).as_posix().encode())
             digest.update(source.read_bytes())
-    return f"{refcocom_gpu.__version__}-{digest.hexdigest()}"
+    return f"{__version__}-{digest.hexdigest()}"
 
 
-def score_file(store: MaskStore, item: Item, options: Options) -> FileResult:
+def score_file(store: MaskStore, work: Work, options: Options) -> FileResult:
     """Fetch, hash and count one set of predictions; whatever is wrong with it becomes its error.
 
     Args:
         store: Ground truth.
-        item: What is scored.
+        work: What is scored.
         options: How.
 
     Raises:
@@ -147,96 +150,83 @@ def score_file(store: MaskStore, item: Item, options: Options) -> FileResult:
             f"a worker runs refcocom-gpu {code_version()}, the sweep {options.code}: install the same on every node"
         )
     try:
-        return _score(store, item, options)
+        return _score(store, work, options)
     except (RefCOCOMError, OSError) as error:
-        return failed(item, said(error))
+        return failed(work.item, message_of(error))
     except Exception as error:
         # A mistake of ours in one file of thousands; the others are scored all the same.
-        return failed(item, f"unexpected {type(error).__name__}: {error}")
+        return failed(work.item, f"unexpected {type(error).__name__}: {error}")
 
 
 def failed(item: Item, error: str) -> FileResult:
-    """The result of an item that has no counts."""
+    """Return the result of an item that has no counts."""
     return FileResult(item.path, item.model or item.place, item.columns, error=error)
 
 
-def said(error: Exception) -> str:
-    """An error as one says it to whoever named the file."""
+def message_of(error: Exception) -> str:
+    """Return what an error says to the person who named the file."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} cannot be read: {error.strerror}"
     return str(error)
 
 
-def _score(store: MaskStore, item: Item, options: Options) -> FileResult:
-    known: list[Known] = []
+def _score(store: MaskStore, work: Work, options: Options) -> FileResult:
+    item = work.item
     digest = _known_digest(item, options)
     if digest is not None and _is_finished(store, item, options, digest):
         return FileResult(item.path, item.model or item.place, item.columns, digest=digest)
-    if len(item.files) == 1 and is_built_in(item.files[0]):
-        counted = count(
-            item.files[0],
-            store.to(options.device),
-            options.reading,
-            missing=options.missing,
-            threads=options.threads,
-        )
-        return _result(item, counted.counts, counted.absent, built_in_digest(item), None, known)
     with ExitStack() as stack:
-        tokens = [remote_token(file) if is_url(file) else None for file in item.files]
+        remote_tokens = [remote_token(file) if is_url(file) else None for file in item.files]
         paths = [stack.enter_context(at_hand(file)) for file in item.files]
-        before = [token_of(path, settled=False) for path in paths]
-        digests = [digest_of([path]) for path in paths]
-        digest = combined(digests)
-        known += [
-            (file, token, of_file)
-            for file, token, of_file in zip(item.files, tokens, digests, strict=True)
-            if token is not None
+        tokens = [token_of(path) for path in paths]
+        digests = [
+            hashed.digest if hashed is not None and hashed.token == token else hash_file(path)
+            for path, token, hashed in zip(paths, tokens, work.hashes, strict=True)
         ]
-        said_model = next((model for path in paths if (model := model_of(path))), None)
+        digest = combine_hashes(digests)
+        known = tuple(
+            (file, token, of_file)
+            for file, token, of_file in zip(item.files, remote_tokens, digests, strict=True)
+            if token is not None
+        )
+        header_model = next((model for path in paths if (model := model_of(path))), None)
         if _is_finished(store, item, options, digest):
-            return _result(item, None, None, digest, said_model, known)
+            return _result(item, None, digest, header_model, known)
         try:
             counted = count(
-                paths,
+                Source(item.path, paths),
                 store.to(options.device),
                 options.reading,
                 missing=options.missing,
-                threads=options.threads,
             )
         except RefCOCOMError as error:
-            # Of what was fetched the user knows the address, not the temporary name.
+            # The user knows the address of a fetched file, not its temporary name.
             text = str(error)
             for file, path in zip(item.files, paths, strict=True):
                 text = text.replace(str(path), file) if is_url(file) else text
             return failed(item, text)
-        if before != [token_of(path, settled=False) for path in paths]:
+        if tokens != [token_of(path) for path in paths]:
             return failed(item, f"{item.path} changed while it was read; run the sweep again")
-        return _result(item, counted.counts, counted.absent, digest, said_model, known)
+        return _result(item, counted, digest, header_model, known)
 
 
 def _result(
     item: Item,
-    counts: NDArray[Any] | None,
-    absent: NDArray[Any] | None,
+    counted: Counted | None,
     digest: str,
-    said_model: str | None,
-    known: list[Known],
+    header_model: str | None,
+    known: tuple[Known, ...],
 ) -> FileResult:
     return FileResult(
         path=item.path,
-        model=item.model or said_model or item.place,
+        model=item.model or header_model or item.place,
         columns=item.columns,
-        counts=counts,
-        absent=absent,
+        counts=None if counted is None else counted.counts,
+        absent=None if counted is None else counted.absent,
         digest=digest,
-        header_model=said_model,
-        known=tuple(known),
+        header_model=header_model,
+        known=known,
     )
-
-
-def built_in_digest(item: Item) -> str:
-    """The built-in predictions are decided by their name and the code."""
-    return xxhash.xxh3_128_hexdigest(f"built in: {item.files[0]}".encode())
 
 
 def _is_finished(store: MaskStore, item: Item, options: Options, digest: str) -> bool:
@@ -246,11 +236,11 @@ def _is_finished(store: MaskStore, item: Item, options: Options, digest: str) ->
 
 
 def _known_digest(item: Item, options: Options) -> str | None:
-    """The digest of remote files that are as they were when they were hashed; None where one is not, or is local."""
+    """Return the digest of remote files that are as they were when hashed; None where one is not, or is local."""
     digests = []
     for file in item.files:
         token, digest = options.known.get(file, (None, ""))
         if token is None or remote_token(file) != token:
             return None
         digests.append(digest)
-    return combined(digests)
+    return combine_hashes(digests)

@@ -1,41 +1,26 @@
-"""What a training loop hands over in, stacks of arrays of one shape and indices out; and what counting them gives."""
+"""What a training loop hands over in, stacks of predictions of one shape and type and their indices out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.counting.stacks import Index, Stack
+from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.memory import as_ints
 from refcocom_gpu.predictions.resize import as_tensor
-
-Index = Tensor | NDArray[np.int64]
-"""[B] indices: on a device where they came from there, which nobody waits for; else in host memory."""
-
 
 _KNOWN = (torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 """Types that the kernels read."""
 
 
-class Stack(NamedTuple):
-    """Predictions of one shape and type.
-
-    Attributes:
-        values: [K, h, w] of one type, without a graph.
-        rows: Their rows in the batch; None for all of it, in order.
-    """
-
-    values: Tensor
-    rows: list[int] | None
-
-
 def as_index(index: Any) -> Index:
-    """Indices of any container.
+    """Read indices from any container.
 
     Args:
         index: An int, or B of them.
@@ -51,52 +36,19 @@ def as_index(index: Any) -> Index:
             raise UsageError(f"indices are whole numbers, not {index.dtype}")
         if index.ndim > 1:
             raise UsageError(f"indices are one row of numbers, not {tuple(index.shape)}")
-        there: Tensor = index.detach().long().reshape(-1)
-        return there
+        on_device: Tensor = index.detach().long().reshape(-1)
+        return on_device
     if isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1:
-        here: NDArray[np.int64] = index.numpy()
-        return here
-    found = np.atleast_1d(as_ints(index))
-    if found.ndim > 1:
-        raise UsageError(f"indices are one row of numbers, not {found.shape}")
-    return found
-
-
-def refuse_unknown(index: NDArray[np.int64], n: int) -> None:
-    """Check indices that the host knows.
-
-    Args:
-        index: [B].
-        n: N examples.
-
-    Raises:
-        PredictionError: When one is not in 0…N−1.
-    """
-    # Seen as unsigned a negative number is beyond everything.
-    unsigned = index.view(np.uint64)
-    if unsigned.max(initial=0) < n:
-        return
-    problems = Problems()
-    for row in np.flatnonzero(unsigned >= n).tolist():
-        problems.add("unknown key", place(row), f"index {index[row]} {NO_ROW.format(n - 1)}")
-    problems.raise_if_any()
-
-
-NO_ROW = "is not a row of the store (0 to {})"
-
-
-def place(row: int) -> str:
-    """Where a problem is, for a person."""
-    return f"row {row} of the batch"
-
-
-def swapped(h: int, w: int) -> str:
-    """What is wrong with a mask of `h` × `w` pixels."""
-    return f"mask is {h}×{w} (height×width), the image is {w}×{h}; height and width are swapped"
+        shared: NDArray[np.int64] = index.numpy()
+        return shared
+    numbers = np.atleast_1d(as_ints(index))
+    if numbers.ndim > 1:
+        raise UsageError(f"indices are one row of numbers, not {numbers.shape}")
+    return numbers
 
 
 def as_stacks(preds: Any, n: int) -> list[Stack]:
-    """Predictions of any container as stacks.
+    """Read predictions from any container as stacks.
 
     Args:
         preds: [B, h, w] or [B, 1, …, h, w], one [h, w], or a list of B [h, w] or [1, h, w]; arrays or tensors.
@@ -126,7 +78,7 @@ def as_stacks(preds: Any, n: int) -> list[Stack]:
 
 
 def _tensor(values: Any) -> Tensor:
-    """Without a graph; of a type that the kernels know."""
+    """Return predictions as a tensor without a graph, of a type that the kernels read."""
     if not isinstance(values, Tensor):
         try:
             array = np.asarray(values)

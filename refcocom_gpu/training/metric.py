@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,20 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
+from refcocom_gpu.counting.choose import counter_on
+from refcocom_gpu.counting.counter import Counter
+from refcocom_gpu.counting.rows import INTERSECTION, N_COLUMNS, N_COUNTS
+from refcocom_gpu.counting.stacks import CountedBatch, Index, Stack, count_stacks
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.result import Result, about_run, per_example
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.training.batches import Index, Stack, as_index, as_stacks
-from refcocom_gpu.training.device import DeviceHook
-from refcocom_gpu.training.host import HostHook
+from refcocom_gpu.training.batches import as_index, as_stacks
 from refcocom_gpu.training.ranks import gather, header, refuse_different
 from refcocom_gpu.training.saving import Saver
 from refcocom_gpu.training.scores import check, scores, seen
-from refcocom_gpu.training.state import (
-    INTERSECTION,
-    N_COUNTS,
-    empty_state,
-    first_rank,
-    merge,
-    record,
-)
+from refcocom_gpu.training.state import empty_state, first_rank, merge, record
 from refcocom_gpu.training.subset import Subset, draw_subset
 
 FULL, PARTIAL, ESTIMATE = "", "_partial", "_estimate"
@@ -115,7 +111,9 @@ class RefCOCOMMetric(Metric):
             self.subset = draw_subset(store.dataset, subset, seed)
         self._options = ReadOptions(values=values, letterbox=letterbox)
         self._partial = partial
-        self._hook: HostHook | DeviceHook | None = None
+        self._counter: Counter | None = None
+        self._last: CountedBatch | None = None
+        self._counter_device = torch.device("cpu")
         self._saver: Saver | None = None
         if save_predictions is not None:
             self._saver = Saver(save_predictions, store, self._options)
@@ -159,12 +157,12 @@ class RefCOCOMMetric(Metric):
             PredictionError: For an index that is no row, a mask with its sides swapped, logits that are not finite;
                 nothing of the batch is counted. On a device, which nobody waits for, `compute` raises it.
         """
-        found, stacks = self._read(preds, index)
-        hook = self._hook_of(self.counts.device)
-        hook.count(stacks, found)
+        indices, stacks = self._read(preds, index)
+        batch = self._count(stacks, indices)
         if self._saver is not None:
-            self._saver.write(stacks, found)
-        hook.record(self.counts)
+            self._saver.write(stacks, indices)
+        record(self.counts, batch.index, batch.rows)
+        self._last = batch
 
     def count(self, preds: Any, index: Any) -> Tensor:
         """Count a batch without adding it, for trainers that gather what each rank found themselves.
@@ -176,10 +174,8 @@ class RefCOCOMMetric(Metric):
         Returns:
             [B, 6] int64 on the metric's device, for `add`: the index and what was counted.
         """
-        found, stacks = self._read(preds, index)
-        hook = self._hook_of(self.counts.device)
-        hook.count(stacks, found)
-        return hook.rows()
+        indices, stacks = self._read(preds, index)
+        return self._count(stacks, indices).table()
 
     def add(self, rows: Any) -> None:
         """Add what `count` gave, on this rank or others, each as often as it likes.
@@ -189,7 +185,7 @@ class RefCOCOMMetric(Metric):
         """
         self._refuse_synced()
         table = torch.as_tensor(rows)
-        if table.dtype != torch.int64 or table.ndim != 2 or table.shape[1] != 6:
+        if table.dtype != torch.int64 or table.ndim != 2 or table.shape[1] != 1 + N_COLUMNS:
             raise UsageError(
                 f"rows are [B, 6] int64 as `count` gives them, not {tuple(table.shape)} {table.dtype}; a Trainer needs "
                 "preprocess_logits_for_metrics as well as compute_metrics"
@@ -199,11 +195,18 @@ class RefCOCOMMetric(Metric):
         self._computed = None
         record(self._writable(), table[:, 0], table[:, 1:])
 
+    def _count(self, stacks: list[Stack], index: Index) -> CountedBatch:
+        device = self.counts.device
+        if self._counter is None or self._counter_device != device:
+            self._counter = counter_on(self.store, self._options, device)
+            self._counter_device = device
+        return count_stacks(self._counter, stacks, index)
+
     def _read(self, preds: Any, index: Any) -> tuple[Index, list[Stack]]:
         """What `update` was given, on the device of the state."""
         self._refuse_synced()
-        found = as_index(index)
-        stacks = as_stacks(preds, len(found))
+        indices = as_index(index)
+        stacks = as_stacks(preds, len(indices))
         device = self._writable().device
         for stack in stacks:
             if stack.values.device != device:
@@ -211,19 +214,13 @@ class RefCOCOMMetric(Metric):
                     f"predictions are on {stack.values.device}, the metric on {device}; "
                     f"call metric.to({str(stack.values.device)!r}) once before the loop"
                 )
-        return found, stacks
+        return indices, stacks
 
     def _refuse_synced(self) -> None:
         if self._is_synced:
             raise TorchMetricsUserError(
                 "the metric holds the counts of all ranks until unsync(), and would forget what is added now"
             )
-
-    def _hook_of(self, device: torch.device) -> HostHook | DeviceHook:
-        """What counts on a device."""
-        if self._hook is None or self._hook.device != device:
-            self._hook = self._make_hook(device)
-        return self._hook
 
     def _writable(self) -> Tensor:
         """The state; one that was reset in inference mode may not be written to out of it."""
@@ -239,11 +236,11 @@ class RefCOCOMMetric(Metric):
         """
         # Not as torchmetrics does it, which puts the state aside and computes: an error there loses the state.
         self.update(preds, index)
-        assert self._hook is not None
-        rows = self._hook.rows().cpu()
+        assert self._last is not None
+        rows = self._last.table().cpu()
         state = empty_state(len(self.store))
         record(state, rows[:, 0], rows[:, 1:])
-        check(state.numpy(), self.store, wanted=None, values="any")
+        check(state.numpy(), self.store, wanted=None)
         scores = self._scores(state.numpy(), PARTIAL, None)
         self._forward_cache = scores
         return scores
@@ -271,7 +268,7 @@ class RefCOCOMMetric(Metric):
                 "the loader must hold ExpressionDataset(…, subset=…, seed=…) of the same size and seed"
             )
         wanted = None if self.partial else expected
-        check(rows, self.store, wanted=wanted, values=self._options.values)
+        check(rows, self.store, wanted=wanted, options=self._options)
         if self.partial:
             return self._scores(rows, PARTIAL, None)
         return self._scores(rows, FULL if subset is None else ESTIMATE, subset)
@@ -285,12 +282,12 @@ class RefCOCOMMetric(Metric):
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             rows = self.counts.cpu().numpy()
         everything = np.arange(len(self.store))
-        check(rows, self.store, wanted=everything, values=self._options.values)
+        check(rows, self.store, wanted=everything, options=self._options)
         table = per_example(self.store, rows[:-1, :N_COUNTS], everything[:0])
         info = {
             **about_run(self.store, str(self.counts.device)),
             "predictions": {"source": "memory"},
-            "options": {"values": self._options.values, "letterbox": self._options.letterbox},
+            "options": {"missing": "error", **asdict(self._options)},
         }
         return Result(table, info, self.convention, self.precision_strict)
 
@@ -401,7 +398,7 @@ class RefCOCOMMetric(Metric):
         return compute_quietly
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_hook": None}
+        return {**super().__getstate__(), "_counter": None, "_last": None}
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         held = [state_dict.get(f"{prefix}{name}") for name in ("identity", "counts")]
@@ -416,18 +413,11 @@ class RefCOCOMMetric(Metric):
         # Counts are added in place, which the checkpoint must not notice.
         self.identity, self.counts = own, self.counts.clone()
 
-    # Parts ----------------------------------------------------------------------------------------
-
-    def _make_hook(self, device: torch.device) -> HostHook | DeviceHook:
-        if device.type == "cpu":
-            return HostHook(self.store, self._options)
-        return DeviceHook(self.store, self._options, device)
-
     def _scores(
         self, rows: NDArray[np.int64], label: str, subset: Subset | None
     ) -> dict[str, Tensor]:
         index = seen(rows)
-        found = scores(
+        named = scores(
             rows[index],
             index,
             self.store,
@@ -441,7 +431,7 @@ class RefCOCOMMetric(Metric):
                 dtype=torch.int64 if isinstance(value, int) else torch.float64,
                 device=self.counts.device,
             )
-            for key, value in found.items()
+            for key, value in named.items()
         }
 
 

@@ -1,14 +1,15 @@
 """Batches in, one prediction file per rank and epoch out, which `refcocom score` scores to the same counts.
 
-`FOLDER/epoch-00000/rank-00000-of-00004.parquet`, and so on: the files of an epoch are the shards of one set. Rows go
-to a writer's journal as they come, so that a killed epoch loses the batch in flight; every `compute` writes the file
-anew, without the examples that a rank before this one has too. The journal goes with the epoch or with the process.
+`FOLDER/epoch-00000/rank-00000-of-00004.parquet` and so on: the files of an epoch are the shards of one set. Rows go to
+a writer's journal as they come, so a killed epoch loses only the batch in flight. Every `compute` writes the file
+again, without the examples that an earlier rank holds too. The journal is deleted when the epoch or the process ends.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,16 @@ import torch
 from numpy.typing import NDArray
 from refcocom_kernels import reference
 
+from refcocom_gpu.counting.stacks import Index, Stack
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import VALUES, ReadOptions
-from refcocom_gpu.predictions.resize import valid_cells
+from refcocom_gpu.predictions.resize import padded_sizes, valid_region
 from refcocom_gpu.predictions.writer import PredictionWriter
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.training.batches import Index, Stack
 
 
 class _Journal:
-    """The writer of an epoch, and whether it holds what no file does."""
+    """The writer of an epoch, and whether its journal holds predictions that no file holds."""
 
     def __init__(self) -> None:
         self.writer: PredictionWriter | None = None
@@ -34,7 +35,7 @@ class _Journal:
         self._process = os.getpid()
 
     def tidy(self) -> None:
-        """Delete the journal once its file is there; a copy of this process, such as a loader's worker, has no part."""
+        """Delete the journal once its file is written; a forked copy of this process, such as a loader's, does not."""
         if self.writer is not None and not self.unsaved and self._process == os.getpid():
             self.writer.discard()
             self.writer = None
@@ -82,7 +83,7 @@ class Saver:
             rows = range(len(known)) if where is None else where
             for row, mask in zip(rows, values.cpu(), strict=True):
                 example = int(known[row])
-                # On a device an index that is none comes to light at the end of the epoch.
+                # An index that names no example is reported at the end of the epoch.
                 if 0 <= example < len(pending) and pending[example] and _is_finite(mask):
                     pending[example] = False
                     examples.append(example)
@@ -91,7 +92,7 @@ class Saver:
         journal.unsaved |= bool(examples)
 
     def finish(self, keep: NDArray[np.bool_] | None = None) -> None:
-        """Write the file of this rank and epoch; more batches may follow, and another `finish`.
+        """Write the file of this rank and epoch; more batches and another `finish` may follow.
 
         Args:
             keep: [N] which examples belong into this rank's file; all of them by default.
@@ -101,7 +102,7 @@ class Saver:
             self._journal.unsaved = False
 
     def next_epoch(self, *, anything_seen: bool) -> None:
-        """Begin another epoch; what no `finish` has written is written now.
+        """Begin another epoch; write now what no `finish` has written.
 
         Args:
             anything_seen: Whether any rank saw anything, so that ranks without a batch count epochs as the others do.
@@ -127,18 +128,19 @@ class Saver:
         return PredictionWriter(
             path,
             self._store.dataset,
-            values=self._options.values,
-            letterbox=self._options.letterbox,
+            **asdict(self._options),
         )
 
     def _at_image_size(self, mask: torch.Tensor, example: int) -> torch.Tensor:
-        """A mask of another size than the image's as it was counted; anything else unchanged."""
+        """Resize a mask of another size than the image's as it was counted; return anything else unchanged."""
         sample = int(self._store.example_sample[example])
         size = int(self._store.heights[sample]), int(self._store.widths[sample])
         if mask.is_floating_point() or tuple(mask.shape) == size:
             return mask
         side = self._options.letterbox
-        valid = None if side is None else valid_cells(*size, side, (mask.shape[0], mask.shape[1]))
+        valid = None
+        if side is not None:
+            valid = tuple(valid_region(padded_sizes(*size, side), mask.shape, side).tolist())
         certain = (mask != 0).half()
         return reference.resize_logits(certain, *size, valid) > VALUES["probabilities"]
 

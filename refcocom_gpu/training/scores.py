@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu.dataset.table import Dataset
-from refcocom_gpu.errors import Problems
-from refcocom_gpu.predictions.keys import describe_key
-from refcocom_gpu.predictions.resize import NON_FINITE as IS_NON_FINITE
-from refcocom_gpu.scores import metrics
-from refcocom_gpu.scores.conventions import get_convention
-from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.training.batches import NO_ROW
-from refcocom_gpu.training.state import (
+from refcocom_gpu.counting.rows import (
     BEYOND_UNIT,
     CONFLICT,
     FAULT,
     FAULTS,
     INTERSECTION,
-    NON_FINITE,
     PRED_AREA,
-    SWAPPED,
     UNKNOWN,
+    explain_fault,
 )
+from refcocom_gpu.counting.stacks import NO_ROW
+from refcocom_gpu.dataset.table import Dataset
+from refcocom_gpu.errors import Problems
+from refcocom_gpu.predictions.keys import describe_key
+from refcocom_gpu.predictions.options import ReadOptions, warn_of_probabilities
+from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.training.subset import Subset
 
 Rows = NDArray[np.int64]
 
 
 def seen(rows: Rows) -> NDArray[np.int64]:
-    """Indices of the examples that were counted.
+    """Return the indices of the examples that were counted.
 
     Args:
         rows: [N + 1, 5] a state.
@@ -41,14 +39,20 @@ def seen(rows: Rows) -> NDArray[np.int64]:
     return np.flatnonzero(rows[:-1, INTERSECTION] >= 0)
 
 
-def check(rows: Rows, store: MaskStore, *, wanted: NDArray[np.int64] | None, values: str) -> None:
+def check(
+    rows: Rows,
+    store: MaskStore,
+    *,
+    wanted: NDArray[np.int64] | None,
+    options: ReadOptions | None = None,
+) -> None:
     """Refuse what cannot be scored.
 
     Args:
         rows: [N + 1, 5] a state.
         store: Ground truth.
         wanted: Indices that must have been seen; None where any will do.
-        values: What float arrays were said to be.
+        options: How predictions were read; None gives no warning of probabilities taken for logits.
 
     Raises:
         PredictionError: Naming the examples that are unseen, and predictions that were wrong.
@@ -57,13 +61,10 @@ def check(rows: Rows, store: MaskStore, *, wanted: NDArray[np.int64] | None, val
     problems = Problems()
     if rows[-1, INTERSECTION] >= 0:
         problems.add(FAULTS[UNKNOWN], "an update", f"an index {NO_ROW.format(len(store) - 1)}")
-    said = {
-        NON_FINITE: IS_NON_FINITE,
-        SWAPPED: "the mask has the image's height and width swapped",
-    }
     for index in np.flatnonzero(rows[:-1, FAULT]).tolist():
-        fault = int(rows[index, FAULT])
-        problems.add(FAULTS[fault], _where(dataset, index), said[fault])
+        fault, sample = int(rows[index, FAULT]), store.example_sample[index]
+        reason = explain_fault(fault, int(store.heights[sample]), int(store.widths[sample]))
+        problems.add(FAULTS[fault], _where(dataset, index), reason)
     if wanted is not None:
         for index in wanted[rows[wanted, INTERSECTION] < 0].tolist():
             problems.add(
@@ -72,13 +73,9 @@ def check(rows: Rows, store: MaskStore, *, wanted: NDArray[np.int64] | None, val
                 "no update held it; partial=True gives the score of what was seen, labelled as partial",
             )
     problems.raise_if_any()
-    found = rows[seen(rows)]
-    if values == "logits" and len(found) and not found[:, BEYOND_UNIT].any():
-        warnings.warn(
-            "refcocom: all logits lie in 0…1; if they are probabilities, pass values='probabilities'",
-            UserWarning,
-            stacklevel=2,
-        )
+    counted = rows[seen(rows)]
+    if options is not None and len(counted) and not counted[:, BEYOND_UNIT].any():
+        warn_of_probabilities(options)
 
 
 def _where(dataset: Dataset, index: int) -> str:
@@ -95,11 +92,11 @@ def scores(
     precision_strict: bool = False,
     subset: Subset | None = None,
 ) -> dict[str, Any]:
-    """Scores of some examples.
+    """Score some examples.
 
     Args:
         rows: [K, 5] rows of a state.
-        index: [K] the example of each, ascending for a sum that does not depend on how they came.
+        index: [K] the example of each, ascending, so that no sum depends on the order in which they came.
         store: Ground truth.
         convention: Name of the convention.
         precision_strict: Pr@X counts IoU > X.
@@ -113,17 +110,17 @@ def scores(
     intersection, pred_area = rows[:, INTERSECTION], rows[:, PRED_AREA]
     empty = get_convention(convention).empty
     iou = metrics.iou(intersection, pred_area, target_area, empty=empty)
-    found: dict[str, Any]
+    named: dict[str, Any]
     if subset is not None:
         union = pred_area + target_area - intersection
-        found = subset.estimate(iou, intersection, union)
+        named = subset.estimate(iou, intersection, union)
     else:
-        found = {
+        named = {
             "miou": metrics.mean(iou),
             "ciou": metrics.ciou(intersection, pred_area, target_area, empty=empty),
         }
         for x, share in metrics.precision_at(iou, strict=precision_strict).items():
-            found[f"precision_at_{x}"] = share
-    found["n_examples"] = len(index)
-    found["n_conflicting"] = int(rows[:, CONFLICT].sum())
-    return found
+            named[f"precision_at_{x}"] = share
+    named["n_examples"] = len(index)
+    named["n_conflicting"] = int(rows[:, CONFLICT].sum())
+    return named

@@ -1,33 +1,23 @@
-"""Counted batches in, one int64 row per example out: the same whatever the batches, their order and the ranks.
+"""Rows of counted batches in, one int64 row per example out: the same whatever the batches, their order and the ranks.
 
-A state is an [N + 1, 5] int64 tensor. Row i belongs to the example of index i; the last one takes what names no
-example, which on a device nobody may look at before the end. An example that is seen again keeps its first counts.
-
-| column | |
-|---|---|
-| `INTERSECTION`, `PRED_AREA` | the counts, −1 where unseen |
-| `FAULT` | 0, or what was wrong with the prediction: a key of `FAULTS` |
-| `BEYOND_UNIT` | 1 unless it was a float array within 0…1, as probabilities are |
-| `CONFLICT` | 1 where the example was seen twice with different counts |
+A state is an [N + 1, 5] int64 tensor of rows as `counting.rows` describes them, with −1 for the counts of an example
+that is unseen. Row i belongs to the example of index i. The last row takes what names no example, which on a device
+nobody may look at before the end. An example that is seen again keeps its first counts.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from refcocom_kernels import cpu, reference
 from torch import Tensor
 
-UNSEEN = -1
-INTERSECTION, PRED_AREA, FAULT, BEYOND_UNIT, CONFLICT = range(5)
-N_COUNTS = 2
-"""Columns of counts; of the others the largest of all sightings stays."""
-
-NON_FINITE, SWAPPED, UNKNOWN = 1, 2, 3
-FAULTS = {NON_FINITE: "non-finite", SWAPPED: "wrong size", UNKNOWN: "unknown key"}
-"""Kinds of problems, as an error names them."""
+from refcocom_gpu.counting.rows import CONFLICT, INTERSECTION, N_COLUMNS, N_COUNTS
+from refcocom_gpu.counting.stacks import Index
 
 
 def empty_state(n: int, device: torch.device | str = "cpu") -> Tensor:
-    """The state before anything was seen.
+    """Return the state before anything was seen.
 
     Args:
         n: N examples.
@@ -36,42 +26,34 @@ def empty_state(n: int, device: torch.device | str = "cpu") -> Tensor:
     Returns:
         [N + 1, 5] int64.
     """
-    state = torch.zeros(n + 1, 5, dtype=torch.int64, device=device)
-    state[:, :N_COUNTS] = UNSEEN
+    state = torch.zeros(n + 1, N_COLUMNS, dtype=torch.int64, device=device)
+    state[:, :N_COUNTS] = reference.UNSEEN
     return state
 
 
-def record(state: Tensor, index: Tensor, rows: Tensor) -> None:
+def record(state: Tensor, index: Index, rows: Tensor) -> None:
     """Add a batch to a state, in place; waits for no device.
 
     Args:
         state: [N + 1, 5].
-        index: [B] int64 in 0…N.
-        rows: [B, 5] int64; a batch may name an example twice.
+        index: [B] int64 in 0…N; a batch may name an example twice.
+        rows: [B, 5] int64, on the device of the state.
 
     >>> state = empty_state(2)
-    >>> record(state, torch.tensor([1, 1]), torch.tensor([[3, 4, 0, 1, 0], [3, 5, 0, 1, 0]]))
+    >>> record(state, np.array([1, 1]), torch.tensor([[3, 4, 0, 1, 0], [3, 5, 0, 1, 0]]))
     >>> state.tolist()
     [[-1, -1, 0, 0, 0], [3, 4, 0, 1, 1], [-1, -1, 0, 0, 0]]
     """
-    # The first row of the batch that names each example: the one nobody else overwrites.
-    n_rows = len(index)
-    place = torch.arange(n_rows, device=state.device)
-    first = place.new_full((len(state),), n_rows).scatter_reduce_(0, index, place, "amin")[index]
-    counts = rows[:, :N_COUNTS]
-    before = state[index, :N_COUNTS]
-    kept = torch.where(before < 0, counts[first], before)
-    marks = rows[:, N_COUNTS:].clone()
-    marks[:, CONFLICT - N_COUNTS] = (counts != kept).any(1)
-    # Rows of one example write equal counts, so their order does not matter.
-    state[:, :N_COUNTS].index_copy_(0, index, kept)
-    state[:, N_COUNTS:].scatter_reduce_(0, index[:, None].expand(marks.shape), marks, "amax")
+    if state.is_cpu:
+        cpu.tally(state.numpy(), np.ascontiguousarray(index), rows.contiguous().numpy())
+    else:
+        reference.tally(state, torch.as_tensor(index), rows)
 
 
 def merge(states: Tensor) -> Tensor:
-    """The states of all ranks as one: each example as the first rank saw it.
+    """Merge the states of all ranks: each example as the first rank saw it.
 
-    Whole rows at a time: the largest of each column could mix two ranks.
+    Whole rows are taken, because the largest of each column could mix two ranks.
 
     Args:
         states: [ranks, N + 1, 5].
@@ -80,7 +62,7 @@ def merge(states: Tensor) -> Tensor:
         [N + 1, 5].
 
     >>> one, two = empty_state(1), empty_state(1)
-    >>> record(two, torch.tensor([0]), torch.tensor([[3, 4, 0, 1, 0]]))
+    >>> record(two, np.array([0]), torch.tensor([[3, 4, 0, 1, 0]]))
     >>> merge(torch.stack([one, two])).tolist()
     [[3, 4, 0, 1, 0], [-1, -1, 0, 0, 0]]
     """
@@ -95,7 +77,7 @@ def merge(states: Tensor) -> Tensor:
 
 
 def first_rank(states: Tensor) -> Tensor:
-    """The first rank that saw each example, 0 where none did.
+    """Return the first rank that saw each example, 0 where none did.
 
     Args:
         states: [ranks, N + 1, 5].

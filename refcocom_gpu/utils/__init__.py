@@ -1,1 +1,5 @@
-"""TODO."""
+"""Small helpers that every stage may use, and that know nothing of datasets or scores.
+
+`files` writes files whole or not at all, and `cache` keeps verified arrays on disk. `arrow` passes arrays to Arrow and
+back, `devices` resolves device names, and `optional` imports what only an extra installs.
+"""

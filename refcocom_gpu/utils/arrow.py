@@ -1,7 +1,7 @@
-"""NumPy arrays to Arrow columns and back, the memory shared and pandas left alone.
+"""NumPy arrays in, Arrow columns out, and back: memory is shared, and pandas is not imported.
 
-pyarrow imports pandas, where it is installed, at the first `pa.array` or `to_numpy` of a process: 0.3 s of a command
-that needs one second in all.
+Where pandas is installed, pyarrow imports it at the first `pa.array` or `to_numpy` of a process. That takes 0.3 s of a
+command that needs one second in all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 def from_numpy(array: NDArray[Any]) -> pa.Array:
-    """Integers as a column of the same width, no null.
+    """Return integers as a column of the same width, without nulls.
 
     >>> from_numpy(np.array([3, 4], np.int32)).type
     DataType(int32)
@@ -26,7 +26,7 @@ def from_numpy(array: NDArray[Any]) -> pa.Array:
 
 
 def to_numpy(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    """A column of numbers or booleans without nulls as an array, read-only where memory is shared.
+    """Return a column of numbers or booleans as an array, read-only where memory is shared.
 
     Raises:
         ValueError: The column holds a null.
@@ -37,10 +37,10 @@ def to_numpy(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     if column.null_count:
         raise ValueError(f"a column of {column.type} holds {column.null_count} nulls")
     if isinstance(column, pa.ChunkedArray):
-        # One chunk, as nearly all have, is not copied.
+        # Nearly every column has one chunk, which is not copied.
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if pa.types.is_boolean(column.type):
-        # Arrow's bits become bytes.
+        # Arrow stores a boolean as a bit, NumPy as a byte.
         return to_numpy(column.cast(pa.uint8())).view(np.bool_)
     dtype = np.dtype(column.type.to_pandas_dtype())
     buffer = column.buffers()[1]
@@ -50,5 +50,5 @@ def to_numpy(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
 
 
 def filled(column: pa.Array, value: Any) -> pa.Array:
-    """The column with its nulls replaced; itself where it has none, as nearly all have."""
+    """Replace the nulls of a column; return the column itself where it has none, as nearly always."""
     return pc.fill_null(column, value) if column.null_count else column

@@ -1,8 +1,8 @@
-"""Named arrays in, one verified, memory-mapped file out: what the store keeps on disk.
+"""Named arrays in, one verified, memory-mapped file out: what is kept on disk.
 
-A file is safetensors whose header begins with a hash of every other byte of the file. It is written under a lock to a
-temporary name and renamed, so it appears whole or not at all; nothing of it is parsed before the hash is right, so a
-flipped byte, a truncated or a foreign file is rebuilt and never trusted.
+A file is safetensors whose header begins with a hash of every other byte. It is written under a lock and appears whole
+or not at all. Nothing of it is parsed before the hash is right, so a flipped byte, a truncated or a foreign file is
+rebuilt and never trusted.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from refcocom_gpu.utils.files import TEMPORARY, replacing
+
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """A vector made piece by piece, so that a large one is written without being held.
+    """A vector made piece by piece, so that a large one can be written without being held in memory.
 
     Attributes:
         size: Elements in all.
@@ -66,10 +68,11 @@ _BEFORE_HASH = b'{"__metadata__":{"xxh3_128":"'
 _HASH = slice(8 + len(_BEFORE_HASH), 8 + len(_BEFORE_HASH) + 32)
 
 # What this package makes below its cache folder: stores by fingerprint and layout, records by a hash of the file they
-# were read from, kernels by a hash of their source.
+# were read from, built-in predictions by a hash of the code that draws them, kernels by a hash of their source.
 _OURS = {
     "stores": re.compile(r"[0-9a-f]{32}-v\w+"),
     "records": re.compile(r"[0-9a-f]{32}-v\w+"),
+    "predictions": re.compile(r"[0-9a-f]{16}"),
     "numba": re.compile(r"[0-9a-f]{16}"),
 }
 
@@ -79,26 +82,26 @@ class DamagedError(Exception):
 
 
 def cache_dir() -> Path:
-    """The folder of everything cached: `$REFCOCOM_CACHE`, else `refcocom_gpu` in the user's cache folder.
+    """Return the folder of everything cached: `$REFCOCOM_CACHE`, else `refcocom_gpu` in the user's cache folder.
 
     `refcocom_kernels.cpu.numba.jit` keeps compiled kernels in `numba` below the same folder.
     """
     if chosen := os.environ.get("REFCOCOM_CACHE"):
         return Path(os.path.expanduser(chosen))  # noqa: PTH111 (Path's raises where there is no such user)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    # A user without a home folder has no cache folder: what cannot be a folder is reported like one not writable.
+    # A user without a home folder has no cache folder. /dev/null is reported like a folder that cannot be written.
     return Path(os.devnull if base.startswith("~") else base) / "refcocom_gpu"
 
 
 def cache_root(cache: bool | str | Path) -> Path | None:
-    """What a `cache` argument means: True the user's cache folder, a path another, False (None) nothing on disk."""
+    """Return the folder that a `cache` argument means: the user's for True, a path as given, None for False."""
     if cache is False:
         return None
     return cache_dir() if cache is True else Path(cache)
 
 
 def entries() -> list[Path]:
-    """Folders that this package made below `cache_dir()`, and nothing else that lies there."""
+    """Return the folders that this package made below `cache_dir()`, and nothing else that lies there."""
     return sorted(
         folder
         for name, ours in _OURS.items()
@@ -140,17 +143,17 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Built]) -> 
             # Another process may have built it while this one waited.
             with contextlib.suppress(DamagedError):
                 return open_arrays(path, identity)
-            for left_by_a_killed_writer in path.parent.glob(f"{path.stem}.*.tmp"):
+            for left_by_a_killed_writer in path.parent.glob(f".{path.name}.*{TEMPORARY}"):
                 left_by_a_killed_writer.unlink(missing_ok=True)
             built = build()
             write_arrays(path, built, identity)
-            # What was just written is not read again to verify it; whoever opens it next does.
+            # What was just written is not verified here; whoever opens it next does.
             return _mapped_arrays(_map(path), path)
     # filelock says NotImplementedError where the file system has no locks.
     except (OSError, NotImplementedError, DamagedError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(
-            f"refcocom: cannot keep {path} ({reason}); it is built anew each time. "
+            f"refcocom: cannot keep {path} ({reason}); it is built again each time. "
             "Set REFCOCOM_CACHE to a writable folder",
             RuntimeWarning,
             stacklevel=2,
@@ -159,7 +162,7 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Built]) -> 
 
 
 def held(built: Built) -> Arrays:
-    """The same arrays in memory, as safe from writing as mapped ones."""
+    """Return the same arrays in memory, read-only like mapped ones."""
     arrays = {}
     for name, array in built.items():
         if isinstance(array, Pieces):
@@ -187,20 +190,15 @@ def write_arrays(path: Path, arrays: Built, identity: dict[str, str]) -> None:
     text += b" " * (-len(text) % 8)
     head = bytearray(len(text).to_bytes(8, "little") + text)
     digest = xxhash.xxh3_128(head[: _HASH.start] + head[_HASH.stop :])
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(head)
-            for _, array in ordered:
-                for piece in array.make() if isinstance(array, Pieces) else [array]:
-                    content = np.ascontiguousarray(piece).data
-                    digest.update(content)
-                    file.write(content)
-            file.seek(_HASH.start)
-            file.write(digest.hexdigest().encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(head)
+        for _, array in ordered:
+            for piece in array.make() if isinstance(array, Pieces) else [array]:
+                content = np.ascontiguousarray(piece).data
+                digest.update(content)
+                file.write(content)
+        file.seek(_HASH.start)
+        file.write(digest.hexdigest().encode())
 
 
 def open_arrays(path: Path, identity: dict[str, str]) -> Arrays:

@@ -1,21 +1,45 @@
-"""Contents in, whole files out: a reader finds all of a file or none of it."""
+"""Contents in, whole files out, and the hash of a file's bytes: a reader finds all of a file or none of it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from refcocom_gpu.errors import UsageError
 
 LOCK = ".lock"
 """Held by whoever writes a folder over some time."""
+
+TEMPORARY = ".tmp"
+"""The ending of a file that is being written; one that a killed writer left may be deleted."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside a file, and rename it to that file if the block ends well.
+
+    Args:
+        path: The file to make or replace; its folder is there.
+
+    Yields:
+        A hidden path that does not end like `path`, so that no glob finds it.
+    """
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{path.name[:200]}.{writer}{TEMPORARY}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]:
@@ -23,7 +47,7 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]
 
     Args:
         folder: Made where absent; other files in it are left alone.
-        contents: Name to bytes.
+        contents: Name to bytes; the last appears last, so it can vouch for the others.
 
     Returns:
         The paths, in the same order.
@@ -36,18 +60,45 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]
     [b'1', b'2']
     """
     folder = Path(folder)
-    temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
+    paths = [folder / name for name in contents]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            temporary[name].write_bytes(content)
-        return [temporary[name].replace(folder / name) for name in contents]
+        with contextlib.ExitStack() as renames:
+            # Entered from the last to the first, they are renamed from the first to the last.
+            for path, content in reversed([*zip(paths, contents.values(), strict=True)]):
+                renames.enter_context(replacing(path)).write_bytes(content)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from None
-    finally:
-        if folder.is_dir():
-            for path in temporary.values():
-                path.unlink(missing_ok=True)
+    return paths
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Return the xxh3 hash of what files hold, 32 hex digits: of one file its own, of several a hash of theirs.
+
+    Raises:
+        OSError: When a file cannot be read.
+    """
+    return combine_hashes([hash_file(path) for path in paths])
+
+
+def hash_file(path: Path) -> str:
+    """Return the xxh3 hash of a file's bytes, or of a folder's files, names and bytes in the order of names."""
+    digest = xxhash.xxh3_128()
+    is_folder = path.is_dir()
+    for file in sorted(p for p in path.iterdir() if p.is_file()) if is_folder else [path]:
+        if is_folder:
+            digest.update(file.name.encode("utf-8", "surrogateescape"))
+        with file.open("rb") as opened:
+            while chunk := opened.read(2**22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def combine_hashes(digests: Sequence[str]) -> str:
+    """Return the hash of a set of files from theirs."""
+    if len(digests) == 1:
+        return digests[0]
+    return xxhash.xxh3_128_hexdigest("\n".join(digests).encode())
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -73,14 +124,14 @@ def as_text(value: str) -> str:
 
 @contextlib.contextmanager
 def locked(folder: str | Path, what: str) -> Iterator[Path]:
-    """A folder, made where absent, for one writer at a time; the system frees it when a writer is killed.
+    """Hold a folder, made where absent, for one writer at a time; the system frees it when a writer is killed.
 
     Args:
         folder: Where something is written over some time.
         what: Who writes, for messages.
 
     Raises:
-        UsageError: When another one is at work in it, or it cannot be written.
+        UsageError: When another writer is at work in it, or it cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -95,7 +146,7 @@ def locked(folder: str | Path, what: str) -> Iterator[Path]:
         ) from None
     except NotImplementedError:
         warnings.warn(
-            f"refcocom: the file system of {folder} has no locks; see to it that one {what} writes there at a time",
+            f"refcocom: the file system of {folder} has no locks; let one {what} at a time write there",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -1,7 +1,7 @@
-"""NumPy arrays in, integer counts out: the CPU ops, one module each; the Numba kernels behind them in `kernels/`.
+"""NumPy arrays come in, integer counts go out: the CPU ops, one module each, with their Numba kernels in `numba/`.
 
 Every function takes `threads` (0: all cores this process may use) and splits its rows over them. Kernels are imported
-on first use: importing this package imports NumPy and nothing else.
+on first use: importing this package imports NumPy and nothing else. Start at `rle.py`.
 """
 
 from refcocom_kernels.cpu.boundary import DILATION_RATIO as DILATION_RATIO
@@ -14,8 +14,6 @@ from refcocom_kernels.cpu.boundary import run_boundary_counts as run_boundary_co
 from refcocom_kernels.cpu.encode import mask_runs as mask_runs
 from refcocom_kernels.cpu.groups import group_intersections as group_intersections
 from refcocom_kernels.cpu.groups import group_votes as group_votes
-from refcocom_kernels.cpu.logits import NON_FINITE as NON_FINITE
-from refcocom_kernels.cpu.logits import UNIT_RANGE as UNIT_RANGE
 from refcocom_kernels.cpu.logits import LogitCounts as LogitCounts
 from refcocom_kernels.cpu.logits import logit_counts as logit_counts
 from refcocom_kernels.cpu.logits import logit_runs as logit_runs
@@ -32,3 +30,5 @@ from refcocom_kernels.cpu.rle import rle_counts as rle_counts
 from refcocom_kernels.cpu.rle import rle_parse as rle_parse
 from refcocom_kernels.cpu.rle import rle_write as rle_write
 from refcocom_kernels.cpu.tally import tally as tally
+from refcocom_kernels.logit_codes import NON_FINITE as NON_FINITE
+from refcocom_kernels.logit_codes import UNIT_RANGE as UNIT_RANGE

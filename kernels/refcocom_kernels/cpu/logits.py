@@ -9,20 +9,12 @@ from numpy.typing import NDArray
 
 from refcocom_kernels.cpu.encode import fit_runs
 from refcocom_kernels.cpu.pool import Int32, Int64, Status, Words, most, over_rows
+from refcocom_kernels.logit_codes import BFLOAT16, FLOAT16, FLOAT32
 from refcocom_kernels.tables import Table, axis_table
-
-FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
-"""How the kernels read the bits of logits."""
-
-NON_FINITE = 1
-"""Flag of an example that holds NaN or infinity."""
-
-UNIT_RANGE = 2
-"""Flag of an example whose values all lie in 0…1, as probabilities do."""
 
 
 class LogitCounts(NamedTuple):
-    """What `logit_counts` finds.
+    """The result of `logit_counts`.
 
     Attributes:
         counts: [B, 2] intersection and predicted area; 0 where a logit is not finite.

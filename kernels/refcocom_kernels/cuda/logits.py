@@ -15,10 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from refcocom_kernels.cpu.logits import NON_FINITE, UNIT_RANGE
 from refcocom_kernels.cuda.bits import bits32_at, popcount
 from refcocom_kernels.cuda.launch import on_device_of
 from refcocom_kernels.cuda.resize import axis_entries, cell_range, margin, resized
+from refcocom_kernels.logit_codes import NON_FINITE, UNIT_RANGE
 
 MAX_TILE = 2**14
 """Pixels of a tile: its area lies in the low half of an int32, its intersection in the high half."""

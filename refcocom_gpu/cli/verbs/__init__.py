@@ -1,6 +1,7 @@
-"""One module per verb; here what they share: output that no closed pipe breaks, and the dataset a config names.
+"""A verb's config comes in, its work is done and told: one module per verb, each with `run(config)`.
 
-Each has `run(config)`, which imports what it needs: `refcocom --help` imports this module and nothing heavy.
+Here stands what they share: output that no closed pipe breaks, and the dataset a config names. A verb imports what it
+needs when it runs, so that `refcocom --help` imports nothing heavy. Start at `score.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.config import DatasetConfig
 from refcocom_gpu.errors import UsageError
@@ -19,19 +20,19 @@ if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
 
 
-class StdoutClosed(Exception):  # noqa: N818 (no error: `refcocom … | head` has seen enough)
+class StdoutClosed(Exception):  # noqa: N818 (not an error: `refcocom … | head` has seen enough)
     """Nobody reads what is printed any more."""
 
 
 def say(text: str) -> None:
-    """One line for a person, on stderr."""
-    # None where the process was started with its errors closed.
+    """Write one line for a person to stderr."""
+    # None where the process was started with stderr closed.
     if sys.stderr is not None:
         sys.stderr.write(f"{text}\n")
 
 
 def print_(text: str) -> None:
-    """What was asked for, on stdout.
+    """Write what was asked for to stdout.
 
     Raises:
         StdoutClosed: When nobody reads it.
@@ -47,27 +48,19 @@ def print_(text: str) -> None:
         raise StdoutClosed from None
 
 
-def check_threads(threads: int) -> None:
-    """Refuse a negative number of threads.
+def is_strict(precision: str) -> bool:
+    """Return whether Pr@X counts IoU > X instead of IoU ≥ X.
 
     Raises:
-        UsageError: For one.
+        UsageError: For anything but `ge` and `gt`.
     """
-    if threads < 0:
-        raise UsageError(f"threads must be 0 (all cores) or more, not {threads}")
-
-
-READING = ("missing", "values", "letterbox", "resize", "polygons", "batch_size", "threads")
-"""Keys that every verb with predictions has, and that `score` and a sweep's `Options` take."""
-
-
-def reading(config: Any) -> dict[str, Any]:
-    """How the predictions of a config are read and counted."""
-    return {name: getattr(config, name) for name in READING}
+    if precision not in {"ge", "gt"}:
+        raise UsageError(f"precision must be ge or gt, not {precision!r}")
+    return precision == "gt"
 
 
 def load(config: DatasetConfig) -> Dataset:
-    """The dataset that a config names.
+    """Load the dataset that a config names.
 
     Raises:
         UsageError: When a key is wrong or nothing is at `dataset.path`.
@@ -94,7 +87,7 @@ def load(config: DatasetConfig) -> Dataset:
 def progress(
     total: int, *, shown: bool, unit: str = "examples"
 ) -> Iterator[Callable[[int], None] | None]:
-    """A bar on a terminal; its value counts, None where nothing is shown."""
+    """Show a bar on a terminal; yield what advances it, None where nothing is shown."""
     if not (shown and sys.stderr is not None and sys.stderr.isatty()):
         yield None
         return

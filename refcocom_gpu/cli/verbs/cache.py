@@ -1,11 +1,11 @@
-"""`refcocom cache`: a config in; what is cached on disk shown, built or cleared."""
+"""`refcocom cache`: a config in; the cache on disk is shown, built or cleared."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from refcocom_gpu.cli.config import CacheConfig
-from refcocom_gpu.cli.verbs import check_threads, load, print_
+from refcocom_gpu.cli.verbs import load, print_
 from refcocom_gpu.errors import UsageError
 
 
@@ -14,30 +14,31 @@ def run(config: CacheConfig) -> None:
     from refcocom_gpu.utils.cache import cache_dir, clear, entries
 
     root = cache_dir()
-    said = ""
+    text = ""
     if config.action == "path":
-        said = str(root)
+        text = str(root)
     elif config.action == "list":
-        said = "\n".join(f"{_megabytes(entry):10.1f} MB  {entry}" for entry in entries())
-        said = said or f"nothing is cached in {root}"
+        text = "\n".join(f"{_megabytes(entry):10.1f} MB  {entry}" for entry in entries())
+        text = text or f"nothing is cached in {root}"
     elif config.action == "build":
         from refcocom_gpu.store.store import MaskStore
 
-        check_threads(config.threads)
+        if config.threads < 0:
+            raise UsageError(f"threads must be 0 (all cores) or more, not {config.threads}")
         store = MaskStore.build(load(config.dataset), threads=config.threads)
         store.pack()
-        said = f"{store!r}\n{store.folder}"
+        text = f"{store!r}\n{store.folder}"
     elif config.action == "clear":
         freed = sum(_megabytes(entry) for entry in entries())
         try:
             clear()
         except OSError as error:
             raise UsageError(f"cannot clear {root}: {error}") from None
-        said = f"cleared {freed:.1f} MB from {root}"
+        text = f"cleared {freed:.1f} MB from {root}"
     else:
         raise UsageError(f"action must be list, path, build or clear, not {config.action!r}")
     if not config.quiet:
-        print_(said)
+        print_(text)
 
 
 def _megabytes(folder: Path) -> float:

@@ -1,35 +1,38 @@
-"""`refcocom compare A B`: results are read back, predictions scored first; the comparison is written and told."""
+"""`refcocom compare A B`: results are read back and predictions scored; their comparison is written and printed."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from refcocom_gpu.cli.config import CompareConfig
-from refcocom_gpu.cli.verbs import check_threads, load, print_, progress, reading
+from refcocom_gpu.cli.verbs import load, print_, progress
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scores.result import Result, check_output, holds_result, load_results
+from refcocom_gpu.utils.options import part_of
 
 
 def run(config: CompareConfig) -> None:
-    """Compare, write what is asked for, and say what was found."""
+    """Compare, write what is asked for, and print the comparison."""
     from refcocom_gpu.cli.tables import comparison_table
     from refcocom_gpu.scores.comparison import JSON, PARQUET, compare
     from refcocom_gpu.scores.uncertainty import quantile_place
 
-    check_threads(config.threads)
+    options = part_of(config, ReadOptions)
     pair = config.pair if isinstance(config.pair, list) else [config.pair]
     if len(pair) != 2 or None in pair:
-        found = 0 if config.pair is None else len(pair)
+        given = 0 if config.pair is None else len(pair)
         raise UsageError(
-            f"compare takes two, A and B, not {found}: refcocom compare A B (a glob in quotes is one set)"
+            f"compare takes two, A and B, not {given}: refcocom compare A B (a glob in quotes is one set)"
         )
     quantile_place(config.level, config.replicates)
     output = None if config.output_dir is None else Path(config.output_dir)
     if output is not None:
         check_output(output, overwrite=config.overwrite, names=(JSON, PARQUET))
     comparison = compare(
-        *_results(pair, config),
+        *_results(pair, config, options),
         level=config.level,
         replicates=config.replicates,
         seed=config.seed,
@@ -52,7 +55,7 @@ def run(config: CompareConfig) -> None:
         print_(f"\nWrote {output / JSON}\n      {output / PARQUET}")
 
 
-def _results(pair: list[str], config: CompareConfig) -> list[Result]:
+def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> list[Result]:
     results = {path: load_results(path) for path in pair if holds_result(path)}
     wanted = dict.fromkeys(path for path in pair if path not in results)
     if wanted:
@@ -69,7 +72,8 @@ def _results(pair: list[str], config: CompareConfig) -> list[Result]:
                     path,
                     store,
                     convention=config.convention,
-                    **reading(config),
+                    missing=config.missing,
                     progress=counted,
+                    **asdict(options),
                 )
     return [results[path] for path in pair]

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from refcocom_gpu.cli.config import ConstructConfig
 from refcocom_gpu.cli.verbs import load, print_, progress
+from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.utils.options import part_of
 
 if TYPE_CHECKING:
-    from refcocom_gpu.construct import Construction, HarmFilter, Proposer, Rules
+    from refcocom_gpu.construct.filter import HarmFilter
+    from refcocom_gpu.construct.instances import Proposer
     from refcocom_gpu.construct.judge import Judgement
+    from refcocom_gpu.construct.run import Construction
     from refcocom_gpu.dataset.images import Images
     from refcocom_gpu.dataset.table import Dataset
 
@@ -25,9 +30,10 @@ def run(config: ConstructConfig) -> None:
         UsageError: Before any work, for a request that is wrong.
         DataError: When the original set, a prediction file or the exact masks cannot be used.
     """
-    from refcocom_gpu.construct import construct
+    from refcocom_gpu.construct.folder import JUDGE
     from refcocom_gpu.construct.judge import judge
-    from refcocom_gpu.construct.run import JUDGE
+    from refcocom_gpu.construct.run import construct
+    from refcocom_gpu.construct.write import Output
     from refcocom_gpu.dataset.table import load_dataset
     from refcocom_gpu.engines import make_engine
 
@@ -35,7 +41,7 @@ def run(config: ConstructConfig) -> None:
         raise UsageError("a construction is kept in a folder: pass output_dir=DIR")
     if config.shard_mb < 1:
         raise UsageError(f"shard_mb must be at least 1, not {config.shard_mb}")
-    rules, harmful = _rules(config), _filter(config)
+    rules, harmful = part_of(config, Rules), _filter(config)
     dataset = load(config.dataset)
     truth = None
     if config.truth is not None:
@@ -51,13 +57,11 @@ def run(config: ConstructConfig) -> None:
     ):
         made = construct(
             dataset,
-            config.output_dir,
+            Output(config.output_dir, config.pictures, config.shard_mb * 1_000_000),
             proposers,
             rules=rules,
             expression_filter=harmful,
             images=images,
-            pictures=config.pictures,
-            shard_bytes=config.shard_mb * 1_000_000,
             engine=engine,
             settled=None if advance is None else lambda _: advance(1),
         )
@@ -76,48 +80,40 @@ def run(config: ConstructConfig) -> None:
         print_(_table(made, judgement, rules))
 
 
-def _rules(config: ConstructConfig) -> Rules:
-    from dataclasses import fields
-
-    from refcocom_gpu.construct import Rules
-
-    return Rules(**{entry.name: getattr(config, entry.name) for entry in fields(Rules)})
-
-
 def _filter(config: ConstructConfig) -> HarmFilter:
-    from refcocom_gpu.construct import HarmFilter, Words, read_words
+    from refcocom_gpu.construct.filter import HarmFilter, Words, read_words
 
     words = Words() if config.words is None else read_words(config.words)
     if config.classifier is None:
         return HarmFilter(words)
     from refcocom_gpu.utils.devices import resolve_device
 
-    found = HarmFilter(
+    harmful = HarmFilter(
         words,
         config.classifier,
         config.classifier_revision,
         tuple(map(str, _listed(config.classifier_labels))),
         resolve_device(config.device),
     )
-    found.check()
-    return found
+    harmful.check()
+    return harmful
 
 
 def _proposers(config: ConstructConfig, dataset: Dataset) -> list[Proposer]:
-    from refcocom_gpu.construct.propose import FileProposer, GrabCutProposer, SamProposer
-    from refcocom_gpu.predictions.options import ReadOptions
+    from refcocom_gpu.construct.propose.files import FileProposer
+    from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
+    from refcocom_gpu.construct.propose.sam import SamProposer
+    from refcocom_gpu.predictions.built_in import is_built_in
     from refcocom_gpu.sweep.contents import is_url
     from refcocom_gpu.sweep.inputs import distinguish, read_inputs
 
-    options = ReadOptions(
-        config.values, config.letterbox, config.resize, config.polygons, config.batch_size
-    )
+    options = part_of(config, ReadOptions)
     proposers: list[Proposer] = []
     for item in read_inputs(config.predictions) if config.predictions is not None else ():
         if remote := [file for file in item.files if is_url(file)]:
             raise UsageError(f"{remote[0]}: download predictions before a construction")
-        built_in = len(item.files) == 1 and not Path(item.files[0]).exists()
-        files: Any = item.files[0] if built_in else [Path(file) for file in item.files]
+        named = is_built_in(item.path)
+        files: Any = item.path if named else [Path(file) for file in item.files]
         proposers.append(FileProposer(item.place, files, dataset, options, config.missing))
     if config.grabcut:
         proposers.append(GrabCutProposer())

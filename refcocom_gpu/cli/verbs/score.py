@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from refcocom_gpu.cli.config import ScoreConfig
-from refcocom_gpu.cli.verbs import check_threads, load, print_, progress, reading
+from refcocom_gpu.cli.verbs import is_strict, load, print_, progress
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.utils.options import part_of
 
 
 def run(config: ScoreConfig) -> None:
@@ -23,9 +26,8 @@ def run(config: ScoreConfig) -> None:
         raise UsageError(
             "no predictions: refcocom score PREDS (refcocom score --help lists the keys)"
         )
-    if config.precision not in {"ge", "gt"}:
-        raise UsageError(f"precision must be ge or gt, not {config.precision!r}")
-    check_threads(config.threads)
+    strict = is_strict(config.precision)
+    options = part_of(config, ReadOptions)
     output = None if config.output_dir is None else Path(config.output_dir)
     if output is not None:
         check_output(output, overwrite=config.overwrite)
@@ -40,9 +42,10 @@ def run(config: ScoreConfig) -> None:
             config.predictions,
             store,
             convention=config.convention,
-            precision_strict=config.precision == "gt",
-            **reading(config),
+            precision_strict=strict,
+            missing=config.missing,
             progress=counted,
+            **asdict(options),
         )
     written: list[Path] = []
     if output is not None:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.config import SweepConfig
-from refcocom_gpu.cli.verbs import check_threads, load, print_, reading, say
+from refcocom_gpu.cli.verbs import is_strict, load, print_, say
 from refcocom_gpu.errors import DataError, UsageError
+from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.utils.options import part_of
 
 if TYPE_CHECKING:
     from refcocom_gpu.sweep import FileResult, Outcome
@@ -31,10 +33,13 @@ def run(config: SweepConfig) -> None:
     from refcocom_gpu.store.store import MaskStore
     from refcocom_gpu.sweep import Options, read_inputs, run_sweep
 
-    _check(config)
+    # What is wrong is refused before a dataset is loaded or a cluster started.
+    if config.output_dir is None:
+        raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
+    strict = is_strict(config.precision)
+    reading = part_of(config, ReadOptions)
     items = read_inputs(config.predictions, config.manifest)
-    options = Options(**reading(config), device=config.device)
-    _ = options.reading
+    options = Options(reading, config.missing, config.device)
     store = MaskStore.build(load(config.dataset))
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
     start = time.perf_counter()
@@ -49,7 +54,7 @@ def run(config: SweepConfig) -> None:
             options=options,
             engine=engine,
             convention=config.convention,
-            precision_strict=config.precision == "gt",
+            precision_strict=strict,
             replicates=config.replicates,
             seed=config.seed,
             settled=settled,
@@ -63,15 +68,6 @@ def run(config: SweepConfig) -> None:
             f"{outcome.n_failed:,} of {len(items):,} sets of predictions could not be scored; "
             "the leaderboard lists them with their errors. Mend them and run the sweep again"
         )
-
-
-def _check(config: SweepConfig) -> None:
-    """Refuse what is wrong before a dataset is loaded or a cluster started."""
-    if config.output_dir is None:
-        raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
-    if config.precision not in {"ge", "gt"}:
-        raise UsageError(f"precision must be ge or gt, not {config.precision!r}")
-    check_threads(config.threads)
 
 
 def _done(outcome: Outcome, seconds: float) -> dict[str, object]:

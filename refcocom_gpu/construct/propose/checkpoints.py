@@ -1,6 +1,6 @@
-"""The name of a SAM-family checkpoint in, the model of Transformers and how it wants to see a picture out.
+"""The name of a SAM-family checkpoint in; the model of Transformers, and how it takes a picture, out.
 
-The processors of Transformers need torchvision; what they do to a picture is little, and done here.
+The processors of Transformers need torchvision. What they do to a picture is simple, so it is done here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from refcocom_gpu.dataset.records.tables import first_line
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.resize import resized
-from refcocom_gpu.scorer import hash_files
+from refcocom_gpu.predictions.resize import padded_sizes
+from refcocom_gpu.utils.files import hash_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What the checkpoints of one architecture have in common.
+    """The properties shared by the checkpoints of one architecture.
 
     Attributes:
-        cls: The class of Transformers.
-        letterboxed: Whether the picture keeps its shape and is padded to a square, or is stretched to it.
-        mean: Per channel, of values in 0…1, where the checkpoint states none.
-        std: Likewise.
+        cls: Class name in Transformers.
+        letterboxed: Whether the picture is resized with its proportions and padded to a square, or stretched to it.
+        mean: Per channel, of values in 0…1, for checkpoints that state none.
+        std: The same for the standard deviation.
     """
 
     cls: str
@@ -49,28 +49,28 @@ FAMILIES = {
     "sam": Family("SamModel", letterboxed=True),
     "sam_hq": Family("SamHQModel", letterboxed=True),
     "sam2": _SAM2,
-    # The published checkpoints are of the whole video model, which holds that of pictures.
+    # The published checkpoints are of the whole video model, which contains the picture model.
     "sam2_video": _SAM2,
     "sam3_tracker": _SAM3,
     "sam3_tracker_video": _SAM3,
     "sam3_video": _SAM3,
 }
-"""By `model_type` of a checkpoint's config."""
+"""Families by the `model_type` in a checkpoint's config."""
 
 _LOADING = threading.Lock()
-"""A cache alone lets every thread that comes before the first is done load a model of its own."""
+"""`functools.cache` alone would let several threads each load the model at the same time."""
 
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that is there and of a known family; nothing of it is loaded.
+    """A checkpoint that exists and is of a known family. Its weights are not loaded.
 
     Attributes:
         model: Name on the Hub, or a local folder.
-        revision: The commit where it is known, else as asked for.
-        family: What kind of model it is.
+        revision: The commit where it is known, else the requested revision.
+        family: The family of its architecture.
     """
 
     model: str
@@ -79,11 +79,11 @@ class Checkpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder."""
+        """Whether it is a local folder."""
         return Path(self.model).is_dir()
 
     def weights(self) -> str:
-        """A hash of a local checkpoint's weights and configs."""
+        """Return a hash of the weights and configs of a local checkpoint."""
         folder = Path(self.model)
         files = [folder / name for name in CONFIGS if (folder / name).is_file()]
         for ending in ("safetensors", "bin", "index.json"):
@@ -93,13 +93,13 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How a picture lies in the square that a model sees.
+    """How a picture is placed in the square input of a model.
 
     Attributes:
-        side: Of the square, pixels.
-        letterboxed: As `Family` says.
+        side: Side of the square, pixels.
+        letterboxed: As in `Family`.
         mean: Per channel, of values in 0…1.
-        std: Likewise.
+        std: The same for the standard deviation.
     """
 
     side: int
@@ -109,27 +109,30 @@ class Frame:
 
     @property
     def options(self) -> ReadOptions:
-        """How logits of the square become a mask of the picture, by each family's own postprocessing."""
+        """How logits of the square become a mask of the picture, as in the family's own postprocessing."""
         if self.letterboxed:
-            return ReadOptions(letterbox=self.side, resize="sam", read_ahead=False)
-        return ReadOptions(read_ahead=False)
+            return ReadOptions(letterbox=self.side, resize="sam")
+        return ReadOptions()
 
     def inner(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that the picture has in the square.
+        """Return the height and width of the picture in the square.
 
         >>> Frame(1024, True, (), ()).inner(480, 640)
         (768, 1024)
         """
-        return resized(height, width, self.side) if self.letterboxed else (self.side, self.side)
+        if not self.letterboxed:
+            return self.side, self.side
+        inner_height, inner_width = padded_sizes(height, width, self.side).astype(int).tolist()
+        return inner_height, inner_width
 
     def pixels(self, picture: NDArray[np.uint8]) -> Tensor:
-        """The input of the model.
+        """Make the input of the model.
 
         Args:
             picture: [H, W, 3] RGB.
 
         Returns:
-            [1, 3, side, side] float32; padding is 0, which is the mean colour.
+            [1, 3, side, side] float32; padding is 0, the mean colour.
         """
         import torch
         from torch.nn import functional
@@ -143,7 +146,7 @@ class Frame:
         return functional.pad(normal, (0, self.side - inner[1], 0, self.side - inner[0]))
 
     def points(self, xy: NDArray[np.float64], height: int, width: int) -> Tensor:
-        """Positions in the picture as positions in the square.
+        """Convert positions in the picture to positions in the square.
 
         Args:
             xy: [..., 2] x and y in pixels of the picture.
@@ -161,18 +164,18 @@ class Frame:
 
 
 def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
-    """Read what a checkpoint says it is.
+    """Read the config of a checkpoint, without its weights.
 
     Args:
         model: Name on the Hub, or a local folder.
         revision: Branch, tag or commit of a name on the Hub.
 
     Raises:
-        UsageError: When Transformers is not installed, nothing is there or can be reached, or it is another model.
+        UsageError: Transformers is not installed, there is no such checkpoint, or its family is unknown.
     """
     transformers = _transformers()
     if Path(model).is_dir():
-        # A worker may have another working folder.
+        # A worker may run in another working folder.
         model = str(Path(model).absolute())
     try:
         config, _ = transformers.PretrainedConfig.get_config_dict(model, revision=revision)
@@ -182,7 +185,7 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     family = FAMILIES.get(kind)
     if family is None:
         raise UsageError(
-            f"{model} is a model of type {kind!r}; what proposes masks is {', '.join(FAMILIES)}"
+            f"{model} is a model of type {kind!r}; the types that propose masks are {', '.join(FAMILIES)}"
         )
     if not hasattr(transformers, family.cls):
         raise UsageError(
@@ -192,17 +195,17 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
 
 
 def open_checkpoint(checkpoint: Checkpoint, device: str) -> tuple[Any, Frame]:
-    """Load a model, once in a process, whichever of its threads is first.
+    """Load a model, once per process.
 
     Args:
         checkpoint: From `find_checkpoint`.
         device: `cpu`, `cuda` or `cuda:i`.
 
     Returns:
-        The model, float32 and ready to be asked, and how it sees a picture.
+        The model, float32 and in eval mode, and how it takes a picture.
 
     Raises:
-        UsageError: When the weights are not there, not those of such a model, or the checkpoint contradicts itself.
+        UsageError: The weights are absent, incomplete or of another model, or the checkpoint contradicts itself.
     """
     with _LOADING:
         return _open(checkpoint, device)
@@ -223,7 +226,7 @@ def _open(checkpoint: Checkpoint, device: str) -> tuple[Any, Frame]:
     except Exception as error:  # of the Hub, of safetensors, of torch and of the model's own checks
         raise UsageError(f"{checkpoint.model} cannot be loaded: {first_line(error)}") from error
     if missing := sorted(about["missing_keys"]):
-        # They would be drawn at random, and so would the masks.
+        # Missing weights would be random, and so would the masks.
         raise UsageError(
             f"{checkpoint.model} lacks {len(missing)} weights of {checkpoint.family.cls}, among them {missing[0]}"
         )
@@ -232,10 +235,10 @@ def _open(checkpoint: Checkpoint, device: str) -> tuple[Any, Frame]:
 
 
 def _frame(checkpoint: Checkpoint, side: int) -> Frame:
-    """What the checkpoint says of its pictures, the family's custom where it says nothing."""
+    """How the checkpoint takes pictures; what it does not state is as in its family."""
     from transformers.utils import cached_file
 
-    said: dict[str, Any] = {}
+    stated: dict[str, Any] = {}
     for name in CONFIGS[1:]:
         try:
             path = cached_file(
@@ -247,15 +250,16 @@ def _frame(checkpoint: Checkpoint, side: int) -> Frame:
             content = json.loads(Path(path).read_text("utf-8")) if path else {}
         except (OSError, ValueError) as error:
             raise UsageError(f"{checkpoint.model}, {name}: {first_line(error)}") from None
-        said |= content.get("image_processor", content)
-    size = said.get("size", side)
-    for stated in size.values() if isinstance(size, dict) else [size]:
-        if stated not in (side, None):
+        stated |= content.get("image_processor", content)
+    size = stated.get("size", side)
+    for pixels in size.values() if isinstance(size, dict) else [size]:
+        if pixels not in (side, None):
             raise UsageError(
-                f"{checkpoint.model}: its processor makes pictures of {stated} pixels, its model takes {side}"
+                f"{checkpoint.model}: its processor makes pictures of {pixels} pixels, its model takes {side}"
             )
     family = checkpoint.family
-    mean, std = said.get("image_mean", family.mean), said.get("image_std", family.std)
+    mean = stated.get("image_mean", family.mean)
+    std = stated.get("image_std", family.std)
     return Frame(side, family.letterboxed, tuple(mean), tuple(std))
 
 
@@ -264,6 +268,6 @@ def _transformers() -> Any:
         import transformers
     except ImportError:
         raise UsageError(
-            "models of the Hub need Transformers: pip install 'refcocom-gpu[construct]'"
+            "SAM-family models need Transformers: pip install 'refcocom-gpu[construct]'"
         ) from None
     return transformers

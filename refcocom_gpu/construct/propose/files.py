@@ -1,9 +1,8 @@
-"""A set of predictions in, for each instance the one of its expressions' masks that agrees best with the others out."""
+"""A set of predictions in; for each instance, the mask that agrees best with those of its other expressions, out."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,21 +12,18 @@ import xxhash
 from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
-from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Refused
+from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Refused, Runs
 from refcocom_gpu.errors import DataError, Problems, UsageError
-from refcocom_gpu.masks.rle import decode_ends
 from refcocom_gpu.predictions.arrays import is_float
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, Batches, RLEBatch
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import ReadOptions, warn_of_probabilities
+from refcocom_gpu.predictions.read import find_source, read_predictions
 from refcocom_gpu.predictions.resize import as_tensor, finite_range
 from refcocom_gpu.predictions.runs import array_runs
-from refcocom_gpu.scorer import open_predictions
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
-
-Runs = NDArray[np.int32]
 
 MISSING_POLICIES = ("error", "skip")
 
@@ -35,19 +31,19 @@ MISSING_POLICIES = ("error", "skip")
 class FileProposer:
     """Proposes, for each instance, the medoid of the masks that a set of predictions holds for its expressions.
 
-    The medoid is the mask with the highest mean IoU with the others, the first of several. Empty masks take no part.
-    Everything is read when the proposer is made, and kept as runs: some hundred integers a mask, whatever the format.
+    The medoid is the mask with the highest mean IoU with the others, the first of several. Empty masks are ignored.
+    All predictions are read when the proposer is made, and kept as runs: about a hundred integers a mask in any format.
 
     Args:
         name: Unique among the proposers of a construction.
         predictions: As for `refcocom_gpu.score`: files of any accepted format, `sample`, or `(index, masks)` pairs.
-        dataset: What they are predictions for; the instances must be its own.
-        options: What the files cannot say of themselves.
-        missing: What becomes of examples without a prediction: `error`, or `skip` to go on without them.
+        dataset: The dataset that is predicted; it must hold the instances.
+        options: How to read what the files do not state.
+        missing: For examples without a prediction: `error`, or `skip` to go on without them.
 
     Raises:
-        PredictionError: Naming every mistake of one pass over the predictions.
-        UsageError: For an option or a file that is not known.
+        PredictionError: The predictions have mistakes; it names all those of one pass.
+        UsageError: An option or a file is unknown.
 
     >>> import refcocom_gpu as rc
     >>> FileProposer("good", "sample", rc.load_dataset("sample")).identity()["missing"]
@@ -70,72 +66,74 @@ class FileProposer:
         self.missing = missing
         self.options = options or ReadOptions()
         problems = Problems()
-        batches, keys, about = open_predictions(predictions, dataset, self.options, problems)
+        source = find_source(predictions)
+        batches, keys = read_predictions(source, dataset, self.options, problems)
         self._masks = _read(batches, keys, self.options, problems)
         if missing == "error":
             for index in keys.missing().tolist():
                 problems.add(
                     "missing",
-                    about["source"],
+                    source.name,
                     f"no prediction for {keys.describe(index)}; missing=skip goes on without such examples",
                 )
         problems.raise_if_any()
-        # Without folders: a card shows it, and a run may go on where the files lie elsewhere.
-        files = [Path(path).name for path in about.get("files", [about["source"]])]
+        # Names without folders: the card shows them, and a run can continue where the files are in another folder.
+        about = source.about()
+        files = [Path(path).name for path in about.get("files", [source.name])]
         self._about = {"files": files, "xxh3_128": about.get("xxh3_128") or self._masks.digest()}
 
     def identity(self) -> dict[str, Any]:
-        """The names of the files, a hash of what they hold, and how they are read."""
-        names = ("values", "letterbox", "resize", "polygons")
-        options = {name: getattr(self.options, name) for name in names}
-        return {"kind": "predictions", **self._about, "missing": self.missing, **options}
+        """Return the names of the files, a hash of their contents, and how they are read."""
+        return {
+            "kind": "predictions",
+            **self._about,
+            "missing": self.missing,
+            **self.options.deciding(),
+        }
 
     def propose(
         self, picture: NDArray[np.uint8] | None, instances: Sequence[Instance]
     ) -> list[Proposals]:
-        """One proposal for each instance: the medoid, scored by its mean IoU with the others; NaN for one alone.
+        """Return one proposal for each instance: the medoid, scored by its mean IoU with the others, or NaN.
 
         Args:
-            picture: Not looked at.
-            instances: Of the dataset the predictions are for.
+            picture: Not used.
+            instances: Of the dataset that is predicted.
 
         Raises:
-            DataError: For an instance of another size than its predictions have.
+            DataError: An instance and its predictions differ in size.
         """
         return [[self._propose(instance)] for instance in instances]
 
     def _propose(self, instance: Instance) -> Candidate | Refused:
         first = instance.first_example
-        given = [
-            runs
-            for example in range(first, first + len(instance.sentences))
-            if (runs := self._masks.of(example)) is not None
-        ]
-        if not given:
+        examples = range(first, first + len(instance.sentences))
+        masks = [runs for e in examples if (runs := self._masks.of(e)) is not None]
+        if not masks:
             return Refused(self.name, "no prediction")
         height, width = instance.mask.shape
-        if any(int(runs[-1]) != height * width for runs in given):
+        if any(int(runs[-1]) != height * width for runs in masks):
             raise DataError(
-                f"{self.name}: the predictions for sample {instance.sample_id} are of {given[0][-1]} pixels, "
+                f"{self.name}: the predictions for sample {instance.sample_id} are of {masks[0][-1]} pixels, "
                 f"its mask is {height}×{width}"
             )
-        filled = [runs for runs in given if _area(runs)]
+        filled = [runs for runs in masks if _area(runs)]
         if not filled:
-            return Refused(self.name, f"empty for all {len(given)} expressions")
+            return Refused(self.name, f"empty for all {len(masks)} expressions")
         chosen, score = medoid(filled, height, width)
-        return Candidate(self.name, decode_ends(filled[chosen], height, width), score)
+        return Candidate(self.name, filled[chosen], (height, width), score)
 
 
 def medoid(masks: Sequence[Runs], height: int, width: int) -> tuple[int, float]:
-    """The mask with the highest mean IoU with the others.
+    """Find the mask with the highest mean IoU with the others.
 
     Args:
-        masks: K times [R] int32 run ends of masks that are not empty, K at least 1.
+        masks: K arrays of [R] int32 run ends, K at least 1; no mask is empty.
         height: H of all of them.
         width: W.
 
     Returns:
-        Its place, the first of several, and that mean; NaN where there are no others.
+        Its row, the first of several, and that mean; NaN where there are no others.
 
     >>> cut = [np.array([0, 2, 4], np.int32), np.array([0, 3, 4], np.int32), np.array([0, 4], np.int32)]
     >>> medoid(cut, 2, 2)
@@ -151,14 +149,14 @@ def medoid(masks: Sequence[Runs], height: int, width: int) -> tuple[int, float]:
     shared = cpu.pairwise_intersections(words, begins, words, begins, threads=1)
     areas = shared.diagonal()
     iou = shared / (areas[:, None] + areas[None, :] - shared)
-    # fsum, so that the order of the expressions decides nothing but ties.
+    # With fsum, the order of the expressions decides only ties.
     means = [math.fsum(np.delete(row, k)) / (n - 1) for k, row in enumerate(iou)]
     chosen = int(np.argmax(means))
     return chosen, means[chosen]
 
 
 class _Masks(NamedTuple):
-    """The masks of all examples; `ends[starts[n]:stops[n]]` are the runs of example n, none where it has no mask."""
+    """The masks of all examples. `ends[starts[n]:stops[n]]` are the runs of example n; none where it has no mask."""
 
     ends: Runs
     starts: NDArray[np.int64]
@@ -169,7 +167,7 @@ class _Masks(NamedTuple):
         return self.ends[start:stop] if stop > start else None
 
     def digest(self) -> str:
-        """A hash of the masks, for predictions that came from no file."""
+        """A hash of the masks, for predictions in memory."""
         hashed = xxhash.xxh3_128()
         for example in range(len(self.starts)):
             runs = self.of(example)
@@ -179,7 +177,7 @@ class _Masks(NamedTuple):
 
 
 def _read(batches: Batches, keys: Keys, options: ReadOptions, problems: Problems) -> _Masks:
-    """Read all batches, each to its runs."""
+    """Read all batches as runs."""
     n = keys.dataset.n_examples
     starts, stops = np.zeros(n, np.int64), np.zeros(n, np.int64)
     parts: list[Runs] = [np.zeros(0, np.int32)]
@@ -189,24 +187,22 @@ def _read(batches: Batches, keys: Keys, options: ReadOptions, problems: Problems
         starts[batch.index], stops[batch.index] = used + offsets[:-1], used + offsets[1:]
         used += len(ends)
         parts.append(ends)
-    if unit_range.only and options.values == "logits":
-        warnings.warn(
-            "refcocom: all logits lie in 0…1; if they are probabilities, pass values=probabilities",
-            UserWarning,
-            stacklevel=4,
-        )
+    if unit_range.only:
+        warn_of_probabilities(options)
     return _Masks(np.concatenate(parts), starts, stops)
 
 
 def _to_runs(
     batch: Batch, dataset: Dataset, options: ReadOptions, problems: Problems, unit_range: _UnitRange
 ) -> tuple[Runs, NDArray[np.int64]]:
-    """[R] run ends and [B + 1] offsets; what is wrong with a row is recorded."""
+    """[R] run ends and [B + 1] offsets of a batch; mistakes in a row are recorded."""
     samples = dataset.example_sample[batch.index]
     heights, widths = dataset.heights[samples], dataset.widths[samples]
     if isinstance(batch, RLEBatch):
         pixels = heights * widths
-        runs = cpu.rle_parse(batch.strings.data, batch.strings.offsets, pixels)
+        runs = cpu.rle_parse(
+            batch.strings.data, batch.strings.offsets, pixels, threads=options.threads
+        )
         for row in np.flatnonzero(runs.status != rle_status.OK).tolist():
             reason = rle_status.explain(
                 int(runs.status[row]), int(runs.detail[row]), int(pixels[row])
@@ -214,31 +210,31 @@ def _to_runs(
             problems.add("malformed mask", batch.where(row), reason)
         return runs.ends, runs.offsets
     assert isinstance(batch, ArrayBatch)
-    found: list[Runs] = []
+    rows: list[Runs] = []
     for row, array in enumerate(batch.arrays):
         unit_range.see(array)
         size = int(heights[row]), int(widths[row])
         ends = array_runs(array, *size, options, batch.where(row), problems)
-        found.append(np.zeros(0, np.int32) if ends is None else ends)
-    return np.concatenate(found), cpu.offsets_from(np.array([len(e) for e in found], np.int64))
+        rows.append(np.zeros(0, np.int32) if ends is None else ends)
+    return np.concatenate(rows), cpu.offsets_from(np.array([len(ends) for ends in rows], np.int64))
 
 
 class _UnitRange:
-    """Whether every float array seen lay in 0…1, as probabilities do; false before one is seen."""
+    """Whether all float arrays so far lie in 0…1, as probabilities do; false before the first."""
 
     def __init__(self) -> None:
-        self._seen: bool | None = None
+        self._so_far: bool | None = None
 
     @property
     def only(self) -> bool:
-        return self._seen is True
+        return self._so_far is True
 
     def see(self, array: Any) -> None:
-        if self._seen is not False and is_float(array):
-            seen = finite_range(as_tensor(array))
-            self._seen = seen is not None and seen[0] >= 0 and seen[1] <= 1
+        if self._so_far is not False and is_float(array):
+            range_ = finite_range(as_tensor(array))
+            self._so_far = range_ is not None and range_[0] >= 0 and range_[1] <= 1
 
 
 def _area(ends: Runs) -> int:
-    # Every second run is set; it reaches from the end of the one before it to its own.
+    # Every second run is set; it begins at the end of the run before it.
     return int(ends[1::2].sum(dtype=np.int64) - ends[: len(ends) // 2 * 2 : 2].sum(dtype=np.int64))

@@ -1,7 +1,7 @@
-"""A picture and coarse masks in, masks whose edges follow the colours out: OpenCV's GrabCut, seeded by each mask.
+"""A picture and coarse masks in; masks whose edges follow the colours out. OpenCV's GrabCut starts from each mask.
 
-Rother, Kolmogorov, Blake: "GrabCut", SIGGRAPH 2004. It needs no model, and knows nothing of objects: where an object
-and what is behind it look alike, the edge goes astray, which is for the agreement with other proposers to find out.
+Rother, Kolmogorov, Blake: "GrabCut", SIGGRAPH 2004. It needs no model and knows nothing about
+objects: where an object and its background look alike, the edge is wrong, and other proposers disagree with it.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from refcocom_gpu.construct.propose.opencv import open_cv
 from refcocom_gpu.errors import UsageError
 
 SEED = 0
-"""Of OpenCV's random numbers, from which the colour models begin."""
+"""Seed of OpenCV's random numbers, which initialize the colour models."""
 
 CONTEXT = 3
-"""How many widths of the band around the mask are looked at: enough sure background for a colour model, and no more,
-because a model of the whole picture would explain the object as well."""
+"""Half-widths of the band that the window reaches beyond the mask. That is enough sure background for a colour model; a
+model of the whole picture would also explain the object."""
 
 FEWEST = 5
-"""Sure pixels on either side: GrabCut fits five colours to each."""
+"""Fewest sure pixels of foreground and of background: GrabCut fits five colours to each."""
 
 
 class GrabCutProposer:
     """Proposes, for each instance, the mask that GrabCut finds within a band along the edge of the original mask.
 
-    Proposals depend on the picture and the mask alone, not on the thread, the order or the number of cores.
+    A proposal depends only on the picture and the mask, not on the thread, the order or the number of cores.
 
     Args:
-        iterations: Rounds of GrabCut.
+        iterations: Number of rounds of GrabCut.
         margin: Half the width of the band, as a share of the geometric mean of the sides of the mask's tight box.
         name: Unique among the proposers of a construction.
 
     Raises:
-        UsageError: For numbers out of range, or when OpenCV is not installed.
+        UsageError: A number is out of range, or OpenCV is not installed.
 
     >>> GrabCutProposer().identity()["margin"]
     0.1
@@ -69,14 +69,14 @@ class GrabCutProposer:
     def propose(
         self, picture: NDArray[np.uint8] | None, instances: Sequence[Instance]
     ) -> list[Proposals]:
-        """One proposal for each instance, without a score.
+        """Return one proposal for each instance, without a score.
 
         Args:
             picture: [H, W, 3] RGB.
             instances: Of this picture.
 
         Raises:
-            UsageError: Without a picture.
+            UsageError: `picture` is None.
         """
         if picture is None:
             raise UsageError(f"{self.name} needs the pictures")
@@ -92,7 +92,7 @@ class GrabCutProposer:
             if np.count_nonzero(trimap == sure) < FEWEST:
                 return Refused(self.name, f"no sure {what} at a band of {band} pixels")
         models = np.zeros((2, 1, 65))
-        # Each thread has random numbers of its own, which go on from call to call.
+        # Each thread has its own random numbers, which continue from call to call.
         cv2.setRNGSeed(SEED)
         try:
             cv2.grabCut(
@@ -106,12 +106,12 @@ class GrabCutProposer:
             )
         except cv2.error as error:
             return Refused(self.name, f"OpenCV: {error.err}")
-        found = np.zeros_like(mask)
-        found[window] = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)
-        return Candidate(self.name, found, math.nan)
+        cut = np.zeros_like(mask)
+        cut[window] = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)
+        return Candidate.from_mask(self.name, cut)
 
     def _window(self, mask: Mask) -> tuple[int, tuple[slice, slice]]:
-        """Half the width of the band in pixels, and the part of the picture that is looked at."""
+        """Half the width of the band in pixels, and the window of the picture that GrabCut sees."""
         # First and last row and column of the tight box.
         spans = [np.flatnonzero(mask.any(axis=axis))[[0, -1]] for axis in (1, 0)]
         sides = [int(last - first) + 1 for first, last in spans]
@@ -124,12 +124,12 @@ class GrabCutProposer:
 
 
 def _trimap(mask: Mask, band: int) -> NDArray[np.uint8]:
-    """What is sure and what is to be decided, [H, W] of OpenCV's four classes."""
+    """[H, W] of OpenCV's four classes: sure and probable foreground, sure and probable background."""
     cv2 = open_cv()
-    # The edge of the picture is no background: an object that it cuts off is as sure there as in its middle.
+    # The edge of the picture is not background: an object cut off by it is as sure there as in its middle.
     inside = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     outside = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # Of what is thinner than the band, the middle is still sure.
+    # Where the object is thinner than the band, its middle is still sure.
     inner = min(float(band), float(inside.max()) / 2)
     trimap: NDArray[np.uint8] = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     trimap[mask & (inside > inner)] = cv2.GC_FGD

@@ -1,4 +1,4 @@
-"""What the proposers take from OpenCV, which is an extra."""
+"""The parts of OpenCV that proposers share. OpenCV is an optional dependency."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from refcocom_gpu.errors import UsageError
 
 
 def open_cv() -> Any:
-    """The module `cv2`.
+    """Return the module `cv2`.
 
     Raises:
-        UsageError: When it is not installed.
+        UsageError: OpenCV is not installed.
     """
     try:
         import cv2
     except ImportError:
         raise UsageError(
-            "this proposer needs OpenCV: pip install 'refcocom-gpu[construct]'"
+            "a construction needs OpenCV: pip install 'refcocom-gpu[construct]'"
         ) from None
     return cv2
 
 
 def depths(mask: Mask) -> NDArray[np.float32]:
-    """How far each pixel is from the nearest one that is not set; what lies beyond the picture is not set.
+    """Return the distance of each pixel to the nearest unset one. Pixels beyond the picture count as unset.
 
     Args:
         mask: [H, W] bool.
@@ -45,12 +45,14 @@ def depths(mask: Mask) -> NDArray[np.float32]:
     """
     cv2 = open_cv()
     padded = np.pad(mask, 1).view(np.uint8)
-    found: NDArray[np.float32] = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return found[1:-1, 1:-1]
+    distances: NDArray[np.float32] = cv2.distanceTransform(
+        padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+    )
+    return distances[1:-1, 1:-1]
 
 
 def deepest_point(mask: Mask) -> tuple[int, int]:
-    """The pixel farthest from what is not set, the first in reading order of several.
+    """Return the set pixel farthest from unset ones; of several, the first in reading order.
 
     Args:
         mask: [H, W] bool, not empty.

@@ -1,4 +1,4 @@
-"""A picture and the boxes of its instances in, masks of a SAM-family model of Transformers out."""
+"""A picture and its instances in; masks of a SAM-family model of Transformers out."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PROMPTS = ("box", "points")
 
 
 class SamProposer:
-    """Proposes, for each instance, the mask of highest predicted IoU that a model finds at its prompts.
+    """Proposes, for each instance, the mask with the highest predicted IoU that a model returns for its prompts.
 
     Args:
         name: Unique among the proposers of a construction.
         model: Name on the Hub, or a local folder.
         revision: Branch, tag or commit of a name on the Hub.
         device: `auto`, `cpu`, `cuda` or `cuda:i`.
-        prompts: `box`, `points` (the pixel deepest inside the original mask), or both, given together.
-        batch_size: Instances of a picture asked for at a time.
+        prompts: `box`, `points` (the pixel deepest inside the original mask), or both together.
+        batch_size: Number of instances of a picture in one call of the model.
 
     Raises:
-        UsageError: For an option that is not known, or a model that is not there.
+        UsageError: An option is unknown, or there is no such model.
     """
 
     needs_picture = True
@@ -59,14 +59,14 @@ class SamProposer:
         """The class, the model, its commit or a hash of its weights, the prompts and the version of Transformers."""
         import transformers
 
-        here = self.checkpoint
+        checkpoint = self.checkpoint
         return {
             "kind": "sam",
-            "class": here.family.cls,
-            # Not the folder a local one lies in: a run may go on elsewhere, and its weights say what it is.
-            "model": None if here.is_local else here.model,
-            "revision": here.revision,
-            "weights": here.weights() if here.is_local else None,
+            "class": checkpoint.family.cls,
+            # A local model is identified by its weights, not its folder, so that a run can continue elsewhere.
+            "model": None if checkpoint.is_local else checkpoint.model,
+            "revision": checkpoint.revision,
+            "weights": checkpoint.weights() if checkpoint.is_local else None,
             "prompts": list(self.prompts),
             "transformers": str(transformers.__version__),
         }
@@ -74,14 +74,14 @@ class SamProposer:
     def propose(
         self, picture: NDArray[np.uint8] | None, instances: Sequence[Instance]
     ) -> list[Proposals]:
-        """One proposal for each instance, scored by the IoU the model predicts.
+        """Return one proposal for each instance, scored by the IoU that the model predicts.
 
         Args:
             picture: [H, W, 3] RGB.
             instances: Of this picture.
 
         Raises:
-            UsageError: Without a picture, or when the model cannot be loaded.
+            UsageError: `picture` is None, or the model cannot be loaded.
         """
         import torch
 
@@ -89,43 +89,44 @@ class SamProposer:
             raise UsageError(f"{self.name} needs the pictures")
         device = resolve_device(self.device)
         model, frame = open_checkpoint(self.checkpoint, device)
-        found: list[Proposals] = []
+        proposals: list[Proposals] = []
         with torch.inference_mode():
-            seen = model.get_image_embeddings(frame.pixels(picture).to(device))
-            known = {"image_embeddings": seen}
-            if isinstance(seen, tuple):  # SAM-HQ looks at earlier layers too
-                known = {"image_embeddings": seen[0], "intermediate_embeddings": seen[1]}
+            features = model.get_image_embeddings(frame.pixels(picture).to(device))
+            embeddings = {"image_embeddings": features}
+            if isinstance(features, tuple):  # SAM-HQ uses earlier layers too
+                embeddings = {
+                    "image_embeddings": features[0],
+                    "intermediate_embeddings": features[1],
+                }
             for first in range(0, len(instances), self.batch_size):
-                some = instances[first : first + self.batch_size]
-                asked = {k: v.to(device) for k, v in self._prompts(frame, some).items()}
-                said = model(**known, **asked, multimask_output=True)
-                for k, instance in enumerate(some):
-                    proposal = self._choose(
-                        said.pred_masks[0, k], said.iou_scores[0, k], frame, instance
-                    )
-                    found.append([proposal])
-        return found
+                batch = instances[first : first + self.batch_size]
+                prompts = {k: v.to(device) for k, v in self._prompts(frame, batch).items()}
+                output = model(**embeddings, **prompts, multimask_output=True)
+                for k, instance in enumerate(batch):
+                    logits, scores = output.pred_masks[0, k], output.iou_scores[0, k]
+                    proposals.append([self._choose(logits, scores, frame, instance)])
+        return proposals
 
     def _prompts(self, frame: Frame, instances: Sequence[Instance]) -> dict[str, Any]:
-        """Boxes [1, B, 4] and points [1, B, 1, 2] in the model's square."""
+        """The inputs of the model: boxes [1, B, 4] and points [1, B, 1, 2] in its square."""
         import torch
 
         height, width = instances[0].mask.shape
-        n, asked = len(instances), {}
+        n, prompts = len(instances), {}
         if "box" in self.prompts:
             boxes = [[(x, y), (x + w, y + h)] for x, y, w, h in (i.box for i in instances)]
             corners = frame.points(np.array(boxes, np.float64), height, width)
-            asked["input_boxes"] = corners.reshape(1, n, 4)
+            prompts["input_boxes"] = corners.reshape(1, n, 4)
         if "points" in self.prompts:
             points = np.array([deepest_point(i.mask) for i in instances], np.float64)
-            asked["input_points"] = frame.points(points, height, width).reshape(1, n, 1, 2)
-            asked["input_labels"] = torch.ones((1, n, 1), dtype=torch.int32)
-        return asked
+            prompts["input_points"] = frame.points(points, height, width).reshape(1, n, 1, 2)
+            prompts["input_labels"] = torch.ones((1, n, 1), dtype=torch.int32)
+        return prompts
 
     def _choose(
         self, logits: Any, scores: Any, frame: Frame, instance: Instance
     ) -> Candidate | Refused:
-        """The best of [m, h, w] logits with [m] scores."""
+        """Return the mask with the highest score, of [m, h, w] logits with [m] scores."""
         predicted = scores.tolist()
         if not all(map(math.isfinite, predicted)):
             return Refused(self.name, "non-finite scores")
@@ -136,4 +137,4 @@ class SamProposer:
         mask = logit_mask(logits[best], height, width, frame.options).cpu().numpy()
         if not mask.any():
             return Refused(self.name, "an empty mask")
-        return Candidate(self.name, mask, min(max(predicted[best], 0.0), 1.0))
+        return Candidate.from_mask(self.name, mask, min(max(predicted[best], 0.0), 1.0))

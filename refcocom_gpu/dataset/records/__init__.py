@@ -1,7 +1,7 @@
 """Records of any shape in, flat columns of images, samples and sentences out.
 
-`arrow` reads tables of image records, `structs` the same as JSON lines and Python objects; `refer` reads the release of
-the original sets, `mirrors` the rows that copies of it hold. All make the tables of `tables`.
+Every reader makes the tables of `tables`. `arrow` reads image records held by Arrow; `structs` reads them from JSON
+lines and Python objects. `refer` reads the release of the original sets, and `mirrors` reads the copies of it.
 """
 
 from refcocom_gpu.dataset.records.arrow import RECORD_FIELDS as RECORD_FIELDS

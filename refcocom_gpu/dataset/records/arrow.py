@@ -1,12 +1,13 @@
-"""Image records as Arrow in, flat columns out: nothing becomes a Python object."""
+"""Image records as Arrow in, flat columns out; no record becomes a Python object."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from refcocom_gpu.dataset.records.tables import (
     BOX,
@@ -24,10 +25,14 @@ from refcocom_gpu.errors import DatasetError
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 
 RECORD_FIELDS = ("image_id", "file_name", "image_meta", "samples")
-"""Fields of an image record that are read; the picture is not among them."""
+"""The fields of an image record that are read; the picture is not among them."""
 
 UNREAD_SAMPLE_FIELDS = ("image_id",)
-"""Published fields of a sample that nothing needs; any other is read, for errors to name."""
+"""The published field of a sample that nothing needs. Others are read, so that error messages can list them."""
+
+Ints = NDArray[np.int64]
+NameOf = Callable[[int], str]
+"""From a row number to the name of the row in an error message."""
 
 
 def from_arrow(table: pa.Table, where: str) -> Columns:
@@ -62,140 +67,94 @@ def from_arrow(table: pa.Table, where: str) -> Columns:
 
 
 def _from_batch(batch: pa.RecordBatch, where: str, first: int) -> Columns:
-    records = {name: batch.column(name) for name in batch.schema.names}
-    meta = _children(records["image_meta"]) if "image_meta" in records else {}
-    image_id = records.get("image_id", meta.get("image_id"))
-    missing = [
-        name
-        for name, found in (("image_id", image_id), ("samples", records.get("samples")))
-        if found is None
-    ]
-    if missing:
-        raise DatasetError(
-            f"{where}: missing {listed(missing)} in the records; fields found: {listed(records)}"
-        )
-    image_id = pc.cast(image_id, pa.int64())
+    """Flatten one batch, whose first record is record `first` of the table."""
+    record = {name: batch.column(name) for name in batch.schema.names}
+    meta = _children(record["image_meta"]) if "image_meta" in record else {}
+    if "image_id" in meta:
+        record.setdefault("image_id", meta["image_id"])
+    _require(("image_id", "samples"), record, where, "records")
+    image_id = record["image_id"].cast(pa.int64())
     _refuse_null(image_id, "image_id", lambda row: f"{where}: image record {first + row}")
 
-    lengths, samples = _explode(records["samples"], where, first)
-    mask = samples.get("mask")
-    mask = mask if isinstance(mask, dict) else _children(mask) if mask is not None else {}
-    found = {**samples, **{f"mask.{name}": column for name, column in mask.items()}}
-    required = ("id", "sentences", "mask.counts", "mask.size")
-    missing = [name for name in required if name not in found]
-    if missing:
-        raise DatasetError(
-            f"{where}: missing {listed(missing)} in the samples; fields found: {listed(found)}"
-        )
-
+    lengths, sample = _explode(record["samples"], where, first)
+    _require(("id", "sentences", "mask.counts", "mask.size"), sample, where, "samples")
     image = np.repeat(np.arange(batch.num_rows), lengths)
+    sample_id = sample["id"].cast(pa.int64())
 
-    def record(row: int) -> str:
+    def image_name(row: int) -> str:
         return f"{where}: image record {first + image[row]} (image_id {image_id[int(image[row])]})"
 
-    sample_id = samples["id"].cast(pa.int64())
-    _refuse_null(sample_id, "id", lambda row: f"{record(row)}: a sample")
+    def sample_name(row: int) -> str:
+        return f"{image_name(row)}: sample {sample_id[row]}"
 
-    def sample(row: int) -> str:
-        return f"{record(row)}: sample {sample_id[row]}"
-
-    if isinstance(samples["mask"], pa.Array):
-        _refuse_null(samples["mask"], "mask", sample)
-    for name in ("mask.size", "mask.counts", "sentences"):
-        _refuse_null(found[name], name, sample)
-    pairs = _lengths(found["mask.size"]) != 2
-    if pairs.any():
-        row = int(pairs.argmax())
-        raise DatasetError(
-            f"{sample(row)}: mask.size is {found['mask.size'][row].as_py()}, not [height, width]"
-        )
-    size = found["mask.size"].flatten().cast(pa.int64()).fill_null(0)
-
-    counts = found["mask.counts"]
-    if _is_list(counts.type):
-        strings = []
-        for row, runs in enumerate(counts):
-            try:
-                strings.append(compress(runs.as_py()))
-            except DatasetError as error:
-                raise DatasetError(f"{sample(row)}: {error}") from None
-        counts = pa.array(strings, pa.large_binary())
-
-    if not _is_list(samples["sentences"].type):
-        raise DatasetError(
-            f"{where}: sentences must be a list of strings, not {samples['sentences'].type}"
-        )
-    sentences = samples["sentences"].flatten().cast(pa.string())
-    per_sample = _lengths(samples["sentences"])
-    owner = np.repeat(np.arange(len(sample_id)), per_sample)
-    _refuse_null(sentences, "sentence", lambda row: sample(int(owner[row])))
-    starts = np.cumsum(per_sample) - per_sample
-
-    n = len(sample_id)
+    _refuse_null(sample_id, "id", lambda row: f"{image_name(row)}: a sample")
+    for name in ("mask", "mask.size", "mask.counts", "sentences"):
+        if name in sample:
+            _refuse_null(sample[name], name, sample_name)
     return Columns(
         images_table(
             image_id,
-            _text(records.get("file_name"), batch.num_rows),
-            *(
-                meta[k].cast(pa.int64()).fill_null(0)
-                if k in meta
-                else from_numpy(np.zeros(batch.num_rows, np.int64))
-                for k in _META_SIZE
-            ),
+            _text(record.get("file_name"), batch.num_rows),
+            _meta_size(meta.get("height"), batch.num_rows),
+            _meta_size(meta.get("width"), batch.num_rows),
         ),
         samples_table(
             sample_id,
             from_numpy(image),
-            _text(samples.get("category"), n),
-            _text(samples.get("supercategory"), n),
-            size.take(from_numpy(np.arange(0, 2 * n, 2))),
-            size.take(from_numpy(np.arange(1, 2 * n, 2))),
-            counts.cast(pa.large_binary()),
-            _text(samples.get("label"), n),
-            _boxes(samples.get("bbox"), n, sample),
+            _text(sample.get("category"), len(image)),
+            _text(sample.get("supercategory"), len(image)),
+            *_sizes(sample["mask.size"], sample_name),
+            _counts(sample["mask.counts"], sample_name),
+            _text(sample.get("label"), len(image)),
+            _boxes(sample.get("bbox"), len(image), sample_name),
         ),
-        examples_table(
-            from_numpy(owner),
-            from_numpy(np.arange(len(owner)) - starts[owner]),
-            sentences,
-        ),
+        _examples(sample["sentences"], where, sample_name),
     )
 
 
-_META_SIZE = ("height", "width")
+def _explode(samples: pa.Array, where: str, first: int) -> tuple[Ints, dict[str, pa.Array]]:
+    """Flatten the samples of each image.
 
+    Args:
+        samples: A list of structs, or a struct of lists, per image.
+        where: What to call the table in an error message.
+        first: The number of the first image record.
 
-def _explode(samples: pa.Array, where: str, first: int) -> tuple[Any, dict[str, Any]]:
-    """Samples per image, int64 [images], and a flat column (of `mask`, maybe a dict) per field."""
+    Returns:
+        Samples per image, int64 [images], and a flat column per field, such as `id` and `mask.size`.
+
+    Raises:
+        DatasetError: The samples have another type, or their lists differ in length.
+    """
     if _is_list(samples.type):
-        return _lengths(samples), _children(samples.flatten())
+        return _lengths(samples), _with_mask_fields(_children(samples.flatten()))
     if not pa.types.is_struct(samples.type):
         raise DatasetError(f"{where}: samples must be a list of records, not {samples.type}")
-    fields = {
+    lists = {
         name: column
         for name, column in _children(samples).items()
         if name not in UNREAD_SAMPLE_FIELDS
     }
-    lists = dict(fields)
-    if isinstance(fields.get("mask"), pa.StructArray):
-        lists.pop("mask")
-        lists.update({f"mask.{name}": column for name, column in _children(fields["mask"]).items()})
+    if isinstance(lists.get("mask"), pa.StructArray):
+        lists = _with_mask_fields(lists)
+        del lists["mask"]
     lengths = np.zeros(len(samples), np.int64)
     for i, (name, column) in enumerate(lists.items()):
         if not _is_list(column.type):
             raise DatasetError(f"{where}: samples.{name} must be a list, not {column.type}")
-        if i and not np.array_equal(_lengths(column), lengths):
-            row = first + int((_lengths(column) != lengths).argmax())
+        previous, lengths = lengths, _lengths(column)
+        if i and not np.array_equal(lengths, previous):
+            row = first + int((lengths != previous).argmax())
             raise DatasetError(
                 f"{where}: image record {row}: the lists in samples differ in length at {name}"
             )
-        lengths = _lengths(column)
-    flat: dict[str, Any] = {name: lists[name].flatten() for name in fields if name in lists}
-    if "mask" in fields and "mask" not in flat:
-        flat["mask"] = {
-            name: column.flatten() for name, column in _children(fields["mask"]).items()
-        }
-    return lengths, flat
+    return lengths, _with_mask_fields({name: column.flatten() for name, column in lists.items()})
+
+
+def _with_mask_fields(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """Add the fields of `mask` as columns of their own, such as `mask.size`."""
+    mask = _children(columns["mask"]) if "mask" in columns else {}
+    return {**columns, **{f"mask.{name}": column for name, column in mask.items()}}
 
 
 def _children(struct: pa.Array) -> dict[str, pa.Array]:
@@ -204,12 +163,29 @@ def _children(struct: pa.Array) -> dict[str, pa.Array]:
     return {field.name: pc.struct_field(struct, field.name) for field in struct.type}
 
 
+def _require(
+    names: tuple[str, ...], columns: Mapping[str, pa.Array], where: str, what: str
+) -> None:
+    missing = [name for name in names if name not in columns]
+    if missing:
+        raise DatasetError(
+            f"{where}: missing {listed(missing)} in the {what}; fields found: {listed(columns)}"
+        )
+
+
+def _refuse_null(column: pa.Array, name: str, name_of: NameOf) -> None:
+    if column.null_count:
+        row = pc.index(column.is_null(), True).as_py()
+        more = f" (and {column.null_count - 1:,} more)" if column.null_count > 1 else ""
+        raise DatasetError(f"{name_of(row)}: {name} is null{more}")
+
+
 def _is_list(kind: pa.DataType) -> bool:
     tests = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
     return any(getattr(pa.types, test)(kind) for test in tests)
 
 
-def _lengths(lists: pa.Array) -> Any:
+def _lengths(lists: pa.Array) -> Ints:
     return to_numpy(pc.list_value_length(lists).fill_null(0)).astype(np.int64)
 
 
@@ -218,20 +194,59 @@ def _text(column: pa.Array | None, length: int) -> pa.Array:
     return column.fill_null("")
 
 
-def _boxes(column: pa.Array | None, length: int, who: Any) -> pa.Array:
-    if column is None or pa.types.is_null(column.type):
+def _meta_size(column: pa.Array | None, length: int) -> pa.Array:
+    """Return a side of each image from `image_meta`; 0 where it is not stated."""
+    if column is None:
+        return from_numpy(np.zeros(length, np.int64))
+    return column.cast(pa.int64()).fill_null(0)
+
+
+def _sizes(sizes: pa.Array, name_of: NameOf) -> tuple[pa.Array, pa.Array]:
+    """Split the sizes into heights and widths, int64; 0 where a number is null."""
+    wrong = _lengths(sizes) != 2
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DatasetError(
+            f"{name_of(row)}: mask.size is {sizes[row].as_py()}, not [height, width]"
+        )
+    numbers = sizes.flatten().cast(pa.int64()).fill_null(0)
+    height_at = np.arange(0, len(numbers), 2)
+    return numbers.take(from_numpy(height_at)), numbers.take(from_numpy(height_at + 1))
+
+
+def _counts(counts: pa.Array, name_of: NameOf) -> pa.Array:
+    """Convert counts to compressed strings, large_binary."""
+    if not _is_list(counts.type):
+        return counts.cast(pa.large_binary())
+    strings = []
+    for row, runs in enumerate(counts):
+        try:
+            strings.append(compress(runs.as_py()))
+        except DatasetError as error:
+            raise DatasetError(f"{name_of(row)}: {error}") from None
+    return pa.array(strings, pa.large_binary())
+
+
+def _boxes(boxes: pa.Array | None, length: int, name_of: NameOf) -> pa.Array:
+    if boxes is None or pa.types.is_null(boxes.type):
         return pa.nulls(length, BOX)
-    if not _is_list(column.type):
-        raise DatasetError(f"{who(0)}: bbox is {column.type}, not a list x, y, w, h")
-    column = column.cast(BOX)
-    for row, box in enumerate(column.to_pylist()):
+    if not _is_list(boxes.type):
+        raise DatasetError(f"{name_of(0)}: bbox is {boxes.type}, not a list x, y, w, h")
+    boxes = boxes.cast(BOX)
+    for row, box in enumerate(boxes.to_pylist()):
         if box is not None and (None in box or not is_box(box)):
-            raise DatasetError(f"{who(row)}: bbox is {box}, not four numbers x, y, w, h")
-    return column
+            raise DatasetError(f"{name_of(row)}: bbox is {box}, not four numbers x, y, w, h")
+    return boxes
 
 
-def _refuse_null(column: pa.Array, name: str, who: Any) -> None:
-    if column.null_count:
-        row = pc.index(column.is_null(), True).as_py()
-        more = f" (and {column.null_count - 1:,} more)" if column.null_count > 1 else ""
-        raise DatasetError(f"{who(row)}: {name} is null{more}")
+def _examples(sentences: pa.Array, where: str, name_of: NameOf) -> pa.Table:
+    """Make the table of examples from the sentences of each sample."""
+    if not _is_list(sentences.type):
+        raise DatasetError(f"{where}: sentences must be a list of strings, not {sentences.type}")
+    per_sample = _lengths(sentences)
+    sample = np.repeat(np.arange(len(sentences)), per_sample)
+    texts = sentences.flatten().cast(pa.string())
+    _refuse_null(texts, "sentence", lambda row: name_of(int(sample[row])))
+    first_example = np.cumsum(per_sample) - per_sample
+    sentence_idx = np.arange(len(sample)) - first_example[sample]
+    return examples_table(from_numpy(sample), from_numpy(sentence_idx), texts)

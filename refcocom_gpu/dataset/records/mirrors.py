@@ -1,7 +1,7 @@
-"""Rows that hold one referred instance each in, flat columns out: how copies of the original sets are shared.
+"""Rows of one referred instance each in, flat columns out: the form in which copies of the original sets are shared.
 
-Recognised by `ref_id` where image records have `samples`. Copies differ in where they put the size of the image and the
-annotation; what is read is the first of several places that has it.
+A row is recognised by `ref_id`, where an image record has `samples`. Copies differ in where they put the annotation and
+the size of the image, so each is read from the first of several places that has it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MIRROR_FIELDS = (
     "ref_id", "image_id", "file_name", "split", "sentences", "raw_sentences", "segmentation", "mask", "bbox", "height",
     "width", "category", "supercategory", "category_id", "raw_anns", "raw_image_info", "image_info",
 )  # fmt: skip
-"""Fields that are read."""
+"""The fields that are read."""
 
 BOM = b"\xef\xbb\xbf"
 
 
 def is_mirror(fields: Iterable[str]) -> bool:
-    """Whether these are the fields of an instance rather than of an image.
+    """Tell whether these are the fields of an instance rather than of an image.
 
     >>> is_mirror(["ref_id", "sentences"]), is_mirror(["image_id", "samples"])
     (True, False)
@@ -41,7 +41,7 @@ def is_mirror(fields: Iterable[str]) -> bool:
 
 
 def mirror_rows(text: bytes) -> Iterator[tuple[str, Any]] | None:
-    """The rows of JSON lines or of one JSON array, each with what to call its place; None where it is no mirror."""
+    """Split JSON lines or a JSON array into rows, each with the name of its place; None if they are not instances."""
     text = text.removeprefix(BOM)
     start = text.lstrip()
     if start.startswith(b"["):
@@ -65,20 +65,20 @@ def mirror_rows(text: bytes) -> Iterator[tuple[str, Any]] | None:
 def from_mirror(
     rows: Iterable[tuple[str, Any]], where: str, split: str, *, named: bool = False
 ) -> Columns:
-    """Read instances, of one split where rows name theirs.
+    """Read the instances of a split.
 
     Args:
-        rows: Each a place and a mapping, or its JSON.
+        rows: Each the name of its place, and a mapping or its JSON.
         where: What to call the file in an error message.
-        split: Which rows are taken; rows without `split` are taken all.
-        named: The files were chosen by the name of the split: where no row has it, all are of it.
+        split: The split to read. Where no row has a `split`, all rows are read.
+        named: The files are named after the split: if no row names this split, all rows belong to it.
 
     Returns:
         The flat columns; a sample's id is its `ref_id`.
 
     Raises:
         UsageError: There is no such split.
-        DatasetError: Rows that lack what is needed, each with its place; the first 20 are shown, all counted.
+        DatasetError: Some rows lack a field or hold a wrong value; the first 20 are shown, all are counted.
     """
     parsed, problems = [], []
     for place, row in rows:
@@ -93,7 +93,7 @@ def from_mirror(
         parsed.append((place, row))
     splits = [row.get("split") for _, row in parsed]
     names = {name for name in splits if isinstance(name, str)}
-    if names and not (named and split not in names):
+    if names and (split in names or not named):
         wanted = in_split(names, split, where)
         parsed = [entry for entry in parsed if entry[1].get("split") in wanted]
     references = []
@@ -107,12 +107,11 @@ def from_mirror(
 
 
 def _reference(row: Mapping[str, Any]) -> Reference:
-    annotation, image = _object(row, "raw_anns"), _object(row, "raw_image_info", "image_info")
+    annotation = _object(row, "raw_anns")
+    image = _object(row, "raw_image_info", "image_info")
     absent = [name for name in ("ref_id", "image_id") if row.get(name) is None]
-    segmentation = next(
-        (s for s in (row.get("segmentation"), row.get("mask"), annotation.get("segmentation")) if s is not None),
-        None,
-    )  # fmt: skip
+    places = (row.get("segmentation"), row.get("mask"), annotation.get("segmentation"))
+    segmentation = next((value for value in places if value is not None), None)
     if segmentation is None:
         absent.append("segmentation")
     sentences = _sentences(row)
@@ -126,11 +125,11 @@ def _reference(row: Mapping[str, Any]) -> Reference:
     return Reference(
         ref_id=_required(row["ref_id"], "ref_id"),
         image_id=_required(row["image_id"], "image_id"),
-        # Rows tend to name a crop's file, the image's own description the picture's.
+        # A row tends to name the file of a crop; the description of the image names that of the picture.
         file_name=str(image.get("file_name") or row.get("file_name") or ""),
         category=category if isinstance(category, str) else "",
         supercategory=str(row.get("supercategory") or ""),
-        # The annotation's is COCO's x, y, w, h; some copies give corners beside it.
+        # The annotation has COCO's x, y, w, h; some copies hold corners in the row.
         bbox=checked_box(_box(annotation.get("bbox", row.get("bbox")))),
         height=height,
         width=width,
@@ -140,7 +139,7 @@ def _reference(row: Mapping[str, Any]) -> Reference:
 
 
 def _object(row: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """A nested object, which some copies keep as JSON text."""
+    """Return the first of the named fields that holds an object; some copies hold it as JSON text."""
     for name in names:
         value = row.get(name)
         if isinstance(value, str | bytes):
@@ -151,14 +150,14 @@ def _object(row: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 
 def _sentences(row: Mapping[str, Any]) -> list[str] | None:
-    """The expressions: text, or objects that hold it as `sent`, or else as `raw`."""
-    found = row.get("sentences", row.get("raw_sentences"))
-    if isinstance(found, str):
-        found = msgspec.json.decode(found)
-    if not isinstance(found, Sequence):
+    """Return the expressions, which are strings or objects with the text in `sent` or `raw`."""
+    sentences = row.get("sentences", row.get("raw_sentences"))
+    if isinstance(sentences, str):
+        sentences = msgspec.json.decode(sentences)
+    if not isinstance(sentences, Sequence):
         return None
     texts = []
-    for k, sentence in enumerate(found):
+    for k, sentence in enumerate(sentences):
         if isinstance(sentence, Mapping):
             sentence = sentence.get("sent", sentence.get("raw"))
         if not isinstance(sentence, str):

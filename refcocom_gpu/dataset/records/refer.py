@@ -1,7 +1,7 @@
-"""A release of RefCOCO, RefCOCO+ or RefCOCOg in, flat columns out: `refs(….p)` beside `instances.json`.
+"""A release of RefCOCO, RefCOCO+ or RefCOCOg in, flat columns out; it holds `refs(….p)` beside `instances.json`.
 
 The format (REFER, Kazemzadeh et al. 2014, Yu et al. 2016): a pickled list of references, and COCO's annotations.
-Unpickling runs whatever code a pickle names; a release names none, so any name is refused.
+Unpickling runs whatever code a pickle names. A release names none, so every name is refused.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Annotation(msgspec.Struct):
     id: int
     image_id: int
     category_id: int
-    # Decoded where it is wanted: a split uses a few of all annotations of COCO.
+    # Decoded only when needed: a split uses few of COCO's annotations.
     segmentation: msgspec.Raw
     bbox: list[float] | None = None
 
@@ -68,22 +68,22 @@ class _Instances(msgspec.Struct):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds lists, dicts, text and numbers, and nothing that has a name."""
+    """Builds lists, dicts, text and numbers, and refuses everything that a pickle names."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise DatasetError(
-            f"the pickle asks to run {module}.{name}; a release needs no such thing, so it is not opened"
+            f"the pickle asks to run {module}.{name}; a release needs no code, so it is not opened"
         )
 
     def persistent_load(self, pid: Any) -> Any:
-        raise DatasetError(f"the pickle refers to something outside of it: {pid!r:.60}")
+        raise DatasetError(f"the pickle refers to an object outside itself: {pid!r:.60}")
 
 
 def from_refer(path: Path, split: str) -> Columns:
     """Read a split of a release.
 
     Args:
-        path: The pickle, `instances.json` beside it.
+        path: The pickle; `instances.json` lies beside it.
         split: `train`, `validation` (or `val`), `test`, `testA`, `testB`.
 
     Returns:
@@ -91,7 +91,7 @@ def from_refer(path: Path, split: str) -> Columns:
 
     Raises:
         UsageError: There is no such split.
-        DatasetError: A file is absent, damaged, or asks to run code; or references lack their annotation.
+        DatasetError: A file is absent, is damaged or asks to run code, or a reference lacks its annotation.
     """
     refs = _refs(path)
     known = _instances(path.with_name(INSTANCES))
@@ -152,14 +152,14 @@ def _refs(path: Path) -> list[_Ref]:
         try:
             loaded = _load(path, "utf-8")
         except UnicodeDecodeError:
-            # Text of Python 2 is bytes; those that are not UTF-8 are taken one by one.
+            # Python 2 pickled text as bytes, not always in UTF-8; Latin-1 takes each byte as a character.
             loaded = _load(path, "latin-1")
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise DatasetError(f"{path}: not a whole pickle: {first_line(error)}") from None
+    except Exception as error:  # a damaged pickle raises nearly any exception
+        raise DatasetError(f"{path}: not a complete pickle: {first_line(error)}") from None
     try:
         return msgspec.convert(loaded, list[_Ref], strict=False)
     except msgspec.ValidationError as error:

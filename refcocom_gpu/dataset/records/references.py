@@ -1,4 +1,4 @@
-"""Instances one by one in, flat columns out: what the release of the original sets and its mirrors have in common."""
+"""Referred instances in, flat columns out; shared by the readers of the original release and of its copies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from refcocom_gpu.dataset.locate import SPLIT_NAMES
+from refcocom_gpu.dataset.locate import synonyms_of
 from refcocom_gpu.dataset.records.tables import (
     BOX,
     Columns,
@@ -28,16 +28,16 @@ class Reference:
     """One referred instance.
 
     Attributes:
-        ref_id: Its id.
-        image_id: Of its image.
-        file_name: Of the picture, maybe empty.
-        category: Maybe empty.
-        supercategory: Maybe empty.
-        bbox: x, y, w, h in pixels; None where it is not stated.
-        height: H.
-        width: W.
+        ref_id: The id of the instance.
+        image_id: The id of its image.
+        file_name: The file of the picture; may be empty.
+        category: May be empty.
+        supercategory: May be empty.
+        bbox: x, y, w, h in pixels; None where not stated.
+        height: H of the image.
+        width: W of the image.
         counts: The mask, a compressed COCO string.
-        sentences: Its expressions.
+        sentences: Its referring expressions.
     """
 
     ref_id: int
@@ -53,15 +53,17 @@ class Reference:
 
 
 def mask_of(segmentation: Any, height: int | None, width: int | None) -> tuple[int, int, bytes]:
-    """A COCO segmentation to (H, W, compressed counts).
+    """Convert a COCO segmentation to (H, W, compressed counts).
 
     Args:
-        segmentation: Polygons in pixels, one polygon, an RLE object of any form, or a list of such, its parts.
-        height: H of the image, None where it is not known.
-        width: W.
+        segmentation: Polygons in pixels, one polygon, an RLE object of any form, or a list of RLE objects, whose
+            union is the mask.
+        height: H of the image; None where unknown.
+        width: W of the image; None where unknown.
 
     Raises:
-        RLEError: It is none of these, of another size, or polygons whose image has no known size.
+        RLEError: The segmentation is anything else, has another size than the image, or is polygons although
+            the size of the image is unknown.
     """
     if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], Mapping):
         segmentation = _merged(segmentation)
@@ -71,37 +73,40 @@ def mask_of(segmentation: Any, height: int | None, width: int | None) -> tuple[i
         if height is None or width is None:
             raise RLEError("its mask is polygons, and the height and width of its image are absent")
         if not segmentation:
-            raise RLEError("its mask is a list without a polygon")
+            raise RLEError("its mask is an empty list, without a polygon")
         return rasterise(segmentation, height, width, "pixels")
-    found = check(segmentation)
-    if (height, width) not in ((None, None), found[:2]):
-        raise RLEError(f"its mask is {found[0]}×{found[1]}, its image {height}×{width}")
-    return found
+    mask_height, mask_width, counts = check(segmentation)
+    if (height, width) not in ((None, None), (mask_height, mask_width)):
+        raise RLEError(f"its mask is {mask_height}×{mask_width}, its image {height}×{width}")
+    return mask_height, mask_width, counts
 
 
 def _merged(parts: Sequence[Any]) -> dict[str, Any]:
+    """Return the union of RLE objects."""
     from pycocotools import mask as coco
 
     checked = [check(part) for part in parts]
     if len({part[:2] for part in checked}) > 1:
         raise RLEError("the parts of its mask differ in size")
     height, width, _ = checked[0]
-    # Parsed first: what is not valid RLE, pycocotools reads as it likes.
+    # Validated first, because pycocotools accepts invalid RLE silently.
     parse(column(counts for _, _, counts in checked), np.full(len(checked), height * width))
     size = [height, width]
     merged = coco.merge([{"size": size, "counts": counts} for _, _, counts in checked])
     return {"size": size, "counts": merged["counts"]}
 
 
-def in_split(found: Iterable[str], split: str, where: str) -> set[str]:
-    """The names of a split among those that are there: its own, else its synonyms.
+def in_split(present: Iterable[str], split: str, where: str) -> set[str]:
+    """Choose the names of a split among those that are present: its own name, else its synonyms.
 
     Raises:
-        UsageError: It is not there.
+        UsageError: Neither is present.
     """
-    names = set(found)
-    synonyms = next((known for known in SPLIT_NAMES if split.lower() in known), {split})
-    chosen = {split} & names or {name for name in names if name.lower() in synonyms}
+    names = set(present)
+    if split in names:
+        return {split}
+    synonyms = synonyms_of(split)
+    chosen = {name for name in names if name.lower() in synonyms}
     if not chosen:
         raise UsageError(
             f"{where} holds no split {split!r}; it holds {', '.join(sorted(names)) or 'none'}"
@@ -110,15 +115,17 @@ def in_split(found: Iterable[str], split: str, where: str) -> set[str]:
 
 
 def columns_of(references: Iterable[Reference]) -> Columns:
-    """Group instances by image, in order of first appearance, and lay them out."""
+    """Group instances by image, in order of first appearance, and make the flat columns."""
     by_image: dict[int, list[Reference]] = {}
     for reference in references:
         by_image.setdefault(reference.image_id, []).append(reference)
-    samples = [(image, r) for image, of in enumerate(by_image.values()) for r in of]
-    sentences = [
-        (sample, k, text) for sample, (_, r) in enumerate(samples) for k, text in enumerate(r.sentences)
-    ]  # fmt: skip
-    first = [of[0] for of in by_image.values()]
+    first_of_image = [group[0] for group in by_image.values()]
+    samples = [(image, r) for image, group in enumerate(by_image.values()) for r in group]
+    examples = [
+        (sample, sentence_idx, sentence)
+        for sample, (_, r) in enumerate(samples)
+        for sentence_idx, sentence in enumerate(r.sentences)
+    ]
 
     def ints(values: Iterable[int]) -> pa.Array:
         return pa.array(list(values), pa.int64())
@@ -129,9 +136,9 @@ def columns_of(references: Iterable[Reference]) -> Columns:
     return Columns(
         images_table(
             ints(by_image),
-            texts(r.file_name for r in first),
-            ints(r.height for r in first),
-            ints(r.width for r in first),
+            texts(r.file_name for r in first_of_image),
+            ints(r.height for r in first_of_image),
+            ints(r.width for r in first_of_image),
         ),
         samples_table(
             ints(r.ref_id for _, r in samples),
@@ -145,18 +152,18 @@ def columns_of(references: Iterable[Reference]) -> Columns:
             pa.array([r.bbox for _, r in samples], BOX),
         ),
         examples_table(
-            ints(sample for sample, _, _ in sentences),
-            ints(k for _, k, _ in sentences),
-            texts(text for _, _, text in sentences),
+            ints(sample for sample, _, _ in examples),
+            ints(sentence_idx for _, sentence_idx, _ in examples),
+            texts(sentence for _, _, sentence in examples),
         ),
     )
 
 
 def checked_box(bbox: Sequence[float] | None) -> Sequence[float] | None:
-    """A box, checked.
+    """Return the box if it is four finite numbers or None; otherwise raise.
 
     Raises:
-        RLEError: It is not four numbers.
+        RLEError: It is anything else.
     """
     if bbox is not None and not is_box(bbox):
         raise RLEError(f"bbox is {list(bbox)}, not four numbers x, y, w, h")

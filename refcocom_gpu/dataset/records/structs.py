@@ -1,9 +1,9 @@
-"""Image records as JSON lines or Python objects in, flat columns out: typed structs, whose mistakes are collected."""
+"""Image records as JSON lines or Python objects in, flat columns out; the mistakes of all records are collected."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -59,16 +59,15 @@ def from_jsonl(text: bytes, where: str) -> Columns:
     """Flatten image records held by JSON lines.
 
     Args:
-        text: One image record per line, in either shape; empty lines are skipped, unknown fields
-            ignored.
+        text: One image record per line, in either shape. Empty lines and unknown fields are ignored.
         where: What to call the file in an error message.
 
     Returns:
         The flat columns.
 
     Raises:
-        DatasetError: Lines that are no JSON or no record, each with its number; the first 20 are
-            shown, all counted.
+        DatasetError: Some lines are not JSON or not a record. The first 20 are shown with their
+            numbers, all are counted.
     """
     decode = msgspec.json.Decoder(_Record, strict=False).decode
     lines = enumerate(text.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1)
@@ -91,8 +90,8 @@ def from_records(records: Sequence[Mapping[str, Any]], where: str) -> Columns:
         The flat columns.
 
     Raises:
-        DatasetError: Records that lack a field or hold a wrong type; the first 20 are shown, all
-            counted.
+        DatasetError: Some records lack a field or hold a wrong type. The first 20 are shown, all
+            are counted.
 
     Examples:
         >>> mask = {"size": [2, 3], "counts": [1, 2, 3]}
@@ -108,14 +107,27 @@ def from_records(records: Sequence[Mapping[str, Any]], where: str) -> Columns:
     )
 
 
-def _from_structs(items: Iterable[tuple[str, Any]], decode: Any, raw: Any, where: str) -> Columns:
+def _from_structs(
+    items: Iterable[tuple[str, Any]],
+    decode: Callable[[Any], _Record],
+    raw: Callable[[Any], Any],
+    where: str,
+) -> Columns:
+    """Flatten records.
+
+    Args:
+        items: Each record with its place.
+        decode: Makes a typed record of an item.
+        raw: Makes plain Python objects of an item, for error messages.
+        where: What to call the source in an error message.
+    """
     images: list[tuple[int, str, int | None, int | None]] = []
     samples: list[tuple[Any, ...]] = []
     examples: list[tuple[int, int, str]] = []
     problems: list[str] = []
     for place, item in items:
         try:
-            record: _Record = decode(item)
+            record = decode(item)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             problems.append(f"{place}: {_explain(error, item, raw)}")
             continue
@@ -143,30 +155,32 @@ def _from_structs(items: Iterable[tuple[str, Any]], decode: Any, raw: Any, where
             ))  # fmt: skip
         images.append((image_id, record.file_name or "", meta.height or 0, meta.width or 0))
     raise_problems(problems, where, "record")
-    i, s, b = pa.int64(), pa.string(), pa.large_binary()
+    number, text, binary = pa.int64(), pa.string(), pa.large_binary()
+    sample_types = (number, number, text, text, number, number, binary, text, BOX)
     try:
         return Columns(
-            images_table(*_transpose(images, (i, s, i, i))),
-            samples_table(*_transpose(samples, (i, i, s, s, i, i, b, s, BOX))),
-            examples_table(*_transpose(examples, (i, i, s))),
+            images_table(*_transpose(images, (number, text, number, number))),
+            samples_table(*_transpose(samples, sample_types)),
+            examples_table(*_transpose(examples, (number, number, text))),
         )
     except (OverflowError, pa.ArrowInvalid) as error:
         raise DatasetError(f"{where}: {first_line(error)}") from None
 
 
 def _transpose(
-    rows: Sequence[tuple[Any, ...]], kinds: tuple[pa.DataType, ...]
+    rows: Sequence[tuple[Any, ...]], types: tuple[pa.DataType, ...]
 ) -> Iterator[pa.Array]:
-    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [[]] * len(kinds)
-    return (pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True))
+    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [[]] * len(types)
+    return (pa.array(column, kind) for column, kind in zip(columns, types, strict=True))
 
 
-def _explain(error: Exception, item: Any, raw: Any) -> str:
-    """The decoder's message, its sample and, for an absent field, the fields that are there."""
+def _explain(error: Exception, item: Any, raw: Callable[[Any], Any]) -> str:
+    """Add to the decoder's message the sample and, for an absent field, the fields that are present."""
     message = first_line(error)
     if not isinstance(error, msgspec.ValidationError):
         return message
     node = raw(item)
+    # The message ends in the path of the value, such as `$.samples[0].mask`.
     for name, position in re.findall(r"\.(\w+)|\[(\d+)\]", message.partition("`$")[2]):
         node = node[int(position)] if position else node.get(name)
         if isinstance(node, Mapping) and "id" in node:

@@ -1,4 +1,4 @@
-"""The flat tables that every reader of records makes, and what the readers share."""
+"""Columns in, the flat tables of a dataset out; with the small helpers that every reader of records uses."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from refcocom_gpu.masks.rle import check_counts
 
 
 class Columns(NamedTuple):
-    """Records as flat tables, before anything about them is checked across records.
+    """Records as flat tables, not yet checked against each other.
 
     Attributes:
         images: `image_id` int64, `file_name` string, `meta_height` int64 and `meta_width` int64
-            (0: not stated).
+            (0 where not stated).
         samples: `sample_id` int64, `image` int64 (row of `images`), `category` string,
             `supercategory` string, `height` int64, `width` int64, `counts` large_binary, `label`
-            string, `bbox` list<double> (x, y, w, h; null where it is not stated).
+            string, `bbox` list<double> (x, y, w, h; null where not stated).
         examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string.
     """
 
@@ -31,23 +31,23 @@ class Columns(NamedTuple):
 
 
 def concatenate(parts: Sequence[Columns]) -> Columns:
-    """Join the columns of consecutive pieces of a dataset; row references are shifted to match.
+    """Join the columns of consecutive parts of a dataset; references to rows are shifted to match.
 
     Args:
-        parts: At least one piece.
+        parts: At least one.
     """
-    images = samples = 0
+    n_images = n_samples = 0
     shifted = []
     for part in parts:
         shifted.append(
             Columns(
                 part.images,
-                _shift(part.samples, "image", images),
-                _shift(part.examples, "sample", samples),
+                _shift(part.samples, "image", n_images),
+                _shift(part.examples, "sample", n_samples),
             )
         )
-        images += part.images.num_rows
-        samples += part.samples.num_rows
+        n_images += part.images.num_rows
+        n_samples += part.samples.num_rows
     return Columns(
         *(pa.concat_tables(tables).combine_chunks() for tables in zip(*shifted, strict=True))
     )
@@ -59,19 +59,19 @@ def _shift(table: pa.Table, column: str, by: int) -> pa.Table:
 
 
 def images_table(*columns: pa.Array) -> pa.Table:
-    """`Columns.images` of its columns in order."""
+    """Make `Columns.images` from its columns in order."""
     return pa.table(columns, names=["image_id", "file_name", "meta_height", "meta_width"])
 
 
 def samples_table(*columns: pa.Array) -> pa.Table:
-    """`Columns.samples` of its columns in order."""
+    """Make `Columns.samples` from its columns in order."""
     names = ["sample_id", "image", "category", "supercategory", "height", "width", "counts"]
     names += ["label", "bbox"]
     return pa.table(columns, names=names)
 
 
 def examples_table(*columns: pa.Array) -> pa.Table:
-    """`Columns.examples` of its columns in order."""
+    """Make `Columns.examples` from its columns in order."""
     return pa.table(columns, names=["sample", "sentence_idx", "sentence"])
 
 
@@ -80,12 +80,12 @@ BOX = pa.list_(pa.float64())
 
 
 def is_box(values: Sequence[Any]) -> bool:
-    """Whether numbers can be x, y, w, h: four, and finite."""
+    """Tell whether numbers can be x, y, w, h: there are four, and all are finite."""
     return len(values) == 4 and all(map(math.isfinite, values))
 
 
 def compress(runs: Any) -> bytes:
-    """COCO's compressed string of run lengths."""
+    """Write run lengths as COCO's compressed string."""
     try:
         return check_counts(runs)
     except RLEError as error:
@@ -93,25 +93,25 @@ def compress(runs: Any) -> bytes:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for an error message."""
+    """Join names for an error message."""
     return ", ".join(names) or "none"
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without its details."""
+    """Return the first line of an error's message, without the details below it."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def raise_problems(problems: Sequence[str], where: str, what: str) -> None:
-    """One error for all mistakes of a source.
+    """Raise one error for all mistakes in a source, if there are any.
 
     Args:
-        problems: Each with its place.
+        problems: One message per mistake, each beginning with its place.
         where: What to call the source.
         what: What is malformed, such as `record`.
 
     Raises:
-        DatasetError: When there is any; the first 20 are shown, all counted.
+        DatasetError: There are mistakes; the first 20 are shown, all are counted.
     """
     if problems:
         more = f"\n  … and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""

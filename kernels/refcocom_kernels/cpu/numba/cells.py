@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_kernels.cpu.logits import BFLOAT16, FLOAT16, FLOAT32
 from refcocom_kernels.cpu.numba.jit import inline
 from refcocom_kernels.cpu.numba.vectors import (
     as_bits,
@@ -19,6 +18,7 @@ from refcocom_kernels.cpu.numba.vectors import (
     magnitude64,
     resize4,
 )
+from refcocom_kernels.logit_codes import BFLOAT16, FLOAT16, FLOAT32
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
 

@@ -1,7 +1,7 @@
 """Python functions with a signature in, compiled Numba functions out: one way to compile, one place to cache.
 
-Every kernel is compiled eagerly for one signature, so that a cache entry is read here, where a bad one can be
-mended, and not in the middle of a call. Importing this module imports Numba; import it inside functions.
+Every kernel is compiled eagerly for one signature, so that its cache entry is read here, where a damaged one can be
+deleted, and not in the middle of a call. Importing this module imports Numba; import it inside functions.
 """
 
 from __future__ import annotations
@@ -75,34 +75,13 @@ def _cache_dir() -> Path:
     return _cache_root() / _code_digest(Path(__file__).parents[2])
 
 
-@contextlib.contextmanager
-def _verified(folder: Path, function: Callable[..., Any]) -> Iterator[None]:
-    """Hold the lock of a cache folder, and let Numba see only files of a function that are as it wrote them.
-
-    Numba would execute a code file with a flipped bit. A seal beside the files holds the hash of their bytes; files
-    that do not match it are deleted, then compiled anew.
-    """
+def _delete_entries(folder: Path, function: Callable[..., Any]) -> bool:
+    """Delete what Numba cached of a function; return whether there was anything."""
     stem = f"{Path(function.__code__.co_filename).stem}.{function.__qualname__}-"
-    seal = folder / f"{stem}seal"
-
-    def files() -> list[Path]:
-        return sorted(folder.glob(f"*/{stem}*.nb[ic]"))
-
-    def digest() -> bytes:
-        hashed = hashlib.sha256()
-        for file in files():
-            hashed.update(file.name.encode() + file.read_bytes())
-        return hashed.hexdigest().encode()
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / "lock"):
-        found = seal.read_bytes() if seal.is_file() else b""
-        if found != digest():
-            for file in files():
-                file.unlink()
-        yield
-        if found != digest():
-            seal.write_bytes(digest())
+    entries = list(folder.glob(f"*/{stem}*.nb[ic]"))
+    for entry in entries:
+        entry.unlink()
+    return bool(entries)
 
 
 @functools.cache
@@ -129,8 +108,6 @@ def _numba_cache_at(path: str) -> Iterator[None]:
 class _Progress:
     """Says on a terminal that kernels are being compiled: a silent half minute looks like a hang."""
 
-    seconds = 0.0
-
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -140,15 +117,9 @@ class _Progress:
 
     def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self.start
-        _Progress.seconds += spent
         # Loading from the cache takes a few milliseconds; only a real compilation is worth a line.
         if spent > 0.3 and sys.stderr is not None and sys.stderr.isatty():
             sys.stderr.write(f"refcocom: compiled {self.name} in {spent:.1f} s (first run only)\n")
-
-
-def compile_seconds() -> float:
-    """Seconds this process has spent compiling kernels or loading them from the cache."""
-    return _Progress.seconds
 
 
 def jit(signature: str) -> Callable[[F], F]:
@@ -175,8 +146,16 @@ def jit(signature: str) -> Callable[[F], F]:
         with _lock, _Progress(function.__name__):
             folder = _cache_dir()
             try:
-                with _verified(folder, function), _numba_cache_at(str(folder)):
-                    return build(cache=True)  # type: ignore[no-any-return]
+                folder.mkdir(parents=True, exist_ok=True)
+                # Of many processes that start on a cold cache one compiles; the others wait, then read.
+                with filelock.FileLock(folder / "lock"), _numba_cache_at(str(folder)):
+                    try:
+                        return build(cache=True)  # type: ignore[no-any-return]
+                    except Exception:
+                        # A damaged entry raises almost anything when it is read.
+                        if not _delete_entries(folder, function):
+                            raise
+                        return build(cache=True)  # type: ignore[no-any-return]
             except numba.core.errors.NumbaError:
                 raise
             except Exception as error:

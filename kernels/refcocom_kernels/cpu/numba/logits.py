@@ -16,13 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_kernels.cpu.logits import (
-    BFLOAT16,
-    FLOAT16,
-    FLOAT32,
-    NON_FINITE,
-    UNIT_RANGE,
-)
 from refcocom_kernels.cpu.numba.bits import bits_at
 from refcocom_kernels.cpu.numba.cells import (
     any_negative,
@@ -41,6 +34,7 @@ from refcocom_kernels.cpu.numba.vectors import (
     trailing_zeros,
     weighted_above64,
 )
+from refcocom_kernels.logit_codes import BFLOAT16, FLOAT16, FLOAT32, NON_FINITE, UNIT_RANGE
 
 MARGIN = np.float32(2.0**-20)
 """Share of the largest magnitude by which corners must clear the threshold.

@@ -1,4 +1,4 @@
-"""The Numba kernel that adds counted batches to a table with a row per example. Launched by `cpu/tally.py`."""
+"""The Numba kernel that adds counted batches to a state with a row per example. Launched by `cpu/tally.py`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any
 from refcocom_kernels.cpu.numba.jit import jit
 
 
-@jit("out i8, in i8, in i8, in b1 -> void")
-def tally(table: Any, index: Any, counts: Any, beyond: Any) -> None:
-    """`table` [N, 5] flat, `counts` [B, 2] flat; the columns are those of `cpu.tally`."""
+@jit("out i8, in i8, in i8 -> void")
+def tally(state: Any, index: Any, rows: Any) -> None:
+    """`state` [N, 5] and `rows` [B, 5] flat; the columns are those of `reference.tally`."""
     for row in range(len(index)):
-        at = 5 * index[row]
-        intersection = counts[2 * row]
-        area = counts[2 * row + 1]
-        if table[at] < 0:
-            table[at] = intersection
-            table[at + 1] = area
-        elif table[at] != intersection or table[at + 1] != area:
-            table[at + 4] = 1
-        if beyond[row]:
-            table[at + 3] = 1
+        to, of = 5 * index[row], 5 * row
+        if state[to] < 0:
+            state[to] = rows[of]
+            state[to + 1] = rows[of + 1]
+        elif state[to] != rows[of] or state[to + 1] != rows[of + 1]:
+            state[to + 4] = 1
+        for column in range(2, 5):
+            if rows[of + column] > state[to + column]:
+                state[to + column] = rows[of + column]

@@ -1,0 +1,12 @@
+"""Codes that the kernels over logits share with their launchers: how bits are read, and what was seen in an example."""
+
+from __future__ import annotations
+
+FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
+"""How the kernels read the bits of logits."""
+
+NON_FINITE = 1
+"""Flag of an example that holds NaN or infinity."""
+
+UNIT_RANGE = 2
+"""Flag of an example whose values all lie in 0…1, as probabilities do."""

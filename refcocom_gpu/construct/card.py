@@ -1,0 +1,46 @@
+"""The summary of a construction in; its dataset card out, from the template `card.md.j2`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES
+from refcocom_gpu.errors import UsageError
+
+
+def card(summary: Mapping[str, Any]) -> str:
+    """Render the dataset card.
+
+    Raises:
+        UsageError: Jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise UsageError("the card needs Jinja2: pip install 'refcocom-gpu[construct]'") from None
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )
+    template = environment.from_string(Path(__file__).with_name("card.md.j2").read_text("utf-8"))
+    no_filter = {"classifier": None, "n_words": 0, "words_hash": ""}
+    values = {
+        **summary,
+        "filter": {**no_filter, **summary["filter"]},
+        "name": f"{Path(summary['original']['source']).stem}-M",
+        "causes": CAUSES,
+        "expression_causes": {**EXPRESSION_CAUSES, "instance": "its instance was removed"},
+    }
+    return template.render(values)
+
+
+def about_filter(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What is published of a filter. Of its words, only their number and a hash: a list of slurs is not published."""
+    about = {name: value for name, value in identity.items() if name != "words"}
+    if words := identity.get("words"):
+        about["n_words"] = len(words)
+        about["words_hash"] = xxhash.xxh3_128_hexdigest("\n".join(words).encode())
+    return about

@@ -1,0 +1,46 @@
+"""A store or a device in, the counter for it out. torch is imported only for a device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from refcocom_gpu.counting.batches import BatchCounter, HostBatches
+from refcocom_gpu.counting.host import HostCounter
+from refcocom_gpu.errors import Problems
+from refcocom_gpu.predictions.options import ReadOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from refcocom_gpu.counting.counter import Counter
+    from refcocom_gpu.store.store import MaskStore
+
+
+def counter_on(store: MaskStore, options: ReadOptions, device: torch.device) -> Counter:
+    """Make the counter of a device.
+
+    Args:
+        store: Ground truth.
+        options: How predictions are read.
+        device: Where predictions are.
+    """
+    if device.type == "cpu":
+        return HostCounter(store, options)
+    from refcocom_gpu.counting.device import DeviceCounter
+
+    return DeviceCounter(store, options, device)
+
+
+def batch_counter(store: MaskStore, options: ReadOptions, problems: Problems) -> BatchCounter:
+    """Make the counter of prediction files for a store's device.
+
+    Args:
+        store: Ground truth.
+        options: How predictions are read.
+        problems: Collects malformed RLE and non-finite logits.
+    """
+    if store.device == "cpu":
+        return HostBatches(store, options, problems)
+    from refcocom_gpu.counting.stream import DeviceBatches
+
+    return DeviceBatches(store, options, problems)

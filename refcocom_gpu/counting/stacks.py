@@ -1,0 +1,152 @@
+"""Stacks of a training loop and the indices of their examples in, a row for each prediction out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from refcocom_gpu.counting.counter import Counter
+from refcocom_gpu.counting.device import DeviceCounter, take
+from refcocom_gpu.counting.rows import FAULT, FAULTS, UNKNOWN, explain_fault
+from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.store.store import MaskStore
+
+Ints = NDArray[np.int64]
+Index = Tensor | Ints
+"""[B] indices: a tensor on a device where they came from there, else an array in host memory."""
+
+NO_ROW = "is not a row of the store (0 to {})"
+
+
+class Stack(NamedTuple):
+    """Predictions of one shape and type.
+
+    Attributes:
+        values: [K, h, w] of one type, without a graph.
+        rows: Their rows in the batch; None for all of it, in order.
+    """
+
+    values: Tensor
+    rows: list[int] | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CountedBatch:
+    """A batch after counting.
+
+    Attributes:
+        index: [B] the example of each row; N where a device was given an index that names no example.
+        rows: [B, 5] int64 as `counting.rows` describes them, on the counter's device.
+    """
+
+    index: Index
+    rows: Tensor
+
+    def table(self) -> Tensor:
+        """Return [B, 6] int64: the index, then the row."""
+        index = self.index
+        if isinstance(index, np.ndarray):
+            # A copy, because the caller's array may be read-only.
+            index = torch.from_numpy(index.copy())
+        return torch.cat([index[:, None], self.rows], 1)
+
+
+def count_stacks(counter: Counter, stacks: Sequence[Stack], index: Index) -> CountedBatch:
+    """Count a batch; in host memory what is wrong is raised at once, on a device its rows say so.
+
+    Args:
+        counter: From `choose.counter_on`; predictions are on its device.
+        stacks: The predictions of the batch.
+        index: [B] on the device or the host.
+
+    Returns:
+        The rows in the order of the batch.
+
+    Raises:
+        PredictionError: For an index that the host knows to name no example; in host memory also for a mask whose
+            height and width are swapped and for logits that are not finite.
+        UsageError: When predictions are in host memory and indices are not.
+    """
+    if isinstance(index, np.ndarray):
+        refuse_unknown(index, len(counter.store))
+    if isinstance(counter, DeviceCounter):
+        return _on_device(counter, stacks, index)
+    if not isinstance(index, np.ndarray):
+        raise UsageError(f"index is on {index.device}, predictions are on the CPU")
+    rows = counter.zeros(len(index))
+    sample = counter.store.example_sample[index]
+    for values, where in stacks:
+        # One stack nearly always is the whole batch, and is not picked apart.
+        if where is None:
+            rows = counter.stack(values, sample, sample)
+        else:
+            rows[where] = counter.stack(values, sample[where], sample[where])
+    if rows[:, FAULT].any():
+        _raise_faults(counter.store, rows[:, FAULT], sample)
+    return CountedBatch(index, torch.from_numpy(rows))
+
+
+def _on_device(counter: DeviceCounter, stacks: Sequence[Stack], index: Index) -> CountedBatch:
+    store, n = counter.store, len(counter.store)
+    known = None
+    if isinstance(index, np.ndarray):
+        known = store.example_sample[index]
+        index = counter.place(index)
+    # Only the device can know whether such an index names an example; row N of a state takes what names none.
+    unknown = (index < 0) | (index >= n)
+    sample = counter.truth.example_sample[index.clamp(0, n - 1)]
+    index = index.masked_fill(unknown, n)
+    if len(stacks) == 1 and stacks[0].rows is None:
+        rows = counter.stack(stacks[0].values, sample, known)
+    else:
+        parts, order = [counter.zeros(0)], []
+        for values, where in stacks:
+            assert where is not None
+            of_stack = None if known is None else known[where]
+            parts.append(counter.stack(values, take(sample, where), of_stack))
+            order += where
+        rows = torch.cat(parts)
+        if order:
+            # In the order of the batch again: of an example that comes twice the first one counts.
+            rows = take(rows, np.argsort(order).tolist())
+    rows[:, FAULT].masked_fill_(unknown, UNKNOWN)
+    return CountedBatch(index, rows)
+
+
+def refuse_unknown(index: Ints, n: int) -> None:
+    """Check indices that the host knows.
+
+    Args:
+        index: [B].
+        n: N examples.
+
+    Raises:
+        PredictionError: When one is not in 0…N−1.
+    """
+    # Seen as unsigned, a negative number is larger than every index.
+    unsigned = index.view(np.uint64)
+    if unsigned.max(initial=0) < n:
+        return
+    problems = Problems()
+    for row in np.flatnonzero(unsigned >= n).tolist():
+        problems.add(FAULTS[UNKNOWN], _place(row), f"index {index[row]} {NO_ROW.format(n - 1)}")
+    problems.raise_if_any()
+
+
+def _raise_faults(store: MaskStore, faults: Ints, sample: Ints) -> None:
+    problems = Problems()
+    for row in np.flatnonzero(faults).tolist():
+        height, width = int(store.heights[sample[row]]), int(store.widths[sample[row]])
+        reason = explain_fault(int(faults[row]), height, width)
+        problems.add(FAULTS[int(faults[row])], _place(row), reason)
+    problems.raise_if_any()
+
+
+def _place(row: int) -> str:
+    return f"row {row} of the batch"

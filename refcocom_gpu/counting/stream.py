@@ -1,0 +1,236 @@
+"""Batches of prediction files in, counted on a device: streamed there in parts that fit.
+
+Nothing waits for the device before the end. Counts stay there until `finish`. What says whether a row was sound comes
+back a few parts later, while the text of that row is still held and can be named.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from refcocom_kernels import cpu, rle_status
+from torch import Tensor
+
+from refcocom_gpu.counting.batches import HostBatches, group_rows, split_kinds
+from refcocom_gpu.counting.device import DeviceCounter
+from refcocom_gpu.counting.host import as_bytes
+from refcocom_gpu.counting.sam import sam_counts
+from refcocom_gpu.counting.staging import BUFFER_BYTES, Staging
+from refcocom_gpu.errors import Problems
+from refcocom_gpu.predictions.batches import ArrayBatch, Batch, RLEBatch
+from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.resize import NON_FINITE, as_logits
+from refcocom_gpu.store.store import MaskStore
+
+FREE_SHARE = 8
+"""A part takes at most this share of the device's free memory: a model may be training beside us."""
+
+BEHIND = 2
+"""Parts whose verdicts are outstanding; as many as there are staging buffers, so that waiting for one is rare."""
+
+Rows = NDArray[np.int64]
+
+
+class DeviceBatches:
+    """Counts batches on a device; see `BatchCounter`."""
+
+    def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
+        self.only_unit_range: bool | None = None
+        self._store, self._options, self._problems = store, options, problems
+        self._counter = DeviceCounter(store, options)
+        self._device = self._counter.device
+        self._staging = Staging(self._device)
+        self._counts = torch.zeros((len(store), 2), dtype=torch.int64, device=self._device)
+        self._verdicts: deque[tuple[Tensor, Any, Callable[[NDArray[Any]], None]]] = deque()
+        self._part_bytes = BUFFER_BYTES
+        if self._device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self._device)
+            self._part_bytes = min(BUFFER_BYTES, free // FREE_SHARE)
+        # Counts what does not fit on the device even alone; its counts are put beside the others at the end.
+        self._host = HostBatches(store, options, problems)
+        self._on_host: list[int] = []
+
+    def add(self, batch: Batch) -> None:
+        """Queue a batch."""
+        if isinstance(batch, RLEBatch):
+            lengths = np.diff(batch.strings.offsets)
+            self._in_parts(batch, lengths, lambda rows: self._rle(batch, rows))
+            return
+        for part, are_logits in split_kinds(batch):
+            count = self._logits if are_logits else self._masks
+            count(part)
+
+    def finish(self) -> NDArray[np.int64]:
+        """Wait for the device and read the counts of all examples back, [N, 2]."""
+        self._settle(0)
+        counts = self._counts.cpu().numpy()
+        counts[self._on_host] = self._host.finish()[self._on_host]
+        if self._host.only_unit_range is not None:
+            self._saw_unit_range(self._host.only_unit_range)
+        return counts
+
+    # Parts ----------------------------------------------------------------------------------------
+
+    def _in_parts(
+        self, batch: Batch, sizes: NDArray[np.int64], count: Callable[[Rows], None]
+    ) -> None:
+        """Count rows in parts of at most `_part_bytes`, smaller ones once the device has run out of memory."""
+        ends = np.cumsum(sizes)
+        first = 0
+        while first < len(sizes):
+            limit = self._part_bytes + (ends[first - 1] if first else 0)
+            last = max(first + 1, int(np.searchsorted(ends, limit, side="right")))
+            rows = np.arange(first, last)
+            try:
+                count(rows)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                self._part_bytes = int(sizes[rows].sum()) // 2
+                if len(rows) == 1:
+                    self._count_on_host(batch.take(rows))
+                    first = last
+                continue
+            first = last
+
+    def _count_on_host(self, batch: Batch) -> None:
+        if not self._on_host:
+            warnings.warn(
+                f"refcocom: {self._store.device} has no memory left for {batch.where(0)}; it is counted on the CPU",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self._host.add(batch)
+        self._on_host += batch.index.tolist()
+
+    # Kinds ----------------------------------------------------------------------------------------
+
+    def _rle(self, batch: RLEBatch, rows: Rows) -> None:
+        if len(rows) < len(batch.index):
+            batch = batch.take(rows)
+        strings, samples = batch.strings, self._store.example_sample[batch.index]
+        data, offsets, sample, index = self._staging.send(
+            strings.data, strings.offsets, samples, batch.index
+        )
+        counts, valid = self._counter.rle(data, offsets, sample)
+        self._counts.index_copy_(0, index, counts)
+
+        def report(valid: NDArray[np.bool_]) -> None:
+            malformed = np.flatnonzero(~valid)
+            pixels = self._store.pixels[samples[malformed]]
+            column = strings.take(malformed)
+            # The kernel says which strings are malformed; the host says why.
+            parsed = cpu.rle_parse(column.data, column.offsets, pixels)
+            for k, row in enumerate(malformed.tolist()):
+                reason = rle_status.explain(
+                    int(parsed.status[k]), int(parsed.detail[k]), int(pixels[k])
+                )
+                self._problems.add("malformed mask", batch.where(row), reason)
+
+        self._later(valid, report)
+
+    def _masks(self, batch: ArrayBatch) -> None:
+        def count(stacked: Tensor, rows: Rows, sample: Tensor) -> Tensor:
+            return self._counter.masks(stacked, sample)
+
+        def as_mask(mask: Tensor) -> Tensor:
+            return mask if mask.dtype in (torch.bool, torch.uint8) else mask != 0
+
+        self._arrays(batch, as_bytes, as_mask, count)
+
+    def _logits(self, batch: ArrayBatch) -> None:
+        if self._options.resize == "sam":
+            sam, in_unit = sam_counts(
+                batch, self._store, self._options, self._problems, self._device
+            )
+            self._counts[torch.from_numpy(batch.index).to(self._device)] = sam
+            self._saw_unit_range(in_unit)
+            return
+        samples = self._store.example_sample[batch.index]
+
+        def count(stacked: Tensor, rows: Rows, sample: Tensor) -> Tensor:
+            if stacked.dtype == torch.uint16:
+                # NumPy has no bfloat16, so its bits are what was sent.
+                stacked = stacked.view(torch.bfloat16)
+            counts, flags = self._counter.logits(stacked, sample, known=samples[rows])
+
+            def report(flags: NDArray[np.int8]) -> None:
+                for k in np.flatnonzero(flags == cpu.NON_FINITE).tolist():
+                    self._problems.add("non-finite", batch.where(int(rows[k])), NON_FINITE)
+                self._saw_unit_range(bool((flags == cpu.UNIT_RANGE).all()))
+
+            self._later(flags, report)
+            return counts
+
+        def as_float(logits: Tensor) -> Tensor:
+            known = logits.dtype in (torch.float32, torch.float16, torch.bfloat16)
+            return logits.detach() if known else logits.detach().float()
+
+        self._arrays(batch, as_logits, as_float, count)
+
+    def _arrays(
+        self, batch: ArrayBatch, from_host: Any, from_device: Any, count: Callable[..., Tensor]
+    ) -> None:
+        """Stack arrays of one shape and type, and count each stack."""
+        on_device = [
+            isinstance(array, Tensor) and array.device == self._device for array in batch.arrays
+        ]
+        arrays = [
+            from_device(array) if is_there else from_host(array)
+            for array, is_there in zip(batch.arrays, on_device, strict=True)
+        ]
+        samples = self._store.example_sample[batch.index]
+        kinds = [
+            (tuple(array.shape), str(array.dtype), is_there)
+            for array, is_there in zip(arrays, on_device, strict=True)
+        ]
+        for group in group_rows(kinds):
+            sizes = np.array([arrays[row].nbytes for row in group], np.int64)
+
+            def count_rows(part: Rows, group: Rows = group) -> None:
+                rows = group[part]
+                stacked, sample, index = self._send(
+                    [arrays[row] for row in rows],
+                    samples[rows],
+                    batch.index[rows],
+                    on_device[rows[0]],
+                )
+                self._counts.index_copy_(0, index, count(stacked, rows, sample))
+
+            self._in_parts(batch.take(group), sizes, count_rows)
+
+    def _send(
+        self, arrays: Sequence[Any], sample: Rows, index: Rows, are_there: bool
+    ) -> list[Tensor]:
+        if are_there:
+            return [torch.stack(list(arrays)), *self._staging.send(sample, index)]
+        return self._staging.send(arrays, sample, index)
+
+    # Verdicts -------------------------------------------------------------------------------------
+
+    def _later(self, verdict: Tensor, report: Callable[[NDArray[Any]], None]) -> None:
+        """Have a small tensor looked at once it has come back, without waiting for it now."""
+        event = None
+        if self._device.type == "cuda":
+            host = torch.empty(verdict.shape, dtype=verdict.dtype, pin_memory=True)
+            host.copy_(verdict, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(self._device))
+            verdict = host
+        self._verdicts.append((verdict, event, report))
+        self._settle(BEHIND)
+
+    def _settle(self, behind: int) -> None:
+        while len(self._verdicts) > behind:
+            verdict, event, report = self._verdicts.popleft()
+            if event is not None:
+                event.synchronize()
+            report(verdict.numpy())
+
+    def _saw_unit_range(self, only: bool) -> None:
+        self.only_unit_range = only and self.only_unit_range is not False

@@ -1,0 +1,44 @@
+"""The name of a built-in set in, a file of its predictions out: from there on it is read like any other file."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+BUILT_IN: dict[str, Literal["good", "coarse"]] = {"sample": "good", "sample-coarse": "coarse"}
+"""Names of the built-in predictions and the kind each is."""
+
+
+def is_built_in(predictions: Any) -> bool:
+    """Return whether predictions are the name of a built-in set; a file of that name comes first."""
+    named = isinstance(predictions, str) and predictions in BUILT_IN
+    return named and not Path(predictions).exists()
+
+
+def built_in_file(name: str) -> Path:
+    """Write a built-in set to a temporary file, once a process; it is deleted when the process ends.
+
+    Args:
+        name: A key of `BUILT_IN`.
+
+    >>> built_in_file("sample").name
+    'sample.jsonl'
+    """
+    path = Path(_folder().name) / f"{name}.jsonl"
+    if not path.exists():
+        import msgspec
+
+        from refcocom_gpu.dataset.sample import make_predictions, make_records
+        from refcocom_gpu.utils.files import replacing
+
+        rows = make_predictions(make_records(), BUILT_IN[name])
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    return path
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="refcocom-")
