@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# worksteal gives a worker neighbouring tests, so that fixtures of a module, a session and Ray are seldom made twice.
 PYTEST_ARGS ?= -n auto --dist worksteal --durations 20
 
 .PHONY: demo test test-slow test-all lint types pytest fuzz bench clean
@@ -9,7 +10,7 @@ PYTEST_ARGS ?= -n auto --dist worksteal --durations 20
 demo: $(VENV)/.installed
 	$(BIN)/refcocom score dataset=sample predictions=sample output_dir=demo overwrite=true
 
-# What protects most in few minutes; what starts whole trainers or takes long otherwise is in `make test-slow`.
+# Minutes; the tests that take longest, such as those that train, are in `make test-slow`, which CI runs too.
 test: lint types pytest
 
 test-slow: $(VENV)/.installed-dev

@@ -4,6 +4,7 @@ import functools
 import gc
 import http.server
 import os
+import pickle
 import sys
 import threading
 import warnings
@@ -16,6 +17,7 @@ from filelock import FileLock
 from hub import FakeHub
 from hypothesis import settings
 
+from refcocom_gpu.dataset import sample
 from refcocom_gpu.engines import NAMES, Engine, make_engine
 from refcocom_gpu.utils.cache import cache_dir
 
@@ -38,6 +40,20 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
             "NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR", str(cache_dir() / "numba"))
         )
         patch.setenv("REFCOCOM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sample_is_drawn_once() -> Iterator[None]:
+    """Hundreds of tests load the sample, and drawing it takes 0.2 s: each gets a copy of the first drawing."""
+    draw = sample.make_records
+
+    @functools.cache
+    def drawn() -> bytes:
+        return pickle.dumps(draw())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "make_records", lambda: pickle.loads(drawn()))
         yield
 
 

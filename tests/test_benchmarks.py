@@ -33,6 +33,7 @@ def test_a_change_is_one_beyond_its_noise(after, verdict):
     assert compare.verdict(before, {"q10": after[0], "q90": after[1]}) == verdict
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs(capsys, monkeypatch, tmp_path):
     """Its script, tried on the CPU: every check is exact, every case is timed, nothing is written."""
     from benchmarks.gpu import __main__ as gpu

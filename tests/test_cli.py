@@ -181,13 +181,18 @@ NAMES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def table():
+    return pa.Table.from_pylist(make_records())
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_any_path_works(folder, capsys, name):
+def test_any_path_works(folder, capsys, table, name):
     """As a key, as a positional, as a folder of the dataset and of the result."""
     file, out = f"{name}.jsonl", f"{name}.out"
     Path("p.jsonl").rename(file)
     records = Path(f"{name}.parquet")
-    pq.write_table(pa.Table.from_pylist(make_records()), records)
+    pq.write_table(table, records)
     words = ["score", f"dataset.path={records}", f"output_dir={out}", "json=true", "device=cpu"]
     assert main([*words, f"predictions={file}"]) == 0
     first = json.loads(capsys.readouterr().out)
@@ -442,7 +447,12 @@ def test_interrupt(folder, capsys, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(scorer, "score", interrupted)
-    assert main([*SAMPLE, "p.jsonl"]) == 130
+    # A shell that starts the tests in the background has SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main([*SAMPLE, "p.jsonl"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr() == ("", "refcocom: interrupted\n")
 
 
