@@ -24,10 +24,11 @@ from refcocom_gpu.cli.main import main
 from refcocom_gpu.dataset.sample import make_records
 from refcocom_gpu.predictions.header import SCHEMA, VERSION
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.sweep import Options, read_inputs, run_sweep
 from refcocom_gpu.sweep import task as task_module
-from refcocom_gpu.sweep.inputs import distinguish
+from refcocom_gpu.sweep.inputs import distinguish, read_inputs
 from refcocom_gpu.sweep.per_example import partition
+from refcocom_gpu.sweep.run import run_sweep
+from refcocom_gpu.sweep.task import Options
 
 
 @pytest.fixture

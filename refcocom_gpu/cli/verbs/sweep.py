@@ -16,7 +16,8 @@ from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.options import part_of
 
 if TYPE_CHECKING:
-    from refcocom_gpu.sweep import FileResult, Outcome
+    from refcocom_gpu.sweep.run import Outcome
+    from refcocom_gpu.sweep.task import FileResult
 
 SECONDS_A_LINE = 10.0
 """How often a log, which no terminal shows, gets a line."""
@@ -31,7 +32,9 @@ def run(config: SweepConfig) -> None:
     """
     from refcocom_gpu.engines import make_engine
     from refcocom_gpu.store.store import MaskStore
-    from refcocom_gpu.sweep import Options, read_inputs, run_sweep
+    from refcocom_gpu.sweep.inputs import read_inputs
+    from refcocom_gpu.sweep.run import run_sweep
+    from refcocom_gpu.sweep.task import Options
 
     # What is wrong is refused before a dataset is loaded or a cluster started.
     if config.output_dir is None:
