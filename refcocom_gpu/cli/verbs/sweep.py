@@ -33,13 +33,15 @@ def run(config: SweepConfig) -> None:
     from refcocom_gpu.engines import make_engine
     from refcocom_gpu.store.store import MaskStore
     from refcocom_gpu.sweep.inputs import read_inputs
-    from refcocom_gpu.sweep.run import run_sweep
+    from refcocom_gpu.sweep.run import Ranking, run_sweep
     from refcocom_gpu.sweep.task import Options
 
     # What is wrong is refused before a dataset is loaded or a cluster started.
     if config.output_dir is None:
         raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
-    strict = is_strict(config.precision)
+    ranking = Ranking(
+        config.convention, is_strict(config.precision), config.replicates, config.seed
+    )
     reading = part_of(config, ReadOptions)
     items = read_inputs(config.predictions, config.manifest)
     options = Options(reading, config.missing, config.device)
@@ -56,10 +58,7 @@ def run(config: SweepConfig) -> None:
             str(config.output_dir),
             options=options,
             engine=engine,
-            convention=config.convention,
-            precision_strict=strict,
-            replicates=config.replicates,
-            seed=config.seed,
+            ranking=ranking,
             settled=settled,
         )
     if config.json and not config.quiet:
