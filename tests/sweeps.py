@@ -8,7 +8,8 @@ import pytest
 from helpers import sample_case
 
 from refcocom_gpu.dataset.sample import make_predictions, make_records
-from refcocom_gpu.sweep import read_inputs, run_sweep
+from refcocom_gpu.sweep.inputs import read_inputs
+from refcocom_gpu.sweep.run import run_sweep
 
 try:
     import ray

@@ -24,10 +24,11 @@ from refcocom_gpu.cli.main import main
 from refcocom_gpu.dataset.sample import make_records
 from refcocom_gpu.predictions.header import SCHEMA, VERSION
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.sweep import Options, read_inputs, run_sweep
 from refcocom_gpu.sweep import task as task_module
-from refcocom_gpu.sweep.inputs import distinguish
+from refcocom_gpu.sweep.inputs import distinguish, read_inputs
 from refcocom_gpu.sweep.per_example import partition
+from refcocom_gpu.sweep.run import Ranking, run_sweep
+from refcocom_gpu.sweep.task import Options
 
 
 @pytest.fixture
@@ -118,7 +119,12 @@ def test_a_changed_option_scores_anew(runs, tmp_path, counted, changed):
     counted.clear()
     # What changes no count scores nothing anew, and the former results are still there.
     for options in ({"batch_size": 3}, {"threads": 2}, {}):
-        sweep(runs, tmp_path / "out", options=options_with(**options), precision_strict=True)
+        sweep(
+            runs,
+            tmp_path / "out",
+            options=options_with(**options),
+            ranking=Ranking(precision_strict=True),
+        )
     assert counted == []
 
 

@@ -121,7 +121,8 @@ def _predictions(w: Workload, folder: Path, store: Any) -> dict[str, dict[str, f
 def _kept(w: Workload, folder: Path, store: Any) -> dict[str, dict[str, float]]:
     """What a sweep keeps of a million scored predictions, and the leaderboard's bootstrap over them."""
     from refcocom_gpu.engines import make_engine
-    from refcocom_gpu.sweep import read_inputs, run_sweep
+    from refcocom_gpu.sweep.inputs import read_inputs
+    from refcocom_gpu.sweep.run import run_sweep
 
     output = folder / "sweep"
     first = read_inputs(str(folder / "p.parquet"))

@@ -33,7 +33,8 @@ import json, os, sys, time
 import refcocom_gpu as rc
 import numpy as np, xxhash
 from refcocom_gpu.engines import make_engine
-from refcocom_gpu.sweep import read_inputs, run_sweep
+from refcocom_gpu.sweep.inputs import read_inputs
+from refcocom_gpu.sweep.run import run_sweep
 dataset, pattern, n, output, engine, workers = sys.argv[1:7]
 store = rc.MaskStore.build(rc.load_dataset(dataset))
 items = read_inputs(pattern)[: int(n)]
@@ -62,7 +63,8 @@ def cases(w: Workload) -> Iterator[Case]:
     """Engines, then growth."""
     import refcocom_gpu as rc
     from refcocom_gpu.engines import make_engine
-    from refcocom_gpu.sweep import read_inputs, run_sweep
+    from refcocom_gpu.sweep.inputs import read_inputs
+    from refcocom_gpu.sweep.run import run_sweep
 
     folder = Path(tempfile.mkdtemp(prefix="refcocom-sweep-"))
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import xxhash
 
 from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES
-from refcocom_gpu.errors import UsageError
+from refcocom_gpu.utils.optional import require
 
 
 def card(summary: Mapping[str, Any]) -> str:
@@ -18,10 +18,7 @@ def card(summary: Mapping[str, Any]) -> str:
     Raises:
         UsageError: Jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError:
-        raise UsageError("the card needs Jinja2: pip install 'refcocom-gpu[construct]'") from None
+    jinja2 = require("jinja2", "the card needs Jinja2", "construct")
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
@@ -34,7 +31,8 @@ def card(summary: Mapping[str, Any]) -> str:
         "causes": CAUSES,
         "expression_causes": {**EXPRESSION_CAUSES, "instance": "its instance was removed"},
     }
-    return template.render(values)
+    rendered: str = template.render(values)
+    return rendered
 
 
 def about_filter(identity: Mapping[str, Any]) -> dict[str, Any]:

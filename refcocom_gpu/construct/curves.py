@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from refcocom_gpu.errors import UsageError
 from refcocom_gpu.utils.arrow import to_numpy
+from refcocom_gpu.utils.optional import require
 
 Z = 1.96
 """Standard errors to either side of an interval: 95 %."""
@@ -33,12 +33,9 @@ def plot_curves(curves: Sequence[tuple[str, Mapping[str, pa.Table]]]) -> bytes:
     Raises:
         UsageError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UsageError("plots need matplotlib: pip install 'refcocom-gpu[construct]'") from None
+    plots = require("matplotlib.figure", "plots need matplotlib", "construct")
     n = len(curves)
-    figure = Figure(figsize=(5.2 * n, 7.2), layout="constrained")
+    figure = plots.Figure(figsize=(5.2 * n, 7.2), layout="constrained")
     axes = figure.subplots(2, n, sharex=True, squeeze=False)
     for column, (title, by_measure) in enumerate(curves):
         for row, (measure, curve) in enumerate(by_measure.items()):

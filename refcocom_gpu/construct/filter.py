@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from refcocom_gpu.errors import DataError, UsageError
+from refcocom_gpu.utils.optional import require
 
 
 class Harm(NamedTuple):
@@ -175,12 +176,7 @@ def _classifier(model: str, revision: str | None, device: str) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _open(model: str, revision: str | None, device: str) -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise UsageError(
-            "a text classifier needs Transformers: pip install 'refcocom-gpu[construct]'"
-        ) from None
+    transformers = require("transformers", "a text classifier needs Transformers", "construct")
     try:
         return transformers.pipeline(
             "text-classification", model=model, revision=revision, device=device

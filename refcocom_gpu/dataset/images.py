@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from refcocom_gpu.dataset.locate import locate, parquet_files
 from refcocom_gpu.dataset.records import is_mirror
-from refcocom_gpu.dataset.records.tables import first_line
 from refcocom_gpu.dataset.sources import open_arrow_folder, open_hub
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.utils.arrow import to_numpy
 from refcocom_gpu.utils.optional import require
+from refcocom_gpu.utils.text import first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

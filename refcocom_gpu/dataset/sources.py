@@ -19,9 +19,9 @@ import xxhash
 
 from refcocom_gpu.dataset import records
 from refcocom_gpu.dataset.locate import files_below, locate, parquet_files
-from refcocom_gpu.dataset.records.tables import first_line
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.utils.cache import Built, cache_root, cached
+from refcocom_gpu.utils.text import first_line
 
 HUB_COLUMNS = ("image_id", "file_name", "samples")
 """The fields to request from the Hub: the published features without the picture. Requesting an absent one fails."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from refcocom_gpu.engines.engine import Lost
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.utils.optional import require
 from refcocom_gpu.utils.text import first_line
 
 S = TypeVar("S")
@@ -40,10 +41,7 @@ class RayEngine:
     elsewhere = True
 
     def __init__(self, workers: int = 0, address: str | None = None) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise UsageError("engine=ray needs Ray: pip install 'refcocom-gpu[ray]'") from None
+        ray = require("ray", "engine=ray needs Ray", "ray")
         self.workers = workers
         self._ray: Any = ray
         self._gpus = 0

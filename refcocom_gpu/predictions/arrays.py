@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.batches import ArrayBatch, Batches, Where
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.utils.optional import require
 
 BATCH_BYTES = 2**26
 """Arrays held at a time, in bytes, whatever `batch_size` allows."""
@@ -32,11 +33,7 @@ Load = Callable[[int], Any]
 
 def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
     """A folder of one-channel PNG masks; what is not 0 is set."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise UsageError("PNG masks need Pillow: pip install 'refcocom-gpu[images]'") from None
-
+    pillow = require("PIL.Image", "PNG masks need Pillow", "images")
     # Hidden files are the file system's, not the user's.
     entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     files = [p for p in entries if p.suffix.lower() == ".png" and p.is_file()]
@@ -45,7 +42,7 @@ def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Prob
             problems.add("unknown file", str(other), "a folder of masks holds .png files only")
 
     def load(k: int) -> Any:
-        with Image.open(files[k]) as image:
+        with pillow.open(files[k]) as image:
             if len(image.getbands()) != 1:
                 raise ValueError(f"a mask has one channel, this image is {image.mode}")
             return np.asarray(image)

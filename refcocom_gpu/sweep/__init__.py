@@ -1,4 +1,6 @@
-"""Many prediction files in; counts of each, all per-example rows and a leaderboard out. Stop and restart at any time.
+"""Many prediction files in; counts of each, all per-example rows and a leaderboard out. A killed sweep goes on.
+
+Start at `run`.
 
 | module | |
 |---|---|
@@ -9,13 +11,3 @@
 | `per_example` | results → a partitioned Parquet dataset |
 | `run` | the loop that joins these to an engine |
 """
-
-from __future__ import annotations
-
-from refcocom_gpu.sweep.inputs import read_inputs as read_inputs
-from refcocom_gpu.sweep.item import Item as Item
-from refcocom_gpu.sweep.run import Outcome as Outcome
-from refcocom_gpu.sweep.run import run_sweep as run_sweep
-from refcocom_gpu.sweep.task import FileResult as FileResult
-from refcocom_gpu.sweep.task import Options as Options
-from refcocom_gpu.sweep.task import score_file as score_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,29 @@ RLE_FORMATS = {".parquet", ".jsonl", ".ndjson", ".json"}
 Settled = Callable[[FileResult], None]
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """How a leaderboard is made: the keywords of `write_leaderboard`.
+
+    Attributes:
+        convention: Name of the convention the scores follow.
+        precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
+        replicates: Resamples of the bootstrap.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        UsageError: The convention is unknown.
+    """
+
+    convention: str = "official"
+    precision_strict: bool = False
+    replicates: int = 2_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        get_convention(self.convention)
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """The outcome of a sweep.
@@ -64,10 +87,7 @@ def run_sweep(
     *,
     options: Options | None = None,
     engine: Engine | None = None,
-    convention: str = "official",
-    precision_strict: bool = False,
-    replicates: int = 2_000,
-    seed: int = 0,
+    ranking: Ranking | None = None,
     settled: Settled | None = None,
 ) -> Outcome:
     """Score many sets of predictions into a folder; what it holds already is not scored again.
@@ -78,10 +98,7 @@ def run_sweep(
         output_dir: Made where absent. Killed at any moment, the next sweep into it goes on from what it holds.
         options: How predictions are counted.
         engine: Where; threads by default. Counts do not depend on it.
-        convention: Name of the convention the scores follow.
-        precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
-        replicates: Of the leaderboard's bootstrap.
-        seed: Of the leaderboard's bootstrap.
+        ranking: How the leaderboard is made.
         settled: Called with each result as soon as it is known, in any order.
 
     Returns:
@@ -93,24 +110,16 @@ def run_sweep(
     """
     options = options or Options()
     engine = engine or make_engine("threads")
+    ranking = ranking or Ranking()
     check_missing(options.missing)
-    get_convention(convention)
     options = replace(options, device=engine.device(options.device), code=code_version())
     with locked(output_dir, "sweep") as folder:
         sweep = _Sweep(items, store, Ledger(folder), options, engine, settled)
         results = sweep.run()
         from refcocom_gpu.scores.leaderboard import write_leaderboard
 
-        per_example = write_per_example(folder, store, results, convention)
-        written = write_leaderboard(
-            results,
-            store,
-            folder,
-            convention=convention,
-            precision_strict=precision_strict,
-            replicates=replicates,
-            seed=seed,
-        )
+        per_example = write_per_example(folder, store, results, ranking.convention)
+        written = write_leaderboard(results, store, folder, **asdict(ranking))
     return Outcome(results, sweep.n_scored, [*written, per_example])
 
 

@@ -16,7 +16,8 @@ from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.options import part_of
 
 if TYPE_CHECKING:
-    from refcocom_gpu.sweep import FileResult, Outcome
+    from refcocom_gpu.sweep.run import Outcome
+    from refcocom_gpu.sweep.task import FileResult
 
 SECONDS_A_LINE = 10.0
 """How often a log, which no terminal shows, gets a line."""
@@ -31,12 +32,16 @@ def run(config: SweepConfig) -> None:
     """
     from refcocom_gpu.engines import make_engine
     from refcocom_gpu.store.store import MaskStore
-    from refcocom_gpu.sweep import Options, read_inputs, run_sweep
+    from refcocom_gpu.sweep.inputs import read_inputs
+    from refcocom_gpu.sweep.run import Ranking, run_sweep
+    from refcocom_gpu.sweep.task import Options
 
     # What is wrong is refused before a dataset is loaded or a cluster started.
     if config.output_dir is None:
         raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
-    strict = is_strict(config.precision)
+    ranking = Ranking(
+        config.convention, is_strict(config.precision), config.replicates, config.seed
+    )
     reading = part_of(config, ReadOptions)
     items = read_inputs(config.predictions, config.manifest)
     options = Options(reading, config.missing, config.device)
@@ -53,10 +58,7 @@ def run(config: SweepConfig) -> None:
             str(config.output_dir),
             options=options,
             engine=engine,
-            convention=config.convention,
-            precision_strict=strict,
-            replicates=config.replicates,
-            seed=config.seed,
+            ranking=ranking,
             settled=settled,
         )
     if config.json and not config.quiet:

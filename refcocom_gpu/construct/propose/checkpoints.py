@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu.dataset.records.tables import first_line
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.resize import padded_sizes
 from refcocom_gpu.utils.files import hash_files
+from refcocom_gpu.utils.optional import require
+from refcocom_gpu.utils.text import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -264,10 +265,4 @@ def _frame(checkpoint: Checkpoint, side: int) -> Frame:
 
 
 def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise UsageError(
-            "SAM-family models need Transformers: pip install 'refcocom-gpu[construct]'"
-        ) from None
-    return transformers
+    return require("transformers", "SAM-family models need Transformers", "construct")

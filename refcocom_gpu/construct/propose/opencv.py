@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.construct.instances import Mask
-from refcocom_gpu.errors import UsageError
+from refcocom_gpu.utils.optional import require
 
 
 def open_cv() -> Any:
@@ -17,13 +17,7 @@ def open_cv() -> Any:
     Raises:
         UsageError: OpenCV is not installed.
     """
-    try:
-        import cv2
-    except ImportError:
-        raise UsageError(
-            "a construction needs OpenCV: pip install 'refcocom-gpu[construct]'"
-        ) from None
-    return cv2
+    return require("cv2", "a construction needs OpenCV", "construct")
 
 
 def depths(mask: Mask) -> NDArray[np.float32]:

@@ -15,7 +15,6 @@ from refcocom_gpu.dataset.records.tables import (
     compress,
     concatenate,
     examples_table,
-    first_line,
     images_table,
     is_box,
     listed,
@@ -23,6 +22,7 @@ from refcocom_gpu.dataset.records.tables import (
 )
 from refcocom_gpu.errors import DatasetError
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
+from refcocom_gpu.utils.text import first_line
 
 RECORD_FIELDS = ("image_id", "file_name", "image_meta", "samples")
 """The fields of an image record that are read; the picture is not among them."""

@@ -18,8 +18,9 @@ from refcocom_gpu.dataset.records.references import (
     in_split,
     mask_of,
 )
-from refcocom_gpu.dataset.records.tables import Columns, first_line, listed, raise_problems
+from refcocom_gpu.dataset.records.tables import Columns, listed, raise_problems
 from refcocom_gpu.errors import DatasetError, RLEError
+from refcocom_gpu.utils.text import first_line
 
 MIRROR_FIELDS = (
     "ref_id", "image_id", "file_name", "split", "sentences", "raw_sentences", "segmentation", "mask", "bbox", "height",

@@ -19,8 +19,9 @@ from refcocom_gpu.dataset.records.references import (
     in_split,
     mask_of,
 )
-from refcocom_gpu.dataset.records.tables import Columns, first_line, raise_problems
+from refcocom_gpu.dataset.records.tables import Columns, raise_problems
 from refcocom_gpu.errors import DatasetError, RLEError
+from refcocom_gpu.utils.text import first_line
 
 INSTANCES = "instances.json"
 

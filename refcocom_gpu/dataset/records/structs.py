@@ -14,7 +14,6 @@ from refcocom_gpu.dataset.records.tables import (
     Columns,
     compress,
     examples_table,
-    first_line,
     images_table,
     is_box,
     listed,
@@ -22,6 +21,7 @@ from refcocom_gpu.dataset.records.tables import (
     samples_table,
 )
 from refcocom_gpu.errors import DatasetError
+from refcocom_gpu.utils.text import first_line
 
 _Side = Annotated[int, msgspec.Meta(ge=1)]
 _Run = Annotated[int, msgspec.Meta(ge=0)]

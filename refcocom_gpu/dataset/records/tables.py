@@ -97,11 +97,6 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without the details below it."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def raise_problems(problems: Sequence[str], where: str, what: str) -> None:
     """Raise one error for all mistakes in a source, if there are any.
 
