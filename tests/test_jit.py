@@ -106,7 +106,7 @@ def test_cache_that_cannot_be_made(run, tmp_path):
     for _ in range(2):
         hits, said = run(NUMBA_CACHE_DIR=str(tmp_path / "file" / "numba"))
         assert hits == 0
-        assert "nothing can be cached (NotADirectoryError" in said
+        assert "cannot be cached and are compiled anew in every process (NotADirectoryError" in said
         assert "REFCOCOM_CACHE" in said
         assert said.count("RuntimeWarning") == 1
     # Numba alone would fall back to __pycache__, whose entries do not notice a changed helper.

@@ -1,4 +1,4 @@
-"""Codes that the kernels over logits share with their launchers: how bits are read, and what was seen in an example."""
+"""Codes that logit kernels share with their launchers: the type of the logits, and flags of an example."""
 
 from __future__ import annotations
 

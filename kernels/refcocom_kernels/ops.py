@@ -1,9 +1,9 @@
 """The ops as torch custom operators, `torch.ops.refcocom.*`: tensors in, integer counts out, on the tensors' device.
 
-The only place that chooses a device: tensors in host memory go to Numba (`cpu/`), CUDA tensors to Triton (`cuda/`),
-both imported at the first call. Registered operators work under `torch.compile(fullgraph=True)`, autocast and
-inference mode, which see them as opaque; none waits for the device but those whose result has as many rows as there
-are runs.
+This is the only place that chooses a device: tensors in host memory go to Numba (`cpu/`), CUDA tensors to Triton
+(`cuda/`). Both are imported at the first call. The operators are opaque to `torch.compile(fullgraph=True)`, autocast
+and inference mode, and work under each. Only `mask_runs` and `logit_runs` wait for the device: the length of their
+result is the number of runs.
 
 Letters: `B` predictions, `H` × `W` pixels, `h` × `w` logit cells, `M` stored masks, `P` words of 64 bits held in int64
 (torch has no operations on uint64), `R` runs, `D` characters.
@@ -21,12 +21,12 @@ from refcocom_kernels import cpu, rle_status
 
 
 def _words(words: Tensor) -> NDArray[Any]:
-    """Packed words as NumPy knows them."""
+    """[P] int64 words as contiguous uint64, the type of the CPU kernels."""
     return words.contiguous().numpy().view("uint64")
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
-    """Indices and the like, contiguous as the CPU kernels need them."""
+    """A tensor as a contiguous array, as the CPU kernels need it."""
     return tensor.contiguous().numpy()
 
 
@@ -38,7 +38,7 @@ def _bytes(masks: Tensor) -> NDArray[Any]:
 
 
 def _floats(logits: Tensor) -> NDArray[Any]:
-    """[B, h, w] of a float type as the CPU kernels read it: bfloat16 by its bits."""
+    """[B, h, w] logits as a contiguous array; NumPy has no bfloat16, so its bits are given as uint16."""
     logits = logits.detach().contiguous()
     if logits.dtype == torch.bfloat16:
         return logits.view(torch.uint16).numpy()
@@ -47,8 +47,18 @@ def _floats(logits: Tensor) -> NDArray[Any]:
     return logits.numpy()
 
 
-def _counts_like(rows: Tensor) -> Tensor:
+def _counts_like(rows: Tensor, *_: Any) -> Tensor:
+    """The shape of counts, [B, 2], for tracing."""
     return rows.new_empty((len(rows), 2), dtype=torch.int64)
+
+
+def _runs_like(rows: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    """The shapes of run ends and offsets, [R] and [B + 1], for tracing; R is known only when the operator runs."""
+    n_runs = torch.library.get_ctx().new_dynamic_size()
+    return (
+        rows.new_empty(n_runs, dtype=torch.int32),
+        rows.new_empty(len(rows) + 1, dtype=torch.int64),
+    )
 
 
 # Dense masks --------------------------------------------------------------------------------------
@@ -83,9 +93,7 @@ def _(*arguments: Any) -> Tensor:
     return cuda.mask_counts(*arguments)
 
 
-@mask_counts.register_fake
-def _(masks: Tensor, *rest: Any) -> Tensor:
-    return _counts_like(masks)
+mask_counts.register_fake(_counts_like)
 
 
 @torch.library.custom_op("refcocom::mask_boundary_counts", mutates_args=(), device_types="cpu")
@@ -104,10 +112,10 @@ def mask_boundary_counts(
     Returns:
         [B, 2] int64 intersection and predicted area of the boundaries.
     """
-    # Areas of the stored boundaries are not read.
+    # The areas of the stored boundaries are not read, so the distances fill their place.
     truth = cpu.Boundaries(_words(boundaries), _array(distances), _array(distances))
-    found = cpu.mask_boundary_counts(_bytes(masks), _array(sample), truth, _array(word_offsets))
-    return torch.from_numpy(found.counts)
+    result = cpu.mask_boundary_counts(_bytes(masks), _array(sample), truth, _array(word_offsets))
+    return torch.from_numpy(result.counts)
 
 
 @mask_boundary_counts.register_kernel("cuda")
@@ -117,9 +125,7 @@ def _(*arguments: Any) -> Tensor:
     return cuda.mask_boundary_counts(*arguments)
 
 
-@mask_boundary_counts.register_fake
-def _(masks: Tensor, *rest: Any) -> Tensor:
-    return _counts_like(masks)
+mask_boundary_counts.register_fake(_counts_like)
 
 
 @torch.library.custom_op("refcocom::pairwise_intersections", mutates_args=(), device_types="cpu")
@@ -187,7 +193,7 @@ def logit_counts(
         widths: [M] int64 W.
         words: [P] int64 packed bits of the stored masks.
         word_offsets: [M + 1] int64 where a stored mask's words begin.
-        max_height: At least the largest H of the batch, so that a launch need not ask the device.
+        max_height: At least the largest H of the batch; given, so that no launch waits for the device.
         max_width: At least the largest W of the batch.
         threshold: Values strictly above it are set.
         valid: [B, 2] float64 rows and columns of cells that hold content, from the top left; all by default.
@@ -196,7 +202,7 @@ def logit_counts(
         [B, 2] int64 intersection and predicted area, 0 where a logit is not finite, and [B] int8 `cpu.NON_FINITE`,
         `cpu.UNIT_RANGE` or 0.
     """
-    found = cpu.logit_counts(
+    result = cpu.logit_counts(
         _floats(logits),
         _array(sample),
         _array(heights),
@@ -206,40 +212,18 @@ def logit_counts(
         threshold=threshold,
         valid=None if valid is None else _array(valid),
     )
-    return torch.from_numpy(found.counts), torch.from_numpy(found.flags)
+    return torch.from_numpy(result.counts), torch.from_numpy(result.flags)
 
 
 @logit_counts.register_kernel("cuda")
-def _(
-    logits: Tensor,
-    sample: Tensor,
-    heights: Tensor,
-    widths: Tensor,
-    words: Tensor,
-    word_offsets: Tensor,
-    max_height: int,
-    max_width: int,
-    threshold: float = 0.0,
-    valid: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     from refcocom_kernels.cuda import logits as cuda
 
-    return cuda.logit_counts(
-        logits,
-        sample,
-        heights,
-        widths,
-        words,
-        word_offsets,
-        max_height=max_height,
-        max_width=max_width,
-        threshold=threshold,
-        valid=valid,
-    )
+    return cuda.logit_counts(*arguments)
 
 
 @logit_counts.register_fake
-def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return _counts_like(logits), logits.new_empty(len(logits), dtype=torch.int8)
 
 
@@ -263,13 +247,13 @@ def rle_counts(
         offsets: [B + 1] int64 where each string begins.
         sample: [B] int64 the stored mask each string is scored against.
         target_ends: [R] int32 run ends of the stored masks.
-        target_ranks: [R] int32 set pixels before each of them, from `run_ranks`; the CPU makes its own.
+        target_ranks: [R] int32 set pixels before each run end, from `run_ranks`; the CPU does not read them.
         target_offsets: [M + 1] int64 where a stored mask's runs begin.
         pixels: [M] int64 H·W of each stored mask.
 
     Returns:
-        [B, 2] int64 intersection and predicted area, and [B] bool whether the string is valid: counts are 0 where it
-        is not, and `cpu.rle_parse` says why.
+        [B, 2] int64 intersection and predicted area, and [B] bool whether the string is valid. Counts are 0 where it
+        is not; `cpu.rle_parse` says why.
     """
     counts, status, _ = cpu.rle_counts(
         _array(data),
@@ -290,12 +274,12 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 @rle_counts.register_fake
-def _(data: Tensor, offsets: Tensor, sample: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _(data: Tensor, offsets: Tensor, sample: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return _counts_like(sample), sample.new_empty(len(sample), dtype=torch.bool)
 
 
 def run_ranks(ends: Tensor, run_offsets: Tensor) -> Tensor:
-    """Set pixels of a mask before the end of each of its runs. Plain torch, made once per store.
+    """Set pixels of a mask before the end of each of its runs; plain torch, computed once per store.
 
     Args:
         ends: [R] int32 run ends of the masks.
@@ -310,9 +294,9 @@ def run_ranks(ends: Tensor, run_offsets: Tensor) -> Tensor:
     n_runs = len(ends)
     first = torch.repeat_interleave(run_offsets[:-1], run_offsets.diff(), output_size=n_runs)  # [R]
     place = torch.arange(n_runs, device=ends.device) - first
-    # Where a mask begins, the difference is with the end of the one before it; but its first run is one of zeros.
+    # At a mask's first run the difference is taken with the end of the mask before. It is not added: that run is of 0.
     total = torch.cumsum(torch.diff(ends.long(), prepend=ends.new_zeros(1)) * (place % 2), 0)
-    # For the same reason the total there is what the masks before it hold.
+    # So the total at the first run is the area of all masks before.
     return (total - total[first]).int()
 
 
@@ -343,9 +327,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     return cuda.mask_runs(*arguments)
 
 
-@mask_runs.register_fake
-def _(masks: Tensor) -> tuple[Tensor, Tensor]:
-    return _runs_like(masks)
+mask_runs.register_fake(_runs_like)
 
 
 @torch.library.custom_op("refcocom::logit_runs", mutates_args=(), device_types="cpu")
@@ -356,7 +338,7 @@ def logit_runs(
     threshold: float = 0.0,
     valid: list[float] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Resize logits to one size, threshold, and give the runs.
+    """Resize logits to one size, threshold, and return the runs.
 
     Args:
         logits: [B, h, w] float32, float16 or bfloat16; finite.
@@ -368,35 +350,15 @@ def logit_runs(
     Returns:
         [R] int32 run ends and [B + 1] int64 where a mask's runs begin.
     """
-    region = None if valid is None else (valid[0], valid[1])
-    ends, offsets = cpu.logit_runs(
-        _floats(logits), height, width, threshold=threshold, valid=region
-    )
+    ends, offsets = cpu.logit_runs(_floats(logits), height, width, threshold=threshold, valid=valid)
     return torch.from_numpy(ends), torch.from_numpy(offsets)
 
 
 @logit_runs.register_kernel("cuda")
-def _(
-    logits: Tensor,
-    height: int,
-    width: int,
-    threshold: float = 0.0,
-    valid: list[float] | None = None,
-) -> tuple[Tensor, Tensor]:
+def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     from refcocom_kernels.cuda import encode as cuda
 
-    region = None if valid is None else (valid[0], valid[1])
-    return cuda.logit_runs(logits, height, width, threshold=threshold, valid=region)
+    return cuda.logit_runs(*arguments)
 
 
-@logit_runs.register_fake
-def _(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return _runs_like(logits)
-
-
-def _runs_like(rows: Tensor) -> tuple[Tensor, Tensor]:
-    n_runs = torch.library.get_ctx().new_dynamic_size()
-    return (
-        rows.new_empty(n_runs, dtype=torch.int32),
-        rows.new_empty(len(rows) + 1, dtype=torch.int64),
-    )
+logit_runs.register_fake(_runs_like)

@@ -1,7 +1,7 @@
 """The naive torch definition of every op: tensors in, integer counts out, on any device.
 
-Slow and plain on purpose. The Numba and Triton kernels must equal these functions exactly; tests and benchmarks
-compare them. Shapes: `B` masks, `H` × `W` pixels, `h` × `w` logit cells, `P` words, `R` runs.
+These functions are slow and plain on purpose. The Numba and Triton kernels must equal them exactly; tests and
+benchmarks compare them. Shapes: `B` masks, `H` × `W` pixels, `h` × `w` logit cells, `P` words, `R` runs.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from torch import Tensor
 from refcocom_kernels.tables import axis_table
 
 UNSEEN = -1
-"""The counts of an example that no batch has named."""
+"""The counts of an example that no batch has held yet."""
 
 
 def tally(state: Tensor, index: Tensor, rows: Tensor) -> None:
-    """Add a batch of counted predictions to a state, in place; waits for no device.
+    """Add a batch of counted predictions to a state, in place, without waiting for the device.
 
     The columns are intersection, predicted area, fault, beyond-unit and conflict. An example keeps the counts it was
-    first given; of the fault and of beyond-unit it keeps the largest. Conflict is 1 where counts came that differ
-    from those kept.
+    first given, and the largest fault and beyond-unit. Conflict is 1 where an example came again with other counts.
 
     Args:
-        state: [N, 5] int64, `UNSEEN` in the first two columns of an example that no batch has named.
-        index: [B] int64 rows of the state; one may come twice, and its first row in the batch counts.
+        state: [N, 5] int64; the first two columns are `UNSEEN` for an example that no batch has held yet.
+        index: [B] int64 rows of the state; where one comes twice, the first counts in the batch are kept.
         rows: [B, 5] int64.
 
     >>> state = torch.tensor([[-1, -1, 0, 0, 0], [-1, -1, 0, 0, 0]])
@@ -33,7 +32,7 @@ def tally(state: Tensor, index: Tensor, rows: Tensor) -> None:
     >>> state.tolist()
     [[-1, -1, 0, 0, 0], [3, 4, 0, 1, 1]]
     """
-    # The first row of the batch that names each example: the one that no other overwrites.
+    # For each row of the batch, the first row with the same example: its counts are the ones to keep.
     n_rows = len(index)
     place = torch.arange(n_rows, device=state.device)
     first = place.new_full((len(state),), n_rows).scatter_reduce_(0, index, place, "amin")[index]
@@ -108,9 +107,9 @@ def mask_counts(masks: Tensor, targets: Tensor) -> Tensor:
 def resize_logits(
     logits: Tensor, height: int, width: int, valid: tuple[float, float] | None = None
 ) -> Tensor:
-    """Bilinear resize with an arithmetic of our own: fp32, every product and sum rounded apart.
+    """Bilinear resize in fp32, each product and each sum rounded by itself.
 
-    `F.interpolate` rounds differently from build to build and from CPU to CUDA; these few lines do not.
+    `F.interpolate` rounds differently from build to build and from CPU to CUDA; these lines do not.
     Half types are converted to fp32 first. Columns are interpolated before rows.
 
     Args:
@@ -133,7 +132,7 @@ def resize_logits(
     x_low, x_high, x_weight_low, x_weight_high = (
         torch.from_numpy(a.copy()).to(source.device) for a in axis_table(valid_w, width)[:4]
     )
-    # A name for every rounded step keeps a compiler from seeing one expression to fuse.
+    # Each rounded step has a name, so that a compiler sees no expression to fuse.
     left = source[:, x_low] * x_weight_low  # [h, W]
     right = source[:, x_high] * x_weight_high  # [h, W]
     rows = left + right  # [h, W]
@@ -145,10 +144,10 @@ def resize_logits(
 def resize_logits_sam(
     logits: Tensor, height: int, width: int, side: int, inner: tuple[int, int]
 ) -> Tensor:
-    """Resize as SAM's `postprocess_masks` does: to the padded input, crop, then to the image.
+    """Resize as SAM's `postprocess_masks` does: to the padded input, cropped, then to the image.
 
     Args:
-        logits: [h, w] float of any kind, of the whole padded square.
+        logits: [h, w] float of any kind, covering the whole padded square.
         height: H.
         width: W.
         side: Side of the padded square input in pixels.
@@ -220,7 +219,7 @@ def pairwise_intersections(first: Tensor, second: Tensor) -> Tensor:
 
 
 def vote(masks: Tensor, weights: Tensor) -> Tensor:
-    """The pixels for which more than half of the weight votes.
+    """The pixels set in masks that hold more than half of the weight.
 
     Args:
         masks: [K, H, W] bool.
@@ -236,7 +235,7 @@ def vote(masks: Tensor, weights: Tensor) -> Tensor:
 
 
 def boundary(mask: Tensor, distance: int) -> Tensor:
-    """What an erosion by `distance` pixels takes away, nothing being set outside the image.
+    """The pixels that an erosion by `distance` pixels removes; nothing is set outside the image.
 
     boundary-iou-api, `boundary_iou/utils/boundary_utils.py`: 3×3 erosion, `distance` times, after a border of zeros.
 
@@ -254,7 +253,7 @@ def boundary(mask: Tensor, distance: int) -> Tensor:
     """
     eroded = mask.float()[None, None]
     for _ in range(distance):
-        # A pixel survives unless one of its 3×3 neighbours, or the outside, is 0.
+        # A pixel survives if all of its 3×3 neighbours are inside the image and 1.
         gone = F.pad(1 - eroded, (1, 1, 1, 1), value=1.0)
         eroded = 1 - F.max_pool2d(gone, 3, stride=1)
     return mask & (eroded[0, 0] == 0)

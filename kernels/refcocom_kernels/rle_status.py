@@ -1,4 +1,4 @@
-"""What can be wrong with one COCO RLE string: the codes that every backend reports."""
+"""Status codes of a COCO RLE string, and the sentence for each: shared by the kernels and the reader."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ SHORT = 5
 LONG = 6
 
 MAX_CHARACTERS = 7
-"""Five bits a character: 7 hold any run up to the pixel cap of 2**30, with its sign."""
+"""A character holds five bits, so 7 hold any run up to the limit of 2**30 pixels, and its sign."""
 
 
 def explain(status: int, detail: int, pixels: int) -> str:
-    """One clause for a person.
+    """Say in one clause what is wrong with a string.
 
     Args:
         status: One of the codes above, not `OK`.
-        detail: What the parser reports beside it: a character or run position, or the total of the runs.
+        detail: The position of a character or run, or the total of the runs, as the parser reports it.
         pixels: H·W of the mask.
 
     >>> explain(SHORT, 9, 100)

@@ -1,6 +1,6 @@
-"""Source indices and weights of a bilinear resize: computed here once, used by every backend.
+"""Source indices and weights of a bilinear resize: computed once, here, for every backend.
 
-The backends agree to the last bit because they share these numbers and round every product and sum on its own.
+The backends agree to the last bit because they share these numbers and round each product and each sum by itself.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Table(NamedTuple):
     """One axis of a resize; entry i describes target pixel i.
 
     Attributes:
-        low: [N] int32 source cell before it.
-        high: [N] int32 source cell after it.
+        low: [N] int32 source cell before the pixel.
+        high: [N] int32 source cell after the pixel.
         weight_low: [N] float32.
         weight_high: [N] float32; the two sum to 1.
-        first_pixel: [n + 1] int64 for each source cell the first target pixel that it is before; the last is N.
+        first_pixel: [n + 1] int64 first target pixel whose `low` is a source cell or a later one; the last entry is N.
     """
 
     low: NDArray[np.int32]
@@ -35,10 +35,10 @@ def axis_table(valid: float, target: int) -> Table:
     """Table of one axis with half-pixel centres, as `F.interpolate(..., align_corners=False)` defines them.
 
     Target pixel i lies at `(i + 0.5) · valid / target − 0.5` source cells, clamped to the cells that hold content.
-    Positions are float64 and rounded to float32 weights once.
+    Positions are float64; weights are rounded to float32 once.
 
     Args:
-        valid: Source cells that hold content, from 0 on; a fraction when a letterbox ends inside a cell.
+        valid: Source cells that hold content, from 0; a fraction where a letterbox ends inside a cell.
         target: Pixels of the result.
 
     >>> table = axis_table(2, 4)

@@ -1,7 +1,7 @@
-"""NumPy arrays come in, integer counts go out: the CPU ops, one module each, with their Numba kernels in `numba/`.
+"""The CPU ops: NumPy arrays in, integer counts out. One module each; their Numba kernels are in `numba/`.
 
 Every function takes `threads` (0: all cores this process may use) and splits its rows over them. Kernels are imported
-on first use: importing this package imports NumPy and nothing else. Start at `rle.py`.
+at the first call: importing this package imports only NumPy. Start at `rle.py`.
 """
 
 from refcocom_kernels.cpu.boundary import DILATION_RATIO as DILATION_RATIO

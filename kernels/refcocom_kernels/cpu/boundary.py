@@ -1,6 +1,6 @@
 """Boundary counts on the CPU: masks or runs in, intersections and areas of their boundaries out.
 
-The boundary of a mask is what an erosion by `distance` pixels takes away: boundary-iou-api's definition
+The boundary of a mask is what an erosion by `distance` pixels removes: boundary-iou-api's definition
 (`boundary_iou/utils/boundary_utils.py`), with nothing set outside the image.
 """
 
@@ -22,7 +22,7 @@ class Boundaries(NamedTuple):
     """Boundaries of stored masks, ready to be counted against.
 
     Attributes:
-        words: [P] packed bits, laid out as the masks' own.
+        words: [P] packed bits, laid out as those of the masks.
         areas: [M] set pixels.
         distances: [M] width in pixels.
     """
@@ -33,11 +33,11 @@ class Boundaries(NamedTuple):
 
 
 class BoundaryCounts(NamedTuple):
-    """What the boundary kernels find.
+    """The result of the boundary counts.
 
     Attributes:
         counts: [B, 2] intersection and predicted area of the boundaries.
-        cropped: [B] share of the image inside the box that was worked on.
+        cropped: [B] share of the image inside the box that was eroded.
     """
 
     counts: Int64

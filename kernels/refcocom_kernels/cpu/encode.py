@@ -1,4 +1,4 @@
-"""Dense masks to runs on the CPU."""
+"""Encoding on the CPU: dense masks in, run ends out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from refcocom_kernels.cpu.pool import Bytes, Int32, Int64, most, offsets_from, o
 
 
 def fit_runs(count: Any, n_rows: int, pixels: int, threads: int) -> tuple[Int32, Int64]:
-    """Run ends of masks that a kernel reads: a first pass with room for usual masks, a second for the others.
+    """Run ends from a kernel that needs to know how much room a mask has.
+
+    A first pass has room for usual masks; where a mask needs more, a second pass has room for the largest.
 
     Args:
         count: `count(room, first, last, ends, n_runs)` fills [B, room] and [B].

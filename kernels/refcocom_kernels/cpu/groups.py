@@ -1,4 +1,4 @@
-"""Groups of packed masks on the CPU: how their members agree, and what they agree on.
+"""Groups of packed masks on the CPU: intersections of the pairs of each group, and its majority vote.
 
 A group is the masks that several models propose for one instance.
 """
@@ -22,7 +22,7 @@ def group_intersections(
         threads: 0 for all cores.
 
     Returns:
-        [Σk²] for each group of k masks, in order, its [k, k] matrix; areas stand on the diagonal.
+        [Σk²] the [k, k] matrix of each group of k masks, in order; its diagonal holds the areas.
 
     >>> masks = np.array([0b0011, 0b0110, 0b0100], np.uint64)
     >>> group_intersections(masks, np.arange(4), np.array([0, 2, 3]))
@@ -45,13 +45,13 @@ def group_intersections(
 def group_votes(
     words: Words, word_offsets: Int64, group_offsets: Int64, weights: Int64, *, threads: int = 0
 ) -> tuple[Words, Int64]:
-    """The pixels for which more than half of a group's weight votes.
+    """The pixels set in masks that hold more than half of their group's weight.
 
     Args:
         words: [P] packed bits of K masks; those of a group have one size.
         word_offsets: [K + 1] where a mask's words begin.
         group_offsets: [G + 1] where a group's masks begin; no group is empty.
-        weights: [K] what each mask's vote counts, 0 or more; a group whose weights are all 0 gets an empty mask.
+        weights: [K] weight of each mask's vote, 0 or more; a group whose weights are all 0 gets an empty mask.
         threads: 0 for all cores.
 
     Returns:

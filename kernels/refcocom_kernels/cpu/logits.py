@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ class LogitCounts(NamedTuple):
     Attributes:
         counts: [B, 2] intersection and predicted area; 0 where a logit is not finite.
         flags: [B] `NON_FINITE`, `UNIT_RANGE` or 0.
-        mixed_cells: [B] cells whose corners disagree, which had to be interpolated.
+        mixed_cells: [B] cells whose corners lie on both sides of the threshold: only these are interpolated.
     """
 
     counts: Int64
@@ -104,10 +105,10 @@ def logit_runs(
     width: int,
     *,
     threshold: float = 0.0,
-    valid: tuple[float, float] | None = None,
+    valid: Sequence[float] | None = None,
     threads: int = 0,
 ) -> tuple[Int32, Int64]:
-    """Resize logits to one size, threshold, and give the runs.
+    """Resize logits to one size, threshold, and return the runs.
 
     Args:
         logits: [B, h, w] as for `logit_counts`; finite.
@@ -151,7 +152,7 @@ def logit_runs(
 
 
 def _raw(logits: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.int32], int]:
-    """The bits of logits as 16- or 32-bit integers, the other empty, and which they are."""
+    """The bits of logits as 16-bit and 32-bit integers, one of them empty, and the code of their type."""
     kind = {"float32": FLOAT32, "float16": FLOAT16, "uint16": BFLOAT16}[logits.dtype.name]
     flat = logits.reshape(-1)
     if kind == FLOAT32:
@@ -160,7 +161,7 @@ def _raw(logits: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.int32], in
 
 
 class _TablePool:
-    """The resize tables of a batch, each once, concatenated for a kernel."""
+    """The resize tables of a batch, concatenated for a kernel; equal tables are stored once."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[float, int], tuple[int, int, int]] = {}
@@ -168,7 +169,7 @@ class _TablePool:
         self._used = [0, 0]
 
     def place(self, valid: float, target: int) -> tuple[int, int, int]:
-        """Where a table begins, where its first pixels begin, and how many cells it has."""
+        """Return where a table begins, where its `first_pixel` begins, and how many cells it has."""
         key = (valid, target)
         if key not in self._places:
             table = axis_table(valid, target)
@@ -179,7 +180,7 @@ class _TablePool:
         return self._places[key]
 
     def concatenated(self) -> Table:
-        """All tables as one."""
+        """All tables, one after the other."""
         if len(self._tables) <= 1:
             return self._tables[0] if self._tables else axis_table(1.0, 1)
         return Table(*(np.concatenate(columns) for columns in zip(*self._tables, strict=True)))

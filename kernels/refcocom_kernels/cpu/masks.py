@@ -1,4 +1,4 @@
-"""Dense masks and packed bits on the CPU: counted against packed bits, packed from runs."""
+"""Masks on the CPU: dense masks or packed bits in, counts against packed bits out; and runs to packed bits."""
 
 from __future__ import annotations
 
@@ -144,12 +144,12 @@ def pairwise_intersections(
 
 
 def row_words(heights: Int64, widths: Int64) -> int:
-    """Words of scratch that row-aligned bits of the largest mask take, with one row to spare."""
+    """Words of scratch for the row-aligned bits of the largest mask, and one row to spare."""
     return most((heights + 1) * ((widths + 63) // 64))
 
 
 def word_offsets_for(pixels: Int64) -> Int64:
-    """[M] pixels per mask to [M + 1] offsets of its 64-bit words."""
+    """[M] pixels of each mask to [M + 1] offsets of their 64-bit words."""
     return offsets_from((pixels + 63) // 64)
 
 

@@ -1,6 +1,6 @@
-"""Rows of work over one thread pool, and the array types the launchers share.
+"""Rows of work in, split over a thread pool; and the array types the launchers share.
 
-The kernels release the GIL, and no result depends on how rows are split.
+The kernels release the GIL. No result depends on how rows are split.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Words = NDArray[np.uint64]
 Status = NDArray[np.int8]
 
 MIN_ROWS = 16
-"""Rows below which handing work to a thread costs more than it saves (about 20 µs a hand-over, measured)."""
+"""With fewer rows, handing work to a thread costs more than it saves (about 20 µs each time, measured)."""
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
@@ -33,10 +33,11 @@ def available_threads() -> int:
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    # Keyed by process: threads do not survive a fork, and a pool inherited from the parent would wait for ever.
+    # Keyed by process: threads do not survive a fork, and a pool inherited from the parent would wait forever.
     key = (os.getpid(), threads)
     if key not in _pools:
-        # A pool starts no thread before its first task, so one made in vain by a second thread costs nothing.
+        # If two threads get here at once, one pool is discarded; that costs nothing, as a pool starts no thread
+        # before its first task.
         _pools.setdefault(key, ThreadPoolExecutor(threads, thread_name_prefix="refcocom"))
     return _pools[key]
 
@@ -63,5 +64,5 @@ def offsets_from(lengths: Int64) -> Int64:
 
 
 def most(values: Int64) -> int:
-    """The largest value, 0 of none."""
+    """The largest value; 0 if there are none."""
     return int(values.max(initial=0))

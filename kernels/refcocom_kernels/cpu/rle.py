@@ -1,4 +1,4 @@
-"""COCO RLE on the CPU: strings to runs, to counts, and back."""
+"""COCO RLE on the CPU: strings in, runs or counts out; and runs back to strings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Runs(NamedTuple):
         ends: [R] running totals of each mask's runs.
         offsets: [B + 1] where a mask's runs begin in `ends`.
         status: [B] codes of `rle_status`.
-        detail: [B] position or total that explains a code.
+        detail: [B] position or total that `rle_status.explain` shows.
     """
 
     ends: Int32
@@ -85,7 +85,7 @@ def rle_counts(
     status = np.zeros(n_rows, np.int8)
     detail = np.zeros(n_rows, np.int64)
     flat = counts.reshape(-1)
-    # Rows of one target follow each other, so that what is made of the target serves them all.
+    # Rows of one target follow each other, so that its rank table is built once for all of them.
     order = np.argsort(sample, kind="stable")
     longest, most_pixels = most(np.diff(offsets)), most(pixels)
     over_rows(

@@ -1,4 +1,4 @@
-"""Counted batches on the CPU: added to a state with a row per example, which keeps what it was first given."""
+"""Counted batches in, added to a state with a row per example, which keeps the counts it was first given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def tally(state: Int64, index: Int64, rows: Int64) -> None:
 
     Args:
         state: [N, 5] as `reference.tally` describes it, C-contiguous.
-        index: [B] rows of the state; one may come twice.
+        index: [B] rows of the state; a row may come twice.
         rows: [B, 5], C-contiguous.
     """
     from refcocom_kernels.cpu.numba.tally import tally as kernel

@@ -1,4 +1,4 @@
-"""Tensors on a CUDA device come in, integer counts go out: the Triton ops, one module each: kernel, then launcher.
+"""The Triton ops: tensors on a CUDA device in, integer counts out. One module each: kernels, then launcher.
 
 `ops.py` calls the launchers. Importing a module imports Triton. Start at `masks.py`.
 """

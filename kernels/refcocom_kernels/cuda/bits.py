@@ -1,9 +1,8 @@
-"""Device functions the mask kernels share: bytes of pixels in, bits out.
+"""Device functions that the mask kernels share: bytes of pixels in, bits out.
 
-A dense mask begins at any address. It is read in chunks of 16 bytes that begin at multiples of 16: `shift` is how far
-inside chunk 0 the mask begins, so bit `i` of chunk `c` is pixel `16·c + i - shift`. Chunks wholly inside the mask are
-loaded at once; the one that holds its first and the one that holds its last pixels are loaded byte by byte, since the
-bytes beside them may belong to nobody.
+A dense mask may begin at any address. It is read in chunks of 16 bytes that begin at multiples of 16. The mask begins
+`shift` bytes into chunk 0, so bit `i` of chunk `c` is pixel `16·c + i - shift`. A chunk wholly inside the mask is one
+load. The chunks of its first and last pixels are loaded byte by byte, since the bytes beside them may not be allocated.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def popcount(x):
-    """Set bits of each uint32, as uint32; LLVM makes one instruction of it (and the interpreter has no libdevice)."""
+    """Set bits of each uint32, as uint32. LLVM makes this one instruction; libdevice is missing in the interpreter."""
     x = x - ((x >> 1) & 0x55555555)
     x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
     x = (x + (x >> 4)) & 0x0F0F0F0F
@@ -25,13 +24,13 @@ def popcount(x):
 def both_counts(bits, target):
     """Area plus 65,536 times the intersection: one integer, so that one reduction serves both."""
     hits = popcount(bits & target)
-    # Not area + (hits << 16): LLVM merges that shift with the last one of `popcount`, which it then no longer knows.
+    # Not area + (hits << 16): LLVM merges that shift with the last one of `popcount` and no longer recognises it.
     return popcount(bits & (target ^ 0xFFFFFFFF)) + hits * 65537
 
 
 @triton.jit
 def shift_of(mask):
-    """How many bytes a mask begins after a multiple of 16, as int32."""
+    """Bytes from the last multiple of 16 to the mask's first byte, as int32."""
     return (mask.to(tl.int64) & 15).to(tl.int32)
 
 
@@ -48,20 +47,20 @@ def chunk_bits(pointers, inside):
 
     Args:
         pointers: [N, 4].
-        inside: [N] bool; chunks that are not are not read, and empty.
+        inside: [N] bool; other chunks are not read and give 0.
 
     Returns:
         [N] uint32, 16 bits each.
     """
     x = tl.load(pointers, mask=inside[:, None], other=0, eviction_policy="evict_first")
-    # The top bit of each byte that is not 0; the product gathers the four bits in the top of the word, low byte first.
+    # The top bit of each byte that is not 0; the product gathers the four bits at the top of the word, low byte first.
     nonzero = (((x & 0x7F7F7F7F) + 0x7F7F7F7F) | x) & 0x80808080
     return tl.sum(((nonzero * 0x00204081) >> 28) << (tl.arange(0, 4)[None, :] * 4), axis=1)
 
 
 @triton.jit
 def edge_bits(mask, shift, pixels):
-    """Bits of the chunks that are partly inside a mask.
+    """Bits of the chunks that lie partly inside a mask.
 
     Args:
         mask: Pointer to the mask's first byte.
@@ -69,12 +68,12 @@ def edge_bits(mask, shift, pixels):
         pixels: H·W.
 
     Returns:
-        [2] int32 chunks, [2] bool whether there is such a chunk, [2] uint32 bits.
+        [2] int32 chunks, [2] bool whether the chunk exists, [2] uint32 bits.
     """
     last = (shift + pixels) >> 4
     edge = tl.arange(0, 2)
     chunk = edge * last
-    # Chunk 0 is whole where the mask begins with it; a mask within one chunk has one edge, not two.
+    # If the mask begins with chunk 0, that chunk is whole. A mask within one chunk has one edge, not two.
     exists = (edge == 0) & (shift > 0) | (edge == 1) & ((last > 0) | (shift == 0))
     exists = exists & (chunk * 16 < shift + pixels)
     bit = tl.arange(0, 16)[None, :]
@@ -92,11 +91,11 @@ def _word_at(words, place, n_words):
 
 @triton.jit
 def bits32_at(words, position, n_words):
-    """32 bits from any position of a packed string on; what lies outside its words is 0.
+    """32 bits of a packed string that begin at any position; bits outside its words are 0.
 
     Args:
         words: Pointer to int32.
-        position: [N] int32 first bit, may be negative.
+        position: [N] int32 first bit; it may be negative.
         n_words: int32 words.
 
     Returns:
@@ -113,5 +112,5 @@ def bits64_at(words, position, n_words):
     place = position >> 5
     shift = (position & 31).to(tl.uint64)
     pair = _word_at(words, place, n_words) | (_word_at(words, place + 1, n_words) << 32)
-    # A shift by all 64 bits is undefined, hence two.
+    # Two shifts, because a shift by 64 is undefined.
     return (pair >> shift) | ((_word_at(words, place + 2, n_words) << 1) << (63 - shift))

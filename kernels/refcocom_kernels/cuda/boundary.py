@@ -1,13 +1,13 @@
-"""Dense masks in, boundary counts out: masks are packed, eroded along rows and down columns, and counted on bits.
+"""Dense masks in, boundary counts out: masks are packed to bits, eroded along rows and down columns, and counted.
 
 The erosion of boundary-iou-api (`boundary_iou/utils/boundary_utils.py`), 3×3, `distance` times, with nothing set
 outside the image, leaves the pixels whose window of (2·distance + 1)² is all set and inside the image. Four passes:
 
-1. bytes to bits, in one string per mask (an eighth of the bytes; the rest works on those);
-2. windows along rows, by shifts of 64 bits: windows that leave the row are cleared, so that it does not matter what
-   they ran into. The result has rows of whole words;
-3. windows of about √(2·distance + 1) rows;
-4. windows of all 2·distance + 1 rows out of a few of those, taken from the mask, and counted.
+1. pack bytes to bits, one string per mask (an eighth of the bytes; the other passes work on bits);
+2. take windows along rows, by shifts of 64 bits. Windows that leave their row are cleared, so the bits they read
+   beyond it do not matter. The result has rows of whole words;
+3. take windows of about √(2·distance + 1) rows;
+4. combine a few of those into windows of 2·distance + 1 rows, remove them from the mask, and count.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from refcocom_kernels.cuda.masks import rows_of_bytes
 
 @triton.jit
 def _pack(masks, stride, pixels, strings, n_chunks, tiles, CHUNKS: tl.constexpr):
-    # A string keeps the mask's shift: a chunk of bytes is a half-word of it.
+    # A string keeps the shift of its mask: each chunk of bytes is a half-word of the string.
     row = tl.program_id(0) // tiles
     tile = tl.program_id(0) % tiles
     mask = masks + row.to(tl.int64) * stride
@@ -49,7 +49,7 @@ def _pack(masks, stride, pixels, strings, n_chunks, tiles, CHUNKS: tl.constexpr)
 
 @triton.jit
 def _columns_between(word, low, high):
-    # The bits of word `word` of a row whose columns are at least `low` and less than `high`.
+    # Ones at the bits of word `word` of a row whose columns are at least `low` and less than `high`.
     ones = tl.full(word.shape, 0xFFFFFFFF, tl.uint64)
     below = tl.minimum(tl.maximum(low - word * 32, 0), 32)
     above = tl.minimum(tl.maximum(high - word * 32, below), 32)
@@ -80,7 +80,7 @@ def _erode_rows(
     exists = place < height * row_words
     start = row * width + word * 32 + shift - distance
     windows = _columns_between(word, distance, width - distance)
-    # 64 bits hold the 32 windows of up to 33 that begin in the first half; longer ones are made of several of 33.
+    # 64 bits hold the 32 windows of up to 33 bits that begin in their first half; longer windows combine several.
     for offset in range(0, tl.maximum(2 * distance, 1), 32):
         run = bits64_at(string, start + offset, n_words)
         length = 1
@@ -99,7 +99,7 @@ def _erode_rows(
 
 @triton.jit
 def _strip_rows(distance):
-    # About the root of the window, so that two passes read as few rows as possible.
+    # About the root of the window, so that the two passes read as few rows as possible.
     rows = 1
     while (rows + 1) * (rows + 1) <= 2 * distance + 1:
         rows += 1
@@ -153,7 +153,7 @@ def _count_boundaries(
     rows = _strip_rows(distance)
     survivors = tl.full([BLOCK], -1, tl.int32)
     for offset in range(0, 2 * distance + 1, rows):
-        # The last strip overlaps the one before it rather than reach beyond the window.
+        # The last strip overlaps the one before, so that it does not reach beyond the window.
         row = tl.minimum(offset, 2 * distance + 1 - rows) - distance
         there = place + row * row_words
         survivors &= tl.load(
@@ -179,16 +179,16 @@ def mask_boundary_counts(
     chunks: int = 512,
     block: int = 512,
 ) -> Tensor:
-    """Boundaries of dense masks of one size against stored ones.
+    """Count the boundaries of dense masks of one size against stored boundaries.
 
     Args:
-        masks: [B, H, W] bool or uint8, H·W at most 2**30; what is not 0 is set. The masks may lie anywhere apart.
+        masks: [B, H, W] bool or uint8, H·W at most 2**30; what is not 0 is set. Any distance may lie between two masks.
         sample: [B] int64 the stored mask each is scored against; each must be [H, W].
         truth_words: [P] int64, packed bits of the boundaries of the stored masks.
         word_offsets: [M + 1] int64 where a stored mask's words begin.
         distances: [M] int64 width of each stored mask's boundary in pixels, at least 1.
-        chunks: Chunks of 16 pixels that a program of the first pass packs.
-        block: Words of 32 pixels of a program of the other passes.
+        chunks: Chunks of 16 pixels that a program packs in the first pass.
+        block: Words of 32 pixels that a program takes in the other passes.
 
     Returns:
         [B, 2] int64 intersection and predicted area of the boundaries.
@@ -200,7 +200,7 @@ def mask_boundary_counts(
     rows, sample = rows_of_bytes(masks), sample.contiguous()
     pixels = height * width
     row_words = triton.cdiv(width, 32)
-    # A mask that begins after a multiple of 16 makes a string that does.
+    # A mask that begins `shift` bytes after a multiple of 16 makes a string with `shift` bits before its first pixel.
     n_string_words = triton.cdiv(pixels + 15, 32)
 
     def scratch(words: int) -> Tensor:

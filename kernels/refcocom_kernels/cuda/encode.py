@@ -1,16 +1,17 @@
-"""Dense masks or logits in, run ends out: runs of 0 and 1 down the columns, as COCO RLE takes them.
+"""Dense masks or logits in, run ends out: runs of 0 and 1 down the columns, as COCO RLE has them.
 
-A run ends at every pixel that differs from the one before it down the columns; before the top of a column comes the
-bottom of the column to its left, and before the first pixel a 0. Two passes over tiles of pixels: the first counts
-these changes in each column of each tile; prefix sums in column order say where in the result they belong, and how many
-there are in all is read back; the second writes them, and leaves at once where a tile holds none. Logits are resized in
-registers in both passes, and their pixels written in neither.
+A run ends at every pixel that differs from the one before it down the columns. Before the top of a column comes the
+bottom of the column to its left; before the first pixel comes a 0. There are two passes over tiles of pixels. The first
+counts these changes in each column of each tile. Prefix sums in column order give their places in the result; their
+number is read back. The second pass writes them, and skips tiles without any. Both passes resize logits in registers
+and write no pixels.
 
 Shapes: `B` masks, `H` × `W` pixels, `h` × `w` logit cells, `R` runs, `T` tiles down a column.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from refcocom_kernels.cuda.resize import axis_entries, cell_range, margin, resiz
 
 @triton.jit
 def _set_pixels(source, rows, columns, w, threshold, y, x, height, width):
-    """Pixels [Y, X] of one mask as bool; what lies outside the image is not set."""
+    """Pixels [Y, X] of one mask as bool; pixels outside the image are not set."""
     inside = ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))[None, :]
     if rows is None:
         at = (y * width)[:, None] + x[None, :]
@@ -74,7 +75,7 @@ def count_changes(
     if rows is None:
         on_one_side = y0 < 0
     else:
-        # With the cells above the tile, without which its first row says nothing. Above the first row there are none.
+        # The row above the tile is included, as the first row is compared with it. Nothing is above the first row.
         above = tl.maximum(y0 - 1, 0)
         y1, x1 = tl.minimum(y0 + TILE_Y, height) - 1, tl.minimum(x0 + TILE_X, width) - 1
         lowest, highest = cell_range(source, w, rows, columns, above, y1, x0, x1, CELLS_Y, CELLS_X)
@@ -109,7 +110,7 @@ def write_changes(
         return
     source += example * stride
     changes = _changes(source, rows, columns, w, threshold, y0, x0, height, width, TILE_Y, TILE_X)
-    # Each mask before this one has a last run besides, which ends with the mask.
+    # Each mask before this one has one more run, the last, which ends with the mask.
     first = tl.load(totals + column, mask=x < width, other=0) - count + example
     place = first[None, :] + (tl.cumsum(changes, axis=0) - changes)
     tl.store(ends + place, (x * height)[None, :] + y[:, None], mask=changes != 0)
@@ -124,7 +125,7 @@ def _runs(
     threshold: float,
     cells: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """Run ends and offsets of [B, H, W] uint8, or of [B, h, w] logits and the entries of their resize."""
+    """Run ends and offsets of [B, H, W] uint8 masks, or of [B, h, w] logits with the entries of their resize."""
     n_rows, device = len(source), source.device
     offsets = torch.zeros(n_rows + 1, dtype=torch.int64, device=device)
     if n_rows == 0:
@@ -147,11 +148,11 @@ def _runs(
 
 
 def mask_runs(masks: Tensor, *, tile: tuple[int, int] = (64, 128)) -> tuple[Tensor, Tensor]:
-    """Run ends of dense masks of one size. Waits for the device once, to learn how many there are.
+    """Run ends of dense masks of one size. Waits for the device once, to learn the number of runs.
 
     Args:
         masks: [B, H, W] bool or uint8; any nonzero byte is a set pixel; H·W at most 2**30.
-        tile: Rows and columns of pixels of a program, powers of two.
+        tile: Rows and columns of pixels that a program takes, powers of two.
 
     Returns:
         [R] int32 run ends and [B + 1] int64 offsets, as `rle.rle_write` takes them.
@@ -165,13 +166,13 @@ def logit_runs(
     logits: Tensor,
     height: int,
     width: int,
-    *,
     threshold: float = 0.0,
-    valid: tuple[float, float] | None = None,
+    valid: Sequence[float] | None = None,
+    *,
     tile: tuple[int, int] = (32, 32),
     cells: tuple[int, int] = (16, 16),
 ) -> tuple[Tensor, Tensor]:
-    """Resize logits to one size, threshold, and give the runs. Waits for the device once, to learn how many there are.
+    """Resize logits to one size, threshold, and return the runs. Waits for the device once, to learn their number.
 
     Args:
         logits: [B, h, w] float32, float16 or bfloat16; finite; h·w below 2**31.
@@ -179,20 +180,21 @@ def logit_runs(
         width: W; H·W at most 2**30.
         threshold: Values strictly above it are set.
         valid: Rows and columns of cells that hold content; all by default.
-        tile: Rows and columns of pixels of a program, powers of two.
-        cells: Rows and columns of cells looked at together for their range, powers of two.
+        tile: Rows and columns of pixels that a program takes, powers of two.
+        cells: Rows and columns of cells that a program reads at a time for their range, powers of two.
 
     Returns:
         [R] int32 run ends and [B + 1] int64 offsets, as `rle.rle_write` takes them.
     """
     _, h, w = logits.shape
     device = logits.device
-    own = torch.zeros(1, dtype=torch.int64, device=device)
+    # All examples share one table, that of a single stored mask of this size.
+    zero = torch.zeros(1, dtype=torch.int64, device=device)
     region = None
     if valid is not None:
         region = torch.full((1, 2), valid[0], dtype=torch.float64, device=device)
         region[:, 1] = valid[1]
-    rows = axis_entries(own, own + height, region, axis=0, cells=h, longest=height)
-    columns = axis_entries(own, own + width, region, axis=1, cells=w, longest=width)
+    rows = axis_entries(zero, zero + height, region, axis=0, cells=h, longest=height)
+    columns = axis_entries(zero, zero + width, region, axis=1, cells=w, longest=width)
     source = logits.contiguous()
     return _runs(source, (rows, columns), height, width, tile, threshold, cells)

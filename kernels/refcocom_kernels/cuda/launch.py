@@ -1,4 +1,4 @@
-"""What every launcher shares."""
+"""Making a tensor's device current for a launch: shared by every launcher."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from torch import Tensor
 
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """Make the tensor's device the current one, to which Triton launches; nothing for a tensor in host memory."""
+    """Make the tensor's device current, because Triton launches there; do nothing for a tensor in host memory."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

@@ -1,9 +1,9 @@
 """Logits and stored packed bits in, counts out: resized, thresholded and counted in one pass, no full-size mask.
 
-A program takes one tile of target pixels of one example. Where the cells under it all lie on one side of the
-threshold (`resize.cell_range`), the tile is empty, or counted by a popcount over the packed truth; otherwise each of
-its pixels is interpolated. The programs of a ragged batch cover its largest target; those beyond an example's own
-target leave at once. A second kernel looks at every logit, padding included, for NaN, infinity and the unit range.
+A program takes one tile of target pixels of one example. If the cells under it all lie on one side of the threshold
+(`resize.cell_range`), the tile is empty, or counted by a popcount over the packed truth. Otherwise each of its pixels
+is interpolated. The grid covers the largest target of the batch; programs beyond the target of their example return at
+once. A second kernel checks every logit, padding included, for NaN, infinity and the unit range.
 
 Shapes: `B` examples, `h` × `w` cells, `H` × `W` pixels, `M` stored masks, `P` packed words.
 """
@@ -21,7 +21,7 @@ from refcocom_kernels.cuda.resize import axis_entries, cell_range, margin, resiz
 from refcocom_kernels.logit_codes import NON_FINITE, UNIT_RANGE
 
 MAX_TILE = 2**14
-"""Pixels of a tile: its area lies in the low half of an int32, its intersection in the high half."""
+"""Most pixels of a tile: the low half of an int32 holds its area, the high half its intersection."""
 
 _SEEN_NON_FINITE = tl.constexpr(1)
 _SEEN_OUTSIDE_UNIT = tl.constexpr(2)
@@ -34,7 +34,7 @@ def _truth_in_tile(truth, y0, x0, height, width, TILE_Y: tl.constexpr, TILE_X: t
     x = x0 + 32 * tl.arange(0, TILE_X // 32)[None, :]
     left = tl.where(y < height, tl.minimum(width - x, 32), 0)
     bits = bits32_at(truth, y * width + x, (height * width + 31) >> 5)
-    # A shift by 32 is undefined, so a group of no pixels is cleared apart.
+    # A shift by 32 is undefined, so words without pixels are cleared at the end.
     bits = bits & (
         tl.full([1, 1], 0xFFFFFFFF, tl.uint32) >> (32 - tl.maximum(left, 1)).to(tl.uint32)
     )
@@ -79,7 +79,7 @@ def count_tiles(
     else:
         y, x = y0 + tl.arange(0, TILE_Y), x0 + tl.arange(0, TILE_X)
         inside = (y < height)[:, None] & (x < width)[None, :]
-        # Lanes beyond the target compute its last row or column again.
+        # Lanes beyond the target repeat its last row or column.
         y, x = tl.minimum(y, y1), tl.minimum(x, x1)
         values = resized(source, w, tl.load(rows + y), tl.load(columns + x))  # [TILE_Y, TILE_X]
         set_pixels = ((values > threshold) & inside).to(tl.int32)
@@ -94,7 +94,7 @@ def count_tiles(
 
 @triton.jit
 def inspect_cells(logits, seen, cells, blocks, BLOCK: tl.constexpr):
-    """Or what a block of one example's cells holds into `seen` [B] int32; program `b · blocks + block`."""
+    """OR the flags of a block of one example's cells into `seen` [B] int32; program `b · blocks + block`."""
     example = tl.program_id(0) // blocks
     at = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     source = logits + example.to(tl.int64) * cells
@@ -104,7 +104,7 @@ def inspect_cells(logits, seen, cells, blocks, BLOCK: tl.constexpr):
     found = tl.where(finite, 0, _SEEN_NON_FINITE) | tl.where(in_unit, 0, _SEEN_OUTSIDE_UNIT)
     most = tl.max(found)
     if most > 0:
-        # NaN and infinity lie outside the unit range too, so the largest value holds all bits.
+        # NaN and infinity also lie outside the unit range, so the largest value has all bits.
         tl.atomic_or(seen + example, most, sem="relaxed")
 
 
@@ -115,11 +115,11 @@ def logit_counts(
     widths: Tensor,
     words: Tensor,
     word_offsets: Tensor,
-    *,
     max_height: int,
     max_width: int,
     threshold: float = 0.0,
     valid: Tensor | None = None,
+    *,
     tile: tuple[int, int] = (32, 32),
     cells: tuple[int, int] = (16, 16),
     block: int = 4096,
@@ -135,13 +135,13 @@ def logit_counts(
         widths: [M] int64 W; H·W at most 2**30.
         words: [P] int64 (the bits of uint64) packed masks, row-major, low bit first.
         word_offsets: [M + 1] int64 where a stored mask's words begin.
-        max_height: At least the largest H of the batch; known here, so that the launch waits for nothing.
+        max_height: At least the largest H of the batch; given, so that the launch does not wait for the device.
         max_width: At least the largest W of the batch.
         threshold: Values strictly above it are set.
         valid: [B, 2] float64 rows and columns of cells that hold content, from the top left; all by default.
-        tile: Rows and columns of pixels of a program, powers of two; columns at least 32, at most 2**14 pixels.
-        cells: Rows and columns of cells looked at together for their range, powers of two.
-        block: Cells of a program of the second kernel, a power of two.
+        tile: Rows and columns of pixels that a program takes, powers of two; at least 32 columns, at most 2**14 pixels.
+        cells: Rows and columns of cells that a program reads at a time for their range, powers of two.
+        block: Cells that a program of the second kernel takes, a power of two.
 
     Returns:
         [B, 2] int64 intersection and predicted area, 0 where a logit is not finite, and [B] int8 flags:
@@ -149,9 +149,13 @@ def logit_counts(
     """
     n_rows, h, w = logits.shape
     if h * w >= 2**31:
-        raise ValueError(f"an example of {h} × {w} logits is too large: 2**31 cells at most")
+        raise ValueError(
+            f"an example of {h} × {w} logits is too large: it must have fewer than 2**31"
+        )
     if tile[0] * tile[1] > MAX_TILE or tile[1] < 32:
-        raise ValueError(f"a tile of {tile[0]} × {tile[1]} pixels: 32 columns to {MAX_TILE} pixels")
+        raise ValueError(
+            f"a tile must have at least 32 columns and at most {MAX_TILE} pixels, not {tile[0]} × {tile[1]}"
+        )
     counts = torch.zeros(n_rows, 2, dtype=torch.int64, device=logits.device)
     seen = torch.zeros(n_rows, dtype=torch.int32, device=logits.device)
     if n_rows == 0:
@@ -189,6 +193,6 @@ def logit_counts(
             enable_fp_fusion=False,
         )
     non_finite = (seen & _SEEN_NON_FINITE.value) != 0
-    # Products, because `torch.where` copies its scalars to the device and waits for that.
+    # Products, because `torch.where` copies its scalars to the device and waits for the copy.
     flags = non_finite.to(torch.int8) * NON_FINITE + (seen == 0).to(torch.int8) * UNIT_RANGE
     return counts.masked_fill_(non_finite[:, None], 0), flags

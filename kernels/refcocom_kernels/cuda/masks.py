@@ -1,7 +1,7 @@
 """Dense masks in, intersections and areas out: counted against packed stored masks on the device.
 
-One pass over the bytes: each lane turns 16 of them, one load of 128 bits, into 16 bits and counts those, and those that
-are also in the 16 bits of the stored mask, with one population count each.
+There is one pass over the bytes. Each lane loads 16 bytes at once (128 bits) and turns them into 16 bits. One
+population count gives their area, another their intersection with the 16 bits of the stored mask.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from refcocom_kernels.cuda.launch import on_device_of
 
 @triton.jit
 def _truth_bits(pointers, shift, low_exists, high_exists):
-    # A chunk's 16 bits lie across two half-words wherever the mask does not begin at a multiple of 16.
+    # If the mask does not begin at a multiple of 16, the 16 bits of a chunk lie across two half-words.
     low = tl.load(pointers - 1, mask=low_exists, other=0).to(tl.uint16, bitcast=True)
     high = tl.load(pointers, mask=high_exists, other=0).to(tl.uint16, bitcast=True)
     return (low.to(tl.uint32) | (high.to(tl.uint32) << 16)) >> (16 - shift).to(tl.uint32)
@@ -48,7 +48,7 @@ def _count_masks(
     pointers = chunk_pointers(mask, shift, start)
     both = tl.zeros([LANES], tl.uint32)
     for step in tl.static_range(ROUNDS):
-        # Two chunks at a time fill the 32 bits of a population count.
+        # Two chunks fill the 32 bits of a population count.
         bits, target = tl.zeros([LANES], tl.uint32), tl.zeros([LANES], tl.uint32)
         for half in tl.static_range(2):
             ahead = (2 * step + half) * LANES
@@ -69,7 +69,7 @@ def _count_masks(
 
 
 def rows_of_bytes(masks: Tensor) -> Tensor:
-    """[B, H, W] masks as [B, H·W] bytes: a view where each mask's pixels follow each other, else a copy."""
+    """[B, H, W] masks as [B, H·W] bytes: a view if each mask is contiguous, else a copy."""
     if masks.dtype not in (torch.bool, torch.uint8):
         raise TypeError(f"masks are bool or uint8, not {masks.dtype}")
     if masks[:1].is_contiguous():
@@ -89,12 +89,12 @@ def mask_counts(
     """Count dense masks of one size against packed stored masks.
 
     Args:
-        masks: [B, H, W] bool or uint8, H·W at most 2**30; what is not 0 is set. The masks may lie anywhere apart.
+        masks: [B, H, W] bool or uint8, H·W at most 2**30; what is not 0 is set. Any distance may lie between two masks.
         sample: [B] int64 the stored mask each is scored against; each must have H·W pixels.
         words: [P] int64, packed bits of the stored masks.
         word_offsets: [M + 1] int64 where a stored mask's words begin.
         lanes: Chunks of 16 pixels that a program loads at a time.
-        rounds: How often it loads two times so many.
+        rounds: Rounds of a program; it loads twice in each.
 
     Returns:
         [B, 2] int64 intersection and predicted area.

@@ -1,7 +1,7 @@
 """Packed masks of one image in, the intersections of all pairs out.
 
-A program takes a few masks of either side and a stretch of their words: each word is loaded once and met with every
-word of the other side, and each lane sums its own words of each pair, to be added up once at the end.
+A program takes a few masks of either side and a stretch of their words. Each word is loaded once and ANDed with the
+words of all masks of the other side. Each lane adds up its words of each pair; the lanes are summed at the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _count_pairs(
     row = (tile // tiles) * ROWS + tl.arange(0, ROWS)
     column = (tile % tiles) * COLUMNS + tl.arange(0, COLUMNS)
     word = stretch * (ROUNDS * LANES) + tl.arange(0, LANES)
-    # Rows and columns beyond the last read words 0 on, which exist, and are left out at the end.
+    # Rows and columns beyond the last read words from 0 on, which exist, and are masked out at the end.
     start = tl.load(first_offsets + row, mask=row < n_first, other=0)
     mine = first + start[:, None, None] + word[None, None, :]
     start = tl.load(second_offsets + column, mask=column < n_second, other=0)
@@ -74,11 +74,11 @@ def pairwise_intersections(
         first_offsets: [A + 1] int64 where each begins.
         second: [P] int64, packed bits of B masks of the same size.
         second_offsets: [B + 1] int64 where each begins.
-        n_words: 64-bit words of each mask: ⌈H·W / 64⌉. The offsets would tell, but only after waiting for the device.
-        rows: Masks of the first side a program takes, a power of two like the next two.
-        columns: Masks of the second side.
-        lanes: Words it takes at a time.
-        rounds: How often it does.
+        n_words: 64-bit words of each mask, ⌈H·W / 64⌉; given, because reading the offsets would wait for the device.
+        rows: Masks of the first side that a program takes, a power of two.
+        columns: Masks of the second side that it takes, a power of two.
+        lanes: Words that it takes at a time, a power of two.
+        rounds: How often it takes that many words.
 
     Returns:
         [A, B] int64.

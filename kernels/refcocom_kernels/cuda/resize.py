@@ -1,11 +1,11 @@
-"""Resized logits in registers, to the last bit what `reference.resize_logits` gives; shared by the ops on logits.
+"""Logits resized in registers, equal to `reference.resize_logits` to the last bit; shared by the ops on logits.
 
-`fill_axis` is launched first: it writes `tables.axis_table` of every example, an int64 for each target row or column.
-The device functions read it: `resized` gives the values of a tile of pixels, `cell_range` the least and the largest of
-the cells that a tile is made of. Where both clear the threshold by `margin`, so does every pixel of the tile, and
-nothing needs to be interpolated.
+`fill_axis` is launched first. It writes `tables.axis_table` of every example, an int64 for each target row or column.
+The device functions read it: `resized` computes the values of a tile of pixels, and `cell_range` the smallest and the
+largest cell under the tile. If both clear the threshold by `margin`, so does every pixel of the tile, and none needs to
+be interpolated.
 
-Kernels that use these are launched with `enable_fp_fusion=False`: each product and each sum is rounded on its own.
+Kernels that use these are launched with `enable_fp_fusion=False`, so that each product and sum is rounded by itself.
 
 Shapes: `B` examples, `Y` × `X` pixels of a tile, `h` × `w` logit cells.
 """
@@ -26,7 +26,7 @@ Two products, a sum, two products and a sum round by less than 4 · 2⁻²⁴ of
 within 2⁻²⁴; 2⁻²⁰ leaves a factor of three."""
 
 SUBNORMAL_MARGIN = tl.constexpr(2.0**-126)
-"""A product below the smallest normal number is rounded by an amount, not by a share: by up to 2⁻¹⁵⁰."""
+"""The error of a product below the smallest normal number is not a share of it but an amount: up to 2⁻¹⁵⁰."""
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def fill_axis(
     content = tl.cast(cells, tl.float64)
     if valid is not None:
         content = tl.load(valid + 2 * example + AXIS).to(tl.float64)
-    # The cells exist, whatever `valid` says.
+    # Whatever `valid` says, only cells that exist are read.
     last = tl.minimum(tl.maximum(tl.ceil(content).to(tl.int32), 1), cells) - 1
     position = (pixel.to(tl.float64) + 0.5) * content / target.to(tl.float64) - 0.5
     position = tl.minimum(tl.maximum(position, 0.0), last.to(tl.float64))
@@ -73,10 +73,10 @@ def axis_entries(
         axis: 0 for rows, 1 for columns: the column of `valid`.
         cells: Cells along the axis, h or w.
         longest: At least the largest size.
-        block: Entries of a program, a power of two.
+        block: Entries that a program writes, a power of two.
 
     Returns:
-        [B, longest] int64 as `fill_axis` writes them; what lies beyond an example's own size is not written.
+        [B, longest] int64 as `fill_axis` writes them; entries beyond the size of an example are not written.
     """
     n_rows = len(sample)
     entries = torch.empty(n_rows, longest, dtype=torch.int64, device=sample.device)
@@ -91,10 +91,10 @@ def axis_entries(
 
 @triton.jit
 def cells_of(entries):
-    """Entries of an axis to int32 cell before, int32 cell after, float32 weight of each."""
+    """Entries of an axis to the int32 cells before and after, and the float32 weight of each."""
     low = (entries >> 32).to(tl.int32)
     weight_high = entries.to(tl.int32).to(tl.float32, bitcast=True)
-    # A cell of weight 0 adds nothing: then the one before stands in for it, which may be the last there is.
+    # A cell of weight 0 adds nothing. It may lie beyond the last cell, so the cell before is read instead.
     high = tl.where(weight_high == 0.0, low, low + 1)
     return low, high, 1.0 - weight_high, weight_high
 
@@ -130,7 +130,7 @@ def resized(source, w, rows, columns):
 def cell_range(
     source, w, rows, columns, y0, y1, x0, x1, CELLS_Y: tl.constexpr, CELLS_X: tl.constexpr
 ):
-    """Least and largest of the cells under pixels y0 … y1, x0 … x1 of one example: two float32.
+    """Smallest and largest of the cells under pixels y0 … y1, x0 … x1 of one example: two float32.
 
     Args:
         source: Pointer to the example's [h, w] logits.
@@ -163,6 +163,6 @@ def cell_range(
 
 @triton.jit
 def margin(lowest, highest, threshold):
-    """How far from the threshold cells must be for rounding not to carry a pixel over it."""
+    """The distance from the threshold at which no rounding can carry a pixel across it."""
     largest = tl.maximum(tl.maximum(tl.abs(lowest), tl.abs(highest)), tl.abs(threshold))
     return largest * RELATIVE_MARGIN + SUBNORMAL_MARGIN

@@ -1,14 +1,14 @@
 """COCO RLE strings and stored run ends in, counts out: parsed, validated and intersected on the device, no pixels made.
 
-A program takes one string, a block of characters at a time, a lane for each. The lane of a number's last character
-gathers the characters before it; how many numbers came before, the runs that differences add up to, and the totals of
-the runs are three prefix sums, carried from block to block. With the target's rank(p), its set pixels before p, by
-binary search, the intersection is the sum over runs of ones of rank(end) − rank(start).
+A program takes one string, a block of characters at a time, one lane per character. The lane of a number's last
+character gathers the characters before it. Three prefix sums, carried from block to block, give the numbers before it,
+the runs (sums of differences) and the totals of the runs. rank(p), the target's set pixels before p, is a binary
+search. The intersection is the sum of rank(end) − rank(start) over the runs of ones.
 
-Whatever is wrong with a string is noted and its numbers are computed all the same; the string is sound if nothing was
-noted and its runs total H·W. Runs have 32 bits: the first that needs more is the sum of one that fits and a difference
-of 2**30 + 31 at most, so that it wraps around to something negative, which is noted; until then, one larger than the
-mask makes the total too large. Totals have 64 bits, which no string of fewer than 2**31 characters exceeds.
+A fault in a string is noted and its numbers are computed all the same. The string is sound if no fault was noted and
+its runs total H·W. Runs have 32 bits. The first run that needs more is the sum of one that fits and a difference of at
+most 2**30 + 31, so it wraps around to a negative value, which is noted. Before that, a run larger than the mask makes
+the total too large. Totals have 64 bits, which no string of fewer than 2**31 characters exceeds.
 
 Shapes: `B` strings, `D` characters of them all, `M` stored masks, `R` runs of them all.
 """
@@ -28,7 +28,7 @@ MAX_CHARACTERS = tl.constexpr(_MAX_CHARACTERS)
 
 @triton.jit
 def _numbers(text, at, length):
-    """What each lane's character ends.
+    """The number that ends at each lane's character.
 
     Args:
         text: Pointer to the string's first character, uint8.
@@ -37,7 +37,7 @@ def _numbers(text, at, length):
 
     Returns:
         [N] bool whether a number ends here, [N] int32 the number, [N] bool whether it is the string's first,
-        [N] bool whether something is wrong.
+        [N] bool whether there is a fault.
     """
     inside = at < length
     digit = tl.load(text + at, mask=inside, other=48).to(tl.int32) - 48
@@ -54,7 +54,7 @@ def _numbers(text, at, length):
         digit = tl.load(text + before, mask=continues & (before >= 0), other=48).to(tl.int32) - 48
         continues &= (digit & 32) != 0
         if back == MAX_CHARACTERS - 1:
-            # Beyond 2**30 either way no run can be, and with one more character it would not fit.
+            # No run lies beyond ±2**30, and with one more character the value would not fit.
             wrong |= continues & ((value > 1 << 25) | (value < -(1 << 25)))
         value = tl.where(continues, (value << 5) | (digit & 31), value)
         begins = tl.where(continues, before, begins)
@@ -78,7 +78,7 @@ def _rank(ends, ranks, n_runs, position, active):
         left = (left + 1) >> 1
     at = tl.minimum(low, high)
     end = tl.load(ends + at, mask=active, other=0)
-    # Within a run of ones, fewer by what of it lies beyond.
+    # Inside a run of ones, the part of the run from `position` on is subtracted.
     return tl.load(ranks + at, mask=active, other=0) - tl.where((at & 1) != 0, end - position, 0)
 
 
@@ -87,7 +87,7 @@ def intersect_strings(
     data, offsets, sample, target_ends, target_ranks, target_offsets, pixels, counts, valid,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write one string's counts to `counts` [B, 2] int64, and to `valid` [B] int8 whether it is sound."""
+    """Write the counts of one string to `counts` [B, 2] int64, and whether it is sound to `valid` [B] int8."""
     row = tl.program_id(0).to(tl.int64)
     mask = tl.load(sample + row)
     start = tl.load(offsets + row)
@@ -109,8 +109,8 @@ def intersect_strings(
         is_last, value, is_first, bad = _numbers(text, block + lane, length)
         number = is_last.to(tl.int32)
         odd = ((n_before + tl.cumsum(number) - number) & 1) != 0
-        # Each number is the difference from the run two before: odd runs add up in the high half, even ones in the low
-        # half. The first run takes no part, because the third is written as it is.
+        # Each number is the difference from the run two before. Odd runs add up in the high half, even runs in the low
+        # half. The first run takes no part, because the third run is not written as a difference.
         difference = tl.where(is_last & (is_first == 0), value, 0).to(tl.int64)
         difference = tl.where(odd, difference << 32, difference)
         chains = chains_before + tl.cumsum(difference)
@@ -122,14 +122,14 @@ def intersect_strings(
         end = end_before + tl.cumsum(run.to(tl.int64))
         end = tl.minimum(tl.maximum(end, 0), limit).to(tl.int32)
         rank = _rank(target_ends, target_ranks, n_runs, end, is_last & (n_runs > 0))
-        # A run of ones ends at every odd run, and begins where the run before it ends.
+        # Odd runs are the runs of ones: each ends at its own end and starts at the end of the even run before it.
         intersection += tl.where(is_last, tl.where(odd, rank, -rank), 0).to(tl.int64)
         area += tl.where(odd, run, 0)
         n_before += tl.sum(number)
         chains_before += tl.sum(difference)
         end_before += tl.sum(run.to(tl.int64))
     sound = (end_before == limit) & (tl.max(wrong.to(tl.int32)) == 0)
-    # After a last run of zeros no run of ones begins.
+    # A string that ends with a run of zeros has subtracted a start with no run of ones after it.
     unpaired = sound & ((n_before & 1) != 0)
     whole = tl.load(target_ranks + n_runs - 1, mask=unpaired & (n_runs > 0), other=0)
     tl.store(counts + 2 * row, tl.where(sound, tl.sum(intersection) + whole, 0))
@@ -151,7 +151,7 @@ def rle_counts(
 ) -> tuple[Tensor, Tensor]:
     """Intersect a column of COCO RLE strings with stored masks, without decoding to pixels.
 
-    Equal to `cpu.rle_counts`, which also says what is wrong with an unsound string. Nothing waits for the device.
+    Equal to `cpu.rle_counts`, which also reports the fault of an unsound string. Nothing waits for the device.
 
     Args:
         data: [D] uint8 characters of all strings, one after the other; fewer than 2**31 in a string.

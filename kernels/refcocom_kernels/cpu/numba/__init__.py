@@ -1,5 +1,5 @@
-"""Flat arrays and a range of rows come in, counts are written into an array that the caller made: the Numba kernels.
+"""The Numba kernels: flat arrays and a range of rows in, counts written into an array of the caller.
 
-Each module is launched by the one of its name in `cpu/`. Importing one imports Numba. Start at `rle.py`; `jit.py` says
-how kernels are compiled and cached.
+Each module is launched by its namesake in `cpu/`. Importing one imports Numba. Start at `rle.py`; `jit.py` compiles and
+caches kernels.
 """

@@ -1,7 +1,7 @@
-"""Numba kernels over row-aligned bits: from masks, logits and runs to bits, from bits to runs.
+"""Numba kernels over row-aligned bits: masks, logits and runs to bits, and bits to runs.
 
-Row-aligned bits are [H, S] uint64, S = ceil(W / 64) words a row, pixel x of a row is bit x, the bits after it are 0.
-They are scratch: what the store keeps is packed without padding (`masks.py`). Launched by `cpu/`.
+Row-aligned bits are [H, S] uint64 with S = ceil(W / 64) words a row. Pixel x of a row is bit x; the bits after the last
+pixel are 0. They are scratch: the store packs its masks without padding (`masks.py`). Launched by `cpu/`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _U0, _U1, _U63 = np.uint64(0), np.uint64(1), np.uint64(63)
 
 @inline
 def bits_at(words: Any, start: int, n: int) -> Any:
-    """`n` ≤ 64 bits from bit `start` on."""
+    """The `n` ≤ 64 bits that begin at bit `start`."""
     shift = start & 63
     bits = words[np.uint64(start >> 6)] >> np.uint64(shift)
     if shift + n > 64:
@@ -35,7 +35,7 @@ def bits_at(words: Any, start: int, n: int) -> Any:
 
 @inline
 def span(words: Any, first: int, last: int) -> Any:
-    """The words between `first` and `last` - 1 that hold set bits: where they begin and end."""
+    """Narrow the range of words `first` to `last` - 1 to those from the first with a set bit to the last."""
     while first < last and words[np.uint64(first)] == _U0:
         first += 1
     while last > first and words[np.uint64(last - 1)] == _U0:
@@ -45,7 +45,7 @@ def span(words: Any, first: int, last: int) -> Any:
 
 @inline
 def rows_from_runs(ends: Any, first: int, last: int, height: int, width: int, rows: Any) -> None:
-    """Runs down the columns to bits: each run toggles two bits, and a running XOR down the rows fills between."""
+    """Runs down the columns to bits: a run toggles two bits a column, and a running XOR down the rows fills between."""
     stride = (width + 63) >> 6
     rows[: (height + 1) * stride] = _U0
     for k in range(first + 1, last, 2):
@@ -84,7 +84,7 @@ def rows_from_bytes(pixels: Any, start: int, height: int, width: int, rows: Any)
 
 @inline
 def rows_from_packed(words: Any, first_bit: int, height: int, width: int, rows: Any) -> None:
-    """Packed bits of one mask, or of some rows of it, to row-aligned ones."""
+    """Packed bits of one mask, or of some of its rows, to row-aligned bits."""
     stride = (width + 63) >> 6
     for y in range(height):
         at = first_bit + y * width
@@ -97,7 +97,7 @@ def rows_from_packed(words: Any, first_bit: int, height: int, width: int, rows: 
 def pack_rows(
     rows: Any, width: int, y0: int, y1: int, word0: int, word1: int, first_bit: int, words: Any
 ) -> None:
-    """Row-aligned bits within a box to packed ones, row 0 at `first_bit`; `words` comes in as zeros."""
+    """Row-aligned bits within a box to packed bits, row 0 at `first_bit`; `words` must be zeros."""
     stride = (width + 63) >> 6
     for y in range(y0, y1):
         for k in range(word0, word1):
@@ -114,7 +114,10 @@ def pack_runs(
     ends: Any, run_offsets: Any, heights: Any, widths: Any, word_offsets: Any, scratch: int, first: int,
     last: int, words: Any,
 ) -> None:  # fmt: skip
-    """Column-major runs to row-major packed bits; `words` comes in as zeros, `scratch` is the most row words."""
+    """Column-major runs to row-major packed bits.
+
+    `words` must be zeros; `scratch` is the number of words that the row-aligned bits of the largest mask take.
+    """
     rows = np.empty(scratch, np.uint64)
     for m in range(first, last):
         height, width = heights[m], widths[m]
@@ -129,7 +132,7 @@ def _toggles(rows: Any, height: int, stride: int, y: int, k: int) -> Any:
     here = rows[np.uint64(y * stride + k)]
     if y > 0:
         return here ^ rows[np.uint64((y - 1) * stride + k)]
-    # The pixel before the top of a column is the bottom of the column to its left; before the first there is a 0.
+    # The pixel before the top of a column is the bottom of the column to its left; before the first pixel is a 0.
     bottom = (height - 1) * stride
     carry = rows[np.uint64(bottom + k - 1)] >> _U63 if k > 0 else _U0
     return here ^ ((rows[np.uint64(bottom + k)] << _U1) | carry)
@@ -139,10 +142,10 @@ def _toggles(rows: Any, height: int, stride: int, y: int, k: int) -> Any:
 def _runs_from_rows(
     rows: Any, height: int, width: int, column_at: Any, ends: Any, room: int
 ) -> int:
-    """Bits to run ends; returns how many, and writes them only where they fit into `room`.
+    """Bits to run ends; returns their number, and writes them only if they fit into `room`.
 
-    Where runs begin is collected by row and belongs by column: a counting sort, whose order within a column is
-    already that of the rows. `column_at` is scratch of W + 1.
+    Changes are met row by row but written column by column: a counting sort, which keeps the order of the rows within
+    a column. `column_at` is scratch of W + 1.
     """
     stride = (width + 63) >> 6
     column_at[: width + 1] = 0
@@ -177,7 +180,7 @@ def _runs_from_rows(
 def runs_from_masks(
     pixels: Any, height: int, width: int, room: int, first: int, last: int, ends: Any, n_runs: Any
 ) -> None:
-    """Dense masks [B, H·W] to run ends [B, room]; where a mask has more runs than `room`, only their number."""
+    """Dense masks [B, H·W] to run ends [B, room]; of a mask with more runs than `room` only the number is written."""
     rows = np.empty(height * ((width + 63) >> 6), np.uint64)
     column_at = np.empty(width + 1, np.int64)
     for b in range(first, last):

@@ -21,7 +21,7 @@ _U0, _U1, _U63 = np.uint64(0), np.uint64(1), np.uint64(63)
 
 @inline
 def _box(rows: Any, height: int, stride: int, box: Any) -> None:
-    """Rows and words that hold set bits: y0, y1, word0, word1; y1 is 0 when there are none."""
+    """Write the box of rows and words that hold set bits: y0, y1, word0, word1. For an empty mask y1 is 0."""
     y0, y1, word0, word1 = height, 0, stride, 0
     for y in range(height):
         filled = _U0
@@ -30,7 +30,7 @@ def _box(rows: Any, height: int, stride: int, box: Any) -> None:
         if filled:
             y0 = min(y0, y)
             y1 = y + 1
-            # Words at the sides are looked for only outside the box so far.
+            # Only words outside the box so far need to be looked at.
             for k in range(word0):
                 if rows[np.uint64(y * stride + k)]:
                     word0 = k
@@ -44,7 +44,7 @@ def _box(rows: Any, height: int, stride: int, box: Any) -> None:
 
 @inline
 def _narrow_along_rows(source: Any, target: Any, size: int, step: int) -> None:
-    """Each pixel and the one `step` after it, for all rows at once."""
+    """AND of each pixel with the one `step` after it, for all rows at once."""
     bits, back = np.uint64(step), np.uint64(64 - step)
     after = source[1 : size + 1]
     here = source[:size]
@@ -56,7 +56,7 @@ def _narrow_along_rows(source: Any, target: Any, size: int, step: int) -> None:
 
 @inline
 def _narrow_down_columns(here: Any, below: Any, narrowed: Any) -> None:
-    """Each pixel and the one some rows below it."""
+    """AND of each pixel with the one some rows below it."""
     for k in range(len(narrowed)):
         narrowed[k] = here[k] & below[k]
 
@@ -65,12 +65,12 @@ def _narrow_down_columns(here: Any, below: Any, narrowed: Any) -> None:
 def _boundary_rows(
     rows: Any, height: int, width: int, distance: int, here: Any, there: Any, box: Any
 ) -> None:
-    """Bits of a mask to bits of its boundary, in place, within the mask's box, which `box` receives.
+    """Bits of a mask to bits of its boundary, in place. Only the mask's box changes; it is written to `box`.
 
-    A pixel survives erosion when the whole square of 2·distance + 1 around it is set, nothing being set outside the
-    image. The square is taken apart: a window along the row, then one down the column, each by doubling:
-    `w(2n) = w(n) & shift(w(n), n)`. The box is copied out with a word of zeros after each row, so that a shift along
-    rows is one loop over all of them; `here` and `there` take turns, so that a shift down columns is too.
+    A pixel survives erosion if the whole square of 2·distance + 1 around it is set; nothing is set outside the image.
+    The square is split into a window along the row and a window down the column. Each is made by doubling:
+    `w(2n) = w(n) & shift(w(n), n)`. The box is copied with a word of zeros after each row, so that a shift along rows
+    is one loop over all of them. `here` and `there` are buffers that take turns as source and target.
     """
     stride = (width + 63) >> 6
     _box(rows, height, stride, box)
@@ -88,7 +88,7 @@ def _boundary_rows(
     here[size] = _U0
     reach = 1
     while reach < window:
-        # Steps along a row stay below a word; a wider window takes more of them.
+        # A step along a row is less than a word; a wider window takes more steps.
         step = min(reach, window - reach, 32)
         _narrow_along_rows(here, there, size, step)
         here, there = there, here
@@ -101,7 +101,7 @@ def _boundary_rows(
         there[kept:size] = _U0
         here, there = there, here
         reach += step
-    # The windows begin at their pixel; the square is centred on it, so the result moves by `distance` both ways.
+    # A window begins at its pixel but the square is centred on it, so the result moves by `distance` both ways.
     words, bits = distance >> 6, np.uint64(distance & 63)
     back = _U63 - bits
     for y in range(distance, tall):
@@ -112,7 +112,7 @@ def _boundary_rows(
         if words < n - 1:
             eroded[0] &= ~(moved[0] << bits)
         for k in range(1, len(eroded)):
-            # Shifted twice, because a shift by 64 is none.
+            # Two shifts, because a shift by 64 is undefined.
             eroded[k] &= ~((moved[k] << bits) | ((moved[k - 1] >> back) >> _U1))
 
 
@@ -121,14 +121,14 @@ def boundaries_of_packed(
     words: Any, word_offsets: Any, heights: Any, widths: Any, distances: Any, scratch: int, first: int,
     last: int, boundaries: Any, areas: Any,
 ) -> None:  # fmt: skip
-    """Packed masks to the packed bits and areas of their boundaries; `boundaries` comes in as zeros."""
+    """Packed masks to the packed bits and areas of their boundaries; `boundaries` must be zeros."""
     rows = np.empty(scratch, np.uint64)
     here, there = np.empty(2 * scratch, np.uint64), np.empty(2 * scratch, np.uint64)
     box = np.empty(4, np.int64)
     for m in range(first, last):
         width, at = widths[m], word_offsets[m]
         start, stop = span(words, at, word_offsets[m + 1])
-        # Rows that hold nothing are left out: to the erosion they are like those outside the image.
+        # Empty rows above and below are left out: for the erosion they are like rows outside the image.
         above = (64 * (start - at)) // width
         below = min(heights[m], (64 * (stop - at) + width - 1) // width)
         first_bit = 64 * at + above * width
@@ -165,7 +165,7 @@ def _count_boundary(
             bits = rows[np.uint64(y * stride + k)]
             at = truth_at + y * width + 64 * k
             shift = np.uint64(at & 63)
-            # Without a branch: what is read beyond the row, or twice at the very end, meets bits that are 0.
+            # No branch: bits read beyond the row, or twice at the very end, are ANDed with bits that are 0.
             low = truth[np.uint64(at >> 6)] >> shift
             high = truth[np.uint64(min((at >> 6) + 1, len(truth) - 1))] << (_U63 - shift)
             area += popcount(bits)
@@ -178,7 +178,7 @@ def count_mask_boundaries(
     pixels: Any, height: int, width: int, sample: Any, distances: Any, truth: Any, word_offsets: Any,
     first: int, last: int, counts: Any, cropped: Any,
 ) -> None:  # fmt: skip
-    """Boundaries of dense masks [B, H·W] against packed boundaries; `cropped` is the share of the image worked on."""
+    """Boundaries of dense masks [B, H·W] against packed boundaries; `cropped` is the share of the image in the box."""
     scratch = (height + 1) * ((width + 63) >> 6)
     rows = np.empty(scratch, np.uint64)
     here, there = np.empty(2 * scratch, np.uint64), np.empty(2 * scratch, np.uint64)

@@ -1,6 +1,6 @@
-"""Functions over logit cells: their bits to values, order keys and ranges, and a row of them resized.
+"""Functions over logit cells: bits to values, order keys and largest magnitudes, and a row of cells to a resized row.
 
-Logits reach the kernels as the bits of their own type, because the order of floats is that of integers.
+Logits reach the kernels as the bits of their own type, because those bits can be compared as integers.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def value_at(raw16: Any, raw32: Any, kind: int, at: int) -> Any:
 
 @inline
 def order_key(value: Any, kind: int) -> int:
-    """Order key of a threshold in the logits' own type, rounded towards 0.
+    """Order key of a threshold in the type of the logits, rounded towards 0.
 
-    Rounded so, every logit whose key is above it is above the threshold, and every one below it is below.
+    With this rounding, a logit with a larger key is above the threshold and a logit with a smaller key is below it.
     """
     bits = np.int64(as_bits(np.float32(value)))
     magnitude = bits & 0x7FFFFFFF
@@ -82,7 +82,7 @@ def any_negative(raw16: Any, raw32: Any, kind: int, start: int, cells: int) -> b
     whole = cells // 64
     for k in range(whole):
         at = start + 64 * k
-        # In the order of the floats -0 has the key -1.
+        # The order key of −0 is −1.
         if (below64(raw32, at, -1) if kind == FLOAT32 else below64(raw16, at, -1)) != _U0:
             return True
     for k in range(64 * whole, cells):
@@ -94,7 +94,7 @@ def any_negative(raw16: Any, raw32: Any, kind: int, start: int, cells: int) -> b
 
 @inline
 def decode_row(raw16: Any, raw32: Any, kind: int, start: int, cells: int, bits: Any) -> None:
-    """One row of cells as the bits of float32, and the last of them once more."""
+    """One row of cells as the bits of float32; the last cell is written twice."""
     if kind == FLOAT32:
         row32 = raw32[start : start + cells]
         for c in range(cells):
@@ -114,7 +114,7 @@ def decode_row(raw16: Any, raw32: Any, kind: int, start: int, cells: int, bits: 
 
 @inline
 def resize_row(values: Any, low: Any, weight_low: Any, weight_high: Any, resized: Any) -> None:
-    """One row of cells at every target column; the cell after the last repeats it."""
+    """One row of cells, interpolated at every target column; the cell after the last must repeat it."""
     whole = len(low) & ~3
     for x in range(0, whole, 4):
         resize4(values, low, weight_low, weight_high, x, resized)

@@ -1,4 +1,4 @@
-"""Numba kernels over groups of packed masks: the pairs and the vote of each. Launched by `cpu/groups.py`.
+"""Numba kernels over groups of packed masks: intersections of pairs, and majority votes. Launched by `cpu/groups.py`.
 
 Packed bits as in `masks.py`. The masks of a group follow each other and have one size.
 """
@@ -43,7 +43,7 @@ def vote_groups(
     words: Any, word_offsets: Any, group_offsets: Any, weights: Any, voted_offsets: Any, first: int, last: int,
     voted: Any,
 ) -> None:  # fmt: skip
-    """The pixels that more than half of a group's weight is for; `voted` comes in as zeros."""
+    """The pixels set in masks that hold more than half of their group's weight; `voted` must be zeros."""
     for g in range(first, last):
         begin, end = group_offsets[g], group_offsets[g + 1]
         total = 0
@@ -55,7 +55,7 @@ def vote_groups(
                 word = words[np.uint64(word_offsets[m] + w)]
                 every &= word
                 some |= word
-            # Most words are the same in all masks; bits are looked at one by one only where masks differ.
+            # Most words are the same in all masks; votes are added bit by bit only where masks differ.
             result, differing = every & some, some & ~every
             while differing:
                 bit = differing & (~differing + _U1)
@@ -66,6 +66,6 @@ def vote_groups(
                         weight += weights[m]
                 if 2 * weight > total:
                     result |= bit
-            # Where all that have a weight agree, their weight may still be none of it.
+            # A group whose weights are all 0 has no majority, even where its masks agree.
             if total > 0:
                 voted[np.uint64(voted_offsets[g] + w)] = result

@@ -1,6 +1,6 @@
-"""Python functions with a signature in, compiled Numba functions out: one way to compile, one place to cache.
+"""Python functions with a signature in, compiled Numba functions out; compiled code is cached on disk.
 
-Every kernel is compiled eagerly for one signature, so that its cache entry is read here, where a damaged one can be
+Every kernel is compiled eagerly for one signature. Its cache entry is therefore read here, where a damaged one can be
 deleted, and not in the middle of a call. Importing this module imports Numba; import it inside functions.
 """
 
@@ -43,7 +43,7 @@ _lock = threading.RLock()
 
 
 def _parse_type(word: str) -> Any:
-    """`i8` a scalar, `in i8` a read-only contiguous vector, `out i8` a writable one."""
+    """Return the Numba type: `i8` is a scalar, `in i8` a read-only contiguous vector, `out i8` a writable one."""
     direction, _, name = word.rpartition(" ")
     scalar = _SCALARS[name]
     if not direction:
@@ -52,7 +52,7 @@ def _parse_type(word: str) -> Any:
 
 
 def _cache_root() -> Path:
-    """`$NUMBA_CACHE_DIR`, else `numba` in the folder that `refcocom_gpu.utils.cache` uses, by the same rules."""
+    """Return `$NUMBA_CACHE_DIR` if set, else `numba` in the folder that `refcocom_gpu.utils.cache` chooses."""
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(chosen)
     if chosen := os.environ.get("REFCOCOM_CACHE"):
@@ -63,7 +63,7 @@ def _cache_root() -> Path:
 
 @functools.cache
 def _code_digest(sources: Path) -> str:
-    """Hash of all that shapes the code: Numba itself checks only the file of a function, not its callees."""
+    """Hash of versions and sources. Numba by itself checks only the file of a function, not those of its callees."""
     versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
     digest = hashlib.sha256(repr(versions).encode())
     for source in sorted(sources.rglob("*.py")):
@@ -76,7 +76,7 @@ def _cache_dir() -> Path:
 
 
 def _delete_entries(folder: Path, function: Callable[..., Any]) -> bool:
-    """Delete what Numba cached of a function; return whether there was anything."""
+    """Delete the cache entries of a function; return whether there were any."""
     stem = f"{Path(function.__code__.co_filename).stem}.{function.__qualname__}-"
     entries = list(folder.glob(f"*/{stem}*.nb[ic]"))
     for entry in entries:
@@ -87,7 +87,7 @@ def _delete_entries(folder: Path, function: Callable[..., Any]) -> bool:
 @functools.cache
 def _warn_uncached(reason: str) -> None:
     warnings.warn(
-        f"refcocom: kernels are compiled anew in every process, nothing can be cached ({reason}); "
+        f"refcocom: kernels cannot be cached and are compiled anew in every process ({reason}); "
         "set REFCOCOM_CACHE to a writable folder",
         RuntimeWarning,
         stacklevel=4,
@@ -96,7 +96,7 @@ def _warn_uncached(reason: str) -> None:
 
 @contextlib.contextmanager
 def _numba_cache_at(path: str) -> Iterator[None]:
-    """Point Numba's cache at `path` while one function is decorated; other users of Numba keep theirs."""
+    """Point Numba's cache at `path` while one function is compiled; other users of Numba keep their own setting."""
     before = numba_config.CACHE_DIR
     numba_config.CACHE_DIR = path
     try:
@@ -106,7 +106,7 @@ def _numba_cache_at(path: str) -> Iterator[None]:
 
 
 class _Progress:
-    """Says on a terminal that kernels are being compiled: a silent half minute looks like a hang."""
+    """Reports each compiled kernel on a terminal: a silent half minute looks like a hang."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -129,8 +129,8 @@ def jit(signature: str) -> Callable[[F], F]:
         signature: `"in u1, out i8, i8 -> void"`: element types as in NumPy, `in`/`out` before vectors.
 
     Returns:
-        A decorator. Where nothing can be cached the function is compiled uncached, with a warning that says so;
-        a damaged cache entry is deleted and compiled anew.
+        A decorator. If nothing can be cached, it warns and compiles the function without a cache. A damaged cache
+        entry is deleted and compiled anew.
     """
     arguments, _, result = signature.partition("->")
     parsed = [_parse_type(word.strip()) for word in arguments.split(",")]
@@ -138,7 +138,7 @@ def jit(signature: str) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         def build(cache: bool) -> Any:
-            # error_model="numpy": no branch for division by zero, which no kernel performs.
+            # error_model="numpy" leaves out the check for division by zero, which no kernel performs.
             return numba.njit(
                 returns(*parsed), nogil=True, cache=cache, error_model="numpy", boundscheck=False
             )(function)
@@ -147,19 +147,19 @@ def jit(signature: str) -> Callable[[F], F]:
             folder = _cache_dir()
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                # Of many processes that start on a cold cache one compiles; the others wait, then read.
+                # If many processes start on a cold cache, one compiles; the others wait, then read.
                 with filelock.FileLock(folder / "lock"), _numba_cache_at(str(folder)):
                     try:
                         return build(cache=True)  # type: ignore[no-any-return]
                     except Exception:
-                        # A damaged entry raises almost anything when it is read.
+                        # Reading a damaged entry can raise almost anything.
                         if not _delete_entries(folder, function):
                             raise
                         return build(cache=True)  # type: ignore[no-any-return]
             except numba.core.errors.NumbaError:
                 raise
             except Exception as error:
-                # A folder that is not writable, a full disk, a file system without locks: none is worth failing for.
+                # A read-only folder, a full disk or a file system without locks is no reason to fail.
                 _warn_uncached(f"{type(error).__name__}: {error}")
                 return build(cache=False)  # type: ignore[no-any-return]
 

@@ -1,11 +1,11 @@
 """Numba kernel over logits: resize, threshold and count in one pass, no full-size mask. Launched by `cpu/logits.py`.
 
-A target pixel is interpolated between the four corners of a source *cell*. Where all four lie on one side of the
-threshold, by more than rounding can move a value, so do all pixels of the cell: a run of such cells is a range of
-target columns, and costs a popcount over the packed truth for each row. Only the other cells, *mixed*, are
-interpolated, in exactly the arithmetic of `reference.resize_logits`. Cells are told apart 64 at a time on the bits of
-the floats, whose order is that of integers. Where most cells of a band of rows are mixed, the band is interpolated
-whole, so that noise costs no more than a plain resize.
+A target pixel is interpolated between the four corners of a source *cell*. If all four lie on one side of the
+threshold, by more than rounding can move a value, so do all pixels of the cell. A run of such cells is a range of
+target columns, and costs a popcount over the packed truth for each row. Only the other cells, the *mixed* ones, are
+interpolated, in exactly the arithmetic of `reference.resize_logits`. Cells are classified 64 at a time on the bits of
+the floats, which can be compared as integers. Where most cells of a band of rows are mixed, the whole band is
+interpolated, so that noise costs no more than a plain resize.
 
 Shapes: `B` examples, `h` × `w` cells, `H` × `W` pixels, `P` packed words.
 """
@@ -43,7 +43,7 @@ Two products, a sum, two products and a sum round by less than 4 · 2⁻²⁴ of
 within 2⁻²⁴; 2⁻²⁰ leaves a factor of three."""
 
 SUBNORMAL_MARGIN = np.float32(2.0**-126)
-"""A product below the smallest normal number is rounded by an amount, not by a share: by up to 2⁻¹⁵⁰."""
+"""The error of a product below the smallest normal number is not a share of it but an amount: up to 2⁻¹⁵⁰."""
 
 DENSE_SHARE = 6
 """A band is interpolated whole when more than one cell in this many is mixed (measured on noise of rising share)."""
@@ -57,13 +57,13 @@ def _classify(
     raw16: Any, raw32: Any, kind: int, start: int, cells: int, threshold: Any, largest: int, edge16: Any,
     edge32: Any, surely_set: Any, surely_not: Any, slot: int, n_words: int,
 ) -> None:  # fmt: skip
-    """Bits of one row of cells: surely set, surely not."""
+    """Bits of one row of cells: above the threshold for sure, and below it for sure."""
     if kind == FLOAT32:
         top = as_float(np.int32(largest))
     elif kind == BFLOAT16:
         top = as_float(np.int32(largest << 16))
     else:
-        # Too large by up to 2⁻¹⁴ for a subnormal: the margin only grows.
+        # For a subnormal this is too large, by up to 2⁻¹⁴; that only widens the margin.
         top = as_float(np.int32((largest << 13) + (112 << 23)))
     margin = max(top, abs(threshold)) * MARGIN + SUBNORMAL_MARGIN
     high = order_key(threshold + margin, kind)
@@ -104,7 +104,7 @@ def _classify(
 
 @inline
 def _both_corners(rows: Any, a: int, b: int, k: int, n_words: int) -> Any:
-    """Bit c: corners c and c + 1 of both rows."""
+    """Bit c is set where corners c and c + 1 of both rows are."""
     here = rows[np.uint64(a + k)] & rows[np.uint64(b + k)]
     after = rows[np.uint64(a + k + 1)] & rows[np.uint64(b + k + 1)] if k + 1 < n_words else _U0
     return here & ((here >> _U1) | (after << _U63))
@@ -112,7 +112,7 @@ def _both_corners(rows: Any, a: int, b: int, k: int, n_words: int) -> Any:
 
 @inline
 def _count_range(words: Any, start: int, stop: int) -> int:
-    """Set bits from bit `start` to bit `stop` - 1; not an empty range."""
+    """Number of set bits from bit `start` to bit `stop` - 1; the range must not be empty."""
     first, last = start >> 6, (stop - 1) >> 6
     head = _ONES << np.uint64(start & 63)
     tail = _ONES >> np.uint64(63 - ((stop - 1) & 63))
@@ -148,7 +148,7 @@ def count_logits(
     edge32 = np.zeros(64, np.int32)
     cell_bits = np.empty(w + 1, np.int32)
     cell_values = cell_bits.view(np.float32)
-    # Room for the lanes after the last column, which are computed and masked away.
+    # Room for the lanes after the last column, which are computed and then masked out.
     stride = widest + 64
     resized = np.zeros(2 * stride, np.float32)
     for b in range(first, last):
@@ -160,13 +160,13 @@ def count_logits(
         base = b * h * w
         intersection, area, mixed_total = 0, 0, 0
         largest = 0
-        # Which source row each of the two slots holds, classified and resized.
+        # The source row that each of the two slots holds: classified, and resized.
         held = np.array([-1, -1])
         held_resized = np.array([-1, -1])
         for row in range(rows):
             y0, y1 = first_pixel[yf + row], first_pixel[yf + row + 1]
             if y0 == y1:
-                # No pixel falls between these rows, but what they hold is checked all the same.
+                # No pixel falls between these rows, but their values are checked all the same.
                 largest = max(largest, largest_in(raw16, raw32, kind, base + row * w, w))
                 continue
             below = min(row + 1, rows - 1)
@@ -288,7 +288,7 @@ def count_logits(
                             true = np.int64(words[np.uint64(bit >> 6)] >> np.uint64(bit & 63)) & 1
                             area += is_set
                             intersection += is_set & true
-        # Rows of padding are looked at too: NaN anywhere says that something is wrong.
+        # Rows of padding are checked too: NaN anywhere is a fault.
         for row in range(rows, h):
             largest = max(largest, largest_in(raw16, raw32, kind, base + row * w, w))
         flag = 0

@@ -1,7 +1,7 @@
 """Numba kernels that count dense masks and packed bits against packed bits. Launched by `cpu/masks.py`.
 
 Packed bits are row-major and unpadded inside a mask: pixel (y, x) is bit y·W + x, low bit first, of the mask's
-uint64 words; each mask begins on a word and the bits after its last pixel are 0.
+uint64 words. Each mask begins at a new word, and the bits after its last pixel are 0.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def count_pairs(
     last: int,
     intersections: Any,
 ) -> None:
-    """Intersections [A, B] flat of packed masks of one size: rows `first` to `last` - 1 of one, all of the other."""
+    """Intersections [A, B] flat of packed masks of one size: masks `first` to `last` - 1 of `a` with all of `b`."""
     for i in range(first, last):
         at = a_offsets[i]
         n_words = a_offsets[i + 1] - at

@@ -4,7 +4,7 @@ Shapes: `B` rows in a column, `D` bytes of all their strings, `R` runs. A mask i
 (pixel p is row p % H of column p // H) and alternates runs of 0 and 1, beginning with 0; a run is kept as its *end*,
 the running total, so that lookups need no sum. Each kernel handles rows `first` to `last - 1`.
 
-Indices are cast to uint64 where they index: Numba otherwise tests each for being negative, which doubled the time.
+Indices are cast to uint64 at each use: Numba otherwise checks whether they are negative, which doubled the time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from refcocom_kernels.rle_status import (
     TRUNCATED,
 )
 
-# Runs of a parsed row begin here in its buffer; the zeros before it stand in for the runs "two before".
+# Runs of a parsed row begin here in its buffer. The zeros before serve as the runs "two before" the first ones.
 _PAD = 3
 _U0, _U1, _U5, _U31, _U32, _U48, _U63 = (np.uint64(k) for k in (0, 1, 5, 31, 32, 48, 63))
 _ONES = np.uint64(2**64 - 1)
@@ -36,10 +36,11 @@ _ONES = np.uint64(2**64 - 1)
 
 @inline
 def _parse(data: Any, at: int, stop: int, runs: Any) -> Any:
-    """Numbers of one string to run lengths in `runs[_PAD:]`; (how many, whether a character is foreign or missing).
+    """Numbers of one string to run lengths in `runs[_PAD:]`; returns (their number, whether a character is wrong).
 
-    Five bits a character, low first; bit 5 continues, bit 4 of the last character is the sign. Nothing else is
-    checked: whoever calls looks at the lengths, and at `_diagnose` if something is wrong.
+    A character holds five bits, low first. Bit 5 says that the number continues; bit 4 of its last character is the
+    sign. A character is wrong if it is foreign, missing, or one too many. The caller checks the lengths, and asks
+    `_diagnose` if something is wrong.
     """
     runs[0] = runs[1] = runs[2] = runs[3] = 0
     first = 0
@@ -57,7 +58,7 @@ def _parse(data: Any, at: int, stop: int, runs: Any) -> Any:
                 digit = np.uint64(data[np.uint64(at)]) - _U48
                 at += 1
                 seen |= digit
-                # Wrapping at 64 only garbles a number that is too long to be accepted anyway.
+                # Wrapping at 64 garbles only numbers that are too long to be accepted.
                 shift = (shift + _U5) & _U63
                 value |= (digit & _U31) << shift
                 if shift >= np.uint64(5 * MAX_CHARACTERS):
@@ -67,19 +68,19 @@ def _parse(data: Any, at: int, stop: int, runs: Any) -> Any:
                 seen |= np.uint64(64)
         run = np.int64((value ^ sign) - sign) + runs[n - np.uint64(2)]
         if n == np.uint64(_PAD):
-            # The third run is not written as a difference, so the first must read as 0 for it.
+            # The third run is not written as a difference, so it must find 0 in place of the first run.
             first = run
             run = 0
         runs[n] = run
         n += _U1
     runs[_PAD] = first
-    # A digit beyond 63 has a bit above the sixth, one below 0 has all of them.
+    # A digit above 63 sets a bit above the sixth; a digit below 0 sets all of those.
     return np.int64(n) - _PAD, seen > _U63
 
 
 @inline
 def _diagnose(data: Any, start: int, stop: int, pixels: int) -> Any:
-    """(status, detail) of one string, in the order a reader meets its faults; slow and exact."""
+    """(status, detail) of the first fault of one string; slow and exact."""
     at, n, total, before, last = start, 0, 0, 0, 0
     while at < stop:
         value, shift, more = 0, 0, True
@@ -113,7 +114,7 @@ def _diagnose(data: Any, start: int, stop: int, pixels: int) -> Any:
 
 @jit("in u1, in i8, i8, i8, out i8 -> void")
 def count_runs(data: Any, offsets: Any, first: int, last: int, n_runs: Any) -> None:
-    """Runs per row: every number ends in exactly one character without the continuation bit."""
+    """Runs per row: the characters without the continuation bit, as each number ends in exactly one."""
     for row in range(first, last):
         n = 0
         for at in range(offsets[row], offsets[row + 1]):
@@ -134,7 +135,7 @@ def parse_rows(
     status: Any,
     detail: Any,
 ) -> None:
-    """Strings to run ends; a row that is not `OK` is all zeros. `longest` is the most characters of a string."""
+    """Strings to run ends; a row that is not `OK` is all zeros. `longest` is the length of the longest string."""
     runs = np.empty(longest + _PAD + 1, np.int64)
     for row in range(first, last):
         n, bad = _parse(data, offsets[row], offsets[row + 1], runs)
@@ -144,7 +145,7 @@ def parse_rows(
         if not bad and n == run_offsets[row + 1] - base:
             for k in range(n):
                 run = runs[np.uint64(k + _PAD)]
-                # Negative for a run below 0 or beyond the mask: then no total can wrap around to H·W.
+                # Negative if a run is below 0 or larger than the mask. If none is, no total can wrap around to H·W.
                 signs |= run | (pixels[row] - run)
                 total += run
                 ends[np.uint64(base + k)] = total
@@ -158,8 +159,8 @@ def parse_rows(
 def _rank_table(ends: Any, first: int, last: int, words: Any, before: Any) -> Any:
     """Runs `first` to `last - 1` of a mask as column-major bits and, per word, the number of bits set before it.
 
-    Only words from the first set pixel to the last are written. Returns the bit range they cover: a position
-    clamped into it has the same rank.
+    Only the words from the first set pixel to the last are written. Returns the range of bits they cover; clamping a
+    position into it does not change its rank.
     """
     low = np.int64(ends[np.uint64(first)]) >> 6
     word, bits, total = low, _U0, np.int32(0)
@@ -224,9 +225,8 @@ def intersect_rows(
     """Parse, validate and intersect rows `order[first:last]`, which are grouped by target.
 
     `counts` is [B, 2] flat: intersection, predicted area; zeros where a row is not `OK`. A target's rank table is
-    made once per group in scratch that stays in the cache: against a table kept for every mask (2 bits a pixel,
-    153 MB for RefCOCO-M) that costs less than reading the table from memory would, and against merging the two
-    lists of runs it has no unpredictable branch.
+    built once per group, in scratch that stays in the cache. That costs less than reading a stored table from memory
+    (2 bits a pixel, 153 MB for RefCOCO-M), and unlike merging the two lists of runs it has no unpredictable branch.
     """
     runs = np.empty(longest + _PAD + 1, np.int64)
     words = np.empty(most_pixels // 64 + 2, np.uint64)
@@ -262,7 +262,7 @@ def intersect_rows(
 
 @inline
 def _delta(ends: Any, base: int, k: int) -> int:
-    """The number written for run k: its length, from the fourth run on less that of the run two before."""
+    """The number written for run k: its length, from the fourth run on less the length of the run two before."""
     start = np.int64(ends[np.uint64(base + k - 1)]) if k > 0 else 0
     value = np.int64(ends[np.uint64(base + k)]) - start
     if k > 2:
@@ -272,7 +272,7 @@ def _delta(ends: Any, base: int, k: int) -> int:
 
 @jit("in i4, in i8, i8, i8, out i8 -> void")
 def string_lengths(ends: Any, run_offsets: Any, first: int, last: int, lengths: Any) -> None:
-    """Characters that `write_strings` will need per row."""
+    """Number of characters that `write_strings` writes for each row."""
     for row in range(first, last):
         base = run_offsets[row]
         n = 0

@@ -1,6 +1,6 @@
-"""LLVM instructions that Numba has no words for: bits of 64 pixels at a time, and the arithmetic of a resize.
+"""LLVM instructions that Numba does not offer: bits of 64 pixels at a time, and the arithmetic of a resize.
 
-Each is written as LLVM vectors of a fixed width, which the compiler takes apart for the machine at hand.
+Each is written with LLVM vectors of a fixed width, which the compiler splits to suit the machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 AHEAD = 1024
-"""Bytes by which a mask is asked for before it is read: a sixth faster than the hardware's own guess, which ends at
+"""Bytes that a mask is prefetched ahead of reading. This is a sixth faster than the hardware's prefetch, which ends at
 every page; 512 and 2,048 were slower."""
 
 
@@ -29,7 +29,7 @@ def popcount(typingctx: Any, word: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def prefetch(typingctx: Any, array: Any, at: Any) -> Any:
-    """Ask for the cache line of index `at`, which may lie beyond the vector: a hint, never a fault."""
+    """Prefetch the cache line of index `at`. This is only a hint, so `at` may lie beyond the vector."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -37,7 +37,7 @@ def prefetch(typingctx: Any, array: Any, at: Any) -> Any:
         integer = ir.IntType(32)
         function_type = ir.FunctionType(ir.VoidType(), [pointer.type, integer, integer, integer])
         function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-        # Of data, to be read, once.
+        # The three flags: a read, of data that is used once, into the data cache.
         builder.call(function, [pointer, integer(0), integer(0), integer(1)])
         return context.get_dummy_value()
 
@@ -48,8 +48,8 @@ def prefetch(typingctx: Any, array: Any, at: Any) -> Any:
 def nonzero64(typingctx: Any, array: Any, at: Any) -> Any:
     """64 bytes of a uint8 vector from index `at` to a uint64 whose bit k says whether byte k is not 0.
 
-    Written as LLVM vectors because scalar code is not recognised as a mask: x86 gets `vptestmb` or
-    `vpmovmskb`, ARM the equivalent shuffles; 64 pixels cost two or three instructions.
+    LLVM recognises this as a mask only when it is written with vectors: x86 gets `vptestmb` or `vpmovmskb`, ARM the
+    equivalent shuffles. 64 pixels cost two or three instructions.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -134,15 +134,15 @@ def _compare64(operator: str) -> Any:
 
 
 above64 = _compare64(">")
-"""Bit k says whether float k of 64, given by its bits, has an order key above a key."""
+"""Bit k says whether the order key of float k of 64, given by its bits, is above `key`."""
 
 below64 = _compare64("<")
-"""Bit k says whether float k of 64, given by its bits, has an order key below a key."""
+"""Bit k says whether the order key of float k of 64, given by its bits, is below `key`."""
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def magnitude64(typingctx: Any, array: Any, at: Any) -> Any:
-    """Largest magnitude of 64 floats given by their bits, as bits: one reduction, NaN and infinity on top."""
+    """Largest magnitude of 64 floats, given and returned as bits: one reduction. NaN and infinity count as largest."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         loaded, element = _load64(context, builder, signature, args)
@@ -161,7 +161,7 @@ def weighted_above64(
 ) -> Any:  # fmt: skip
     """Bit k says whether `upper[k] * upper_weight + lower[k] * lower_weight > threshold`, 64 float32 from `at` on.
 
-    Each product and the sum round on their own: nothing allows LLVM to fuse them.
+    Each product and the sum is rounded by itself: nothing allows LLVM to fuse them.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -227,7 +227,7 @@ def resize4(
 def halves_to_floats16(typingctx: Any, halves: Any, at: Any, bits: Any, to: Any) -> Any:
     """Sixteen float16, given by their bits, as the bits of float32; finite values only.
 
-    In integers, because hardware conversion is not on every machine and Numba widens int32 arithmetic to int64.
+    Uses integer vectors, because not every machine converts in hardware and Numba widens int32 arithmetic to int64.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
