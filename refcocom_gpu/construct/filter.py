@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from refcocom_gpu.errors import DataError, UsageError
 from refcocom_gpu.utils.optional import require
+from refcocom_gpu.utils.text import first_line
 
 
 class Harm(NamedTuple):
@@ -182,5 +183,5 @@ def _open(model: str, revision: str | None, device: str) -> Any:
             "text-classification", model=model, revision=revision, device=device
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UsageError(f"classifier {model} cannot be loaded: {reason}") from None
