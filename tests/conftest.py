@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aot
 import pytest
@@ -49,11 +50,14 @@ def _sample_is_drawn_once() -> Iterator[None]:
     draw = sample.make_records
 
     @functools.cache
-    def drawn() -> bytes:
-        return pickle.dumps(draw())
+    def drawn(seed: int = 0, n_images: int = 36) -> bytes:
+        return pickle.dumps(draw(seed, n_images))
+
+    def make_records(seed: int = 0, n_images: int = 36) -> list[dict[str, Any]]:
+        return pickle.loads(drawn(seed, n_images))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample, "make_records", lambda: pickle.loads(drawn()))
+        patch.setattr(sample, "make_records", make_records)
         yield
 
 
