@@ -1,7 +1,7 @@
-"""Batches of prediction files in, counts of all examples out; what is wrong with a prediction is recorded.
+"""Batches of prediction files in, counts of all examples out; predictions that cannot be counted are recorded.
 
-A batch counter takes the batches of one run with `add` and gives the counts of all examples with `finish`, so that a
-device may still work on one batch while the next is read.
+A batch counter takes the batches of one run with `add` and returns the counts of all examples with `finish`. A device
+may thus still work on one batch while the next is read.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class BatchCounter(Protocol):
     """Counts the batches of one run.
 
     Attributes:
-        only_unit_range: Whether every float array lay in 0…1, as probabilities do; None before one is seen.
+        only_unit_range: Whether every float array so far lay in 0…1, as probabilities do; None before the first.
     """
 
     only_unit_range: bool | None
 
     def add(self, batch: Batch) -> None:
-        """Count a batch; record what is wrong with it, now or later."""
+        """Count a batch; problems are recorded by the end of `finish`."""
 
     def finish(self) -> Ints:
-        """Return [N, 2] intersection and predicted area of all examples, 0 for those never added."""
+        """Return [N, 2] intersection and predicted area of all examples, 0 for those that no batch held."""
 
 
 class HostBatches:
@@ -98,7 +98,7 @@ class HostBatches:
 
 
 def split_kinds(batch: ArrayBatch) -> Iterator[tuple[ArrayBatch, bool]]:
-    """Split a batch into its float arrays and its masks; yields each with whether it holds floats."""
+    """Split a batch into its float arrays and its masks; yield each part and whether it holds floats."""
     floats = np.array([is_float(array) for array in batch.arrays], np.bool_)
     for rows, are_floats in ((np.flatnonzero(floats), True), (np.flatnonzero(~floats), False)):
         if len(rows):
@@ -106,7 +106,7 @@ def split_kinds(batch: ArrayBatch) -> Iterator[tuple[ArrayBatch, bool]]:
 
 
 def group_rows(kinds: Sequence[Hashable]) -> Iterator[Ints]:
-    """Yield the rows of each kind, kinds in the order in which they first appear.
+    """Yield the rows of each kind; kinds come in the order of their first rows.
 
     >>> list(group_rows(["a", "b", "a"]))
     [array([0, 2]), array([1])]

@@ -17,10 +17,9 @@ from refcocom_gpu.counting.rows import (
     UNKNOWN,
     explain_fault,
 )
-from refcocom_gpu.counting.stacks import NO_ROW
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems
-from refcocom_gpu.predictions.keys import describe_key
+from refcocom_gpu.predictions.keys import NO_ROW, describe_key
 from refcocom_gpu.predictions.options import ReadOptions, warn_of_probabilities
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores.conventions import get_convention
