@@ -1,8 +1,8 @@
-"""Batches in, one prediction file per rank and epoch out, which `refcocom score` scores to the same counts.
+"""Batches in, one prediction file per rank and epoch out; `refcocom score` gets the same counts from it.
 
 `FOLDER/epoch-00000/rank-00000-of-00004.parquet` and so on: the files of an epoch are the shards of one set. Rows go to
-a writer's journal as they come, so a killed epoch loses only the batch in flight. Every `compute` writes the file
-again, without the examples that an earlier rank holds too. The journal is deleted when the epoch or the process ends.
+the journal of a writer as they come, so a killed epoch loses only the batch in flight. Every `compute` writes the file
+anew, without examples that an earlier rank has too. The journal is deleted when the epoch or the process ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from refcocom_gpu.store.store import MaskStore
 
 
 class _Journal:
-    """The writer of an epoch, and whether its journal holds predictions that no file holds."""
+    """The writer of an epoch, and whether its journal holds predictions that are not in its file yet."""
 
     def __init__(self) -> None:
         self.writer: PredictionWriter | None = None
@@ -35,14 +35,14 @@ class _Journal:
         self._process = os.getpid()
 
     def tidy(self) -> None:
-        """Delete the journal once its file is written; a forked copy of this process, such as a loader's, does not."""
+        """Delete the journal once its file is written; not in a forked copy of the process, such as a data loader's."""
         if self.writer is not None and not self.unsaved and self._process == os.getpid():
             self.writer.discard()
             self.writer = None
 
 
 class Saver:
-    """Writes what a metric is given.
+    """Writes the predictions that a metric gets.
 
     Args:
         folder: Holds a folder per epoch.
@@ -83,7 +83,7 @@ class Saver:
             rows = range(len(known)) if where is None else where
             for row, mask in zip(rows, values.cpu(), strict=True):
                 example = int(known[row])
-                # An index that names no example is reported at the end of the epoch.
+                # The end of the epoch reports an index that names no example.
                 if 0 <= example < len(pending) and pending[example] and _is_finite(mask):
                     pending[example] = False
                     examples.append(example)
@@ -95,17 +95,17 @@ class Saver:
         """Write the file of this rank and epoch; more batches and another `finish` may follow.
 
         Args:
-            keep: [N] which examples belong into this rank's file; all of them by default.
+            keep: [N] which examples belong into the file of this rank; by default all.
         """
         if self._journal.writer is not None:
             self._journal.writer.save(keep)
             self._journal.unsaved = False
 
     def next_epoch(self, *, anything_seen: bool) -> None:
-        """Begin another epoch; write now what no `finish` has written.
+        """Begin another epoch; write predictions that `finish` has not written yet.
 
         Args:
-            anything_seen: Whether any rank saw anything, so that ranks without a batch count epochs as the others do.
+            anything_seen: Whether any rank saw an example, so that ranks without a batch count epochs as the others do.
         """
         journal = self._journal
         if journal.writer is not None:
@@ -121,18 +121,14 @@ class Saver:
             rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         path = self.folder / f"epoch-{self.epoch:05}" / f"rank-{rank:05}-of-{ranks:05}.parquet"
         if any(path.parent.glob(f"{path.name}*")):
-            # A writer would go on from the masks that another run's model gave.
+            # A writer would go on from the masks of the model of another run.
             raise UsageError(
                 f"{path.parent} holds the predictions of another run; give another folder"
             )
-        return PredictionWriter(
-            path,
-            self._store.dataset,
-            **asdict(self._options),
-        )
+        return PredictionWriter(path, self._store.dataset, **asdict(self._options))
 
     def _at_image_size(self, mask: torch.Tensor, example: int) -> torch.Tensor:
-        """Resize a mask of another size than the image's as it was counted; return anything else unchanged."""
+        """Resize a mask of another size than its image as counting did; return any other prediction unchanged."""
         sample = int(self._store.example_sample[example])
         size = int(self._store.heights[sample]), int(self._store.widths[sample])
         if mask.is_floating_point() or tuple(mask.shape) == size:
@@ -141,8 +137,8 @@ class Saver:
         valid = None
         if side is not None:
             valid = tuple(valid_region(padded_sizes(*size, side), mask.shape, side).tolist())
-        certain = (mask != 0).half()
-        return reference.resize_logits(certain, *size, valid) > VALUES["probabilities"]
+        probabilities = (mask != 0).half()
+        return reference.resize_logits(probabilities, *size, valid) > VALUES["probabilities"]
 
 
 def _is_finite(mask: torch.Tensor) -> bool:
