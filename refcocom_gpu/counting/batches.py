@@ -6,8 +6,9 @@ may thus still work on one batch while the next is read.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,29 +28,40 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 
 
-class BatchCounter(Protocol):
+class BatchCounter(ABC):
     """Counts the batches of one run.
+
+    Args:
+        store: Ground truth.
+        options: How predictions are read.
+        problems: Collects predictions that cannot be counted.
 
     Attributes:
         only_unit_range: Whether every float array so far lay in 0…1, as probabilities do; None before the first.
     """
 
-    only_unit_range: bool | None
+    def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
+        self.only_unit_range: bool | None = None
+        self._store, self._options, self._problems = store, options, problems
 
+    @abstractmethod
     def add(self, batch: Batch) -> None:
         """Count a batch; problems are recorded by the end of `finish`."""
 
+    @abstractmethod
     def finish(self) -> Ints:
         """Return [N, 2] intersection and predicted area of all examples, 0 for those that no batch held."""
 
+    def _saw_unit_range(self, only: bool) -> None:
+        self.only_unit_range = only and self.only_unit_range is not False
 
-class HostBatches:
+
+class HostBatches(BatchCounter):
     """Counts batches in host memory; see `BatchCounter`."""
 
     def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
-        self.only_unit_range: bool | None = None
+        super().__init__(store, options, problems)
         self._counter = HostCounter(store, options)
-        self._store, self._options, self._problems = store, options, problems
         self._counts = np.zeros((len(store), 2), np.int64)
 
     def add(self, batch: Batch) -> None:
@@ -92,9 +104,6 @@ class HostBatches:
                 self._problems.add("non-finite", batch.where(row), NON_FINITE)
             self._saw_unit_range(bool((flags == cpu.UNIT_RANGE).all()))
         return counts
-
-    def _saw_unit_range(self, only: bool) -> None:
-        self.only_unit_range = only and self.only_unit_range is not False
 
 
 def split_kinds(batch: ArrayBatch) -> Iterator[tuple[ArrayBatch, bool]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 from torch import Tensor
 
-from refcocom_gpu.counting.batches import HostBatches, group_rows, split_kinds
+from refcocom_gpu.counting.batches import BatchCounter, HostBatches, group_rows, split_kinds
 from refcocom_gpu.counting.device import DeviceCounter
 from refcocom_gpu.counting.host import as_bytes
 from refcocom_gpu.counting.sam import sam_counts
@@ -37,12 +37,11 @@ BEHIND = 2
 Rows = NDArray[np.int64]
 
 
-class DeviceBatches:
+class DeviceBatches(BatchCounter):
     """Counts batches on a device; see `BatchCounter`."""
 
     def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
-        self.only_unit_range: bool | None = None
-        self._store, self._options, self._problems = store, options, problems
+        super().__init__(store, options, problems)
         self._counter = DeviceCounter(store, options)
         self._device = self._counter.device
         self._staging = Staging(self._device)
@@ -232,6 +231,3 @@ class DeviceBatches:
             if event is not None:
                 event.synchronize()
             report(verdict.numpy())
-
-    def _saw_unit_range(self, only: bool) -> None:
-        self.only_unit_range = only and self.only_unit_range is not False

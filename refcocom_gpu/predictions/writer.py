@@ -140,7 +140,7 @@ class PredictionWriter:
             UsageError: When it cannot be written; the journal is kept.
         """
         self.journal.close()
-        # A journal that is gone was made into the file before; an earlier `close` that failed left it.
+        # Without a journal, an earlier `close` made the file; one that failed left the journal.
         if self.journal.path.exists():
             self.save()
             self.journal.delete()

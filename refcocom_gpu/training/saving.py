@@ -26,8 +26,8 @@ from refcocom_gpu.predictions.writer import PredictionWriter
 from refcocom_gpu.store.store import MaskStore
 
 
-class _Journal:
-    """The writer of an epoch, and whether its journal holds predictions that are not in its file yet."""
+class _EpochFile:
+    """The writer of one epoch, and whether its journal holds predictions that are not in the file yet."""
 
     def __init__(self) -> None:
         self.writer: PredictionWriter | None = None
@@ -54,8 +54,8 @@ class Saver:
         self.folder = Path(folder)
         self.epoch = 0
         self._store, self._options = store, options
-        self._journal = _Journal()
-        weakref.finalize(self, self._journal.tidy)
+        self._file = _EpochFile()
+        weakref.finalize(self, self._file.tidy)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Saver:
         raise UsageError(
@@ -63,7 +63,7 @@ class Saver:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._journal.writer is not None:
+        if self._file.writer is not None:
             raise UsageError(
                 "a metric that is saving predictions cannot be pickled; reset it first"
             )
@@ -71,11 +71,11 @@ class Saver:
 
     def write(self, stacks: list[Stack], index: Index) -> None:
         """Add a batch; an example that was written before keeps its first mask, as it keeps its first counts."""
-        journal = self._journal
-        if journal.writer is None:
-            journal.writer = self._open()
+        file = self._file
+        if file.writer is None:
+            file.writer = self._open()
         pending = np.zeros(len(self._store), np.bool_)
-        pending[journal.writer.pending()] = True
+        pending[file.writer.pending()] = True
         known = index if isinstance(index, np.ndarray) else index.cpu().numpy()
         examples: list[int] = []
         masks: list[Any] = []
@@ -88,8 +88,8 @@ class Saver:
                     pending[example] = False
                     examples.append(example)
                     masks.append(self._at_image_size(mask, example))
-        journal.writer.write(examples, masks)
-        journal.unsaved |= bool(examples)
+        file.writer.write(examples, masks)
+        file.unsaved |= bool(examples)
 
     def finish(self, keep: NDArray[np.bool_] | None = None) -> None:
         """Write the file of this rank and epoch; more batches and another `finish` may follow.
@@ -97,9 +97,9 @@ class Saver:
         Args:
             keep: [N] which examples belong into the file of this rank; by default all.
         """
-        if self._journal.writer is not None:
-            self._journal.writer.save(keep)
-            self._journal.unsaved = False
+        if self._file.writer is not None:
+            self._file.writer.save(keep)
+            self._file.unsaved = False
 
     def next_epoch(self, *, anything_seen: bool) -> None:
         """Begin another epoch; write predictions that `finish` has not written yet.
@@ -107,11 +107,11 @@ class Saver:
         Args:
             anything_seen: Whether any rank saw an example, so that ranks without a batch count epochs as the others do.
         """
-        journal = self._journal
-        if journal.writer is not None:
-            if journal.unsaved:
+        file = self._file
+        if file.writer is not None:
+            if file.unsaved:
                 self.finish()
-            journal.tidy()
+            file.tidy()
             anything_seen = True
         self.epoch += anything_seen
 
