@@ -1,7 +1,7 @@
 """Predictions and a store in, counts or a `Result` out: the straight line through the package.
 
-Batches are read, counted and forgotten; two integers per example stay. Mistakes are collected while everything is
-read once; if there is any, nothing is scored. `count` gives the integers, `score` makes a result of them.
+Batches are read, counted and forgotten; two integers per example stay. Mistakes are collected in one pass over all
+predictions; if there is any, nothing is scored. `count` returns the integers, `score` makes a result of them.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def score(
         The result; every score is a property of it.
 
     Raises:
-        PredictionError: Naming every mistake of one pass over the predictions.
-        UsageError: For an option or a file that is not known.
+        PredictionError: When predictions are wrong or missing; it holds every mistake of one pass over them.
+        UsageError: For an option that is unknown or a file that is absent.
 
     >>> import refcocom_gpu as rc
     >>> store = rc.MaskStore.build(rc.load_dataset("sample"), cache=False)
@@ -98,12 +98,12 @@ def count(
     missing: str = "error",
     progress: Progress | None = None,
 ) -> Counted:
-    """Count predictions against a store: what `score` does before there is a score.
+    """Count predictions against a store.
 
     Args:
         predictions: As for `score`.
         store: As for `score`.
-        options: What the predictions cannot say of themselves.
+        options: What the predictions cannot say themselves.
         missing: As for `score`.
         progress: As for `score`.
 
@@ -136,10 +136,10 @@ def count(
 
 
 def check_missing(missing: str) -> None:
-    """Refuse a policy that is not known.
+    """Refuse an unknown policy for missing examples.
 
     Raises:
-        UsageError: For an unknown one.
+        UsageError: The policy is neither `error` nor `zero`.
     """
     if missing not in MISSING_POLICIES:
         raise UsageError(f"missing must be {' or '.join(MISSING_POLICIES)}, not {missing!r}")

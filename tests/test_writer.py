@@ -150,12 +150,12 @@ def test_a_batch_with_a_mistake_is_not_written_at_all(tmp_path, what):
     path = tmp_path / "p.jsonl"
     with rc.PredictionWriter(path, DATASET) as writer:
         writer.write([0, 1], [CASE.masks[0], CASE.masks[1]])
-        before = writer.journal.read_bytes()
+        before = writer.journal.path.read_bytes()
         with pytest.raises(rc.PredictionError) as caught:
             writer.write(keys, masks)
         assert caught.value.counts == expected
         assert says in str(caught.value)
-        assert writer.journal.read_bytes() == before
+        assert writer.journal.path.read_bytes() == before
         assert writer.pending().tolist() == list(range(2, N))
         for k in writer.pending():
             writer.write(k, CASE.masks[k])
@@ -194,12 +194,12 @@ JOURNALS = {
 def test_a_journal_that_is_none_is_refused(tmp_path, content):
     path = tmp_path / "p.jsonl"
     writer = interrupted(path)
-    head, row = writer.journal.read_bytes().splitlines(keepends=True)
+    head, row = writer.journal.path.read_bytes().splitlines(keepends=True)
     damaged = JOURNALS[content].replace(b"HEADER", head).replace(b"ROW", row)
-    writer.journal.write_bytes(damaged)
+    writer.journal.path.write_bytes(damaged)
     with pytest.raises(rc.UsageError, match="overwrite=True"):
         rc.PredictionWriter(path, DATASET)
-    assert writer.journal.read_bytes() == damaged
+    assert writer.journal.path.read_bytes() == damaged
     CASE.check(write_all(path, overwrite=True))
 
 

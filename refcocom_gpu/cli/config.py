@@ -1,7 +1,7 @@
-"""Structured configs: every key of every verb with its type, default and meaning, declared once.
+"""The keys of every verb in structured configs: each key has its type, default and meaning, and is declared once.
 
-Hydra checks types against these classes and `--help` prints them. Options of the stages below are inherited from
-there: `ReadOptions` by verbs that read predictions, `Rules` by `construct`. Verbs and groups are files in `conf/`.
+Hydra checks types against these classes, and `--help` prints them. Options of the stages are inherited: `ReadOptions`
+by verbs that read predictions, `Rules` by `construct`. Verbs and groups are files in `conf/`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EngineConfig:
     )
 
 
-# What verbs share. A dataclass lists the fields of its last base first, which is the order of `--help`.
+# Keys that verbs share. A dataclass lists the fields of its last base first, and `--help` keeps that order.
 
 
 @dataclass
@@ -195,12 +195,12 @@ VERBS: dict[str, tuple[type, str]] = {
     "construct": (ConstructConfig, "predictions"),
     "cache": (CacheConfig, "action"),
 }
-"""Verb to its config and the key that positional arguments fill."""
+"""For each verb, its config and the key that positional arguments fill."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key as `--help` shows it; text is taken as it stands, anything else is parsed by Hydra."""
+    """One key as `--help` shows it; text is taken as it is, and Hydra parses other values."""
 
     name: str
     default: Any

@@ -33,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    # A terminal that cannot print × or ≥ must not turn a score into a traceback.
+    # On a terminal that cannot print × or ≥, a score must not end in a traceback.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        # Of use to the authors of libraries, not to whoever runs a command.
+        # These are for the authors of libraries, not for users of a command.
         for category in (
             DeprecationWarning,
             PendingDeprecationWarning,
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"refcocom: {error}")
             return 3
         except OSError as error:
-            # A file that was named and cannot be read; without a name it is nothing the caller could mend.
+            # The user can mend an error about a file. An error without a file name is unexpected.
             if error.filename is None:
                 raise
             say(f"refcocom: {error.strerror}: {error.filename}")
@@ -109,7 +109,7 @@ def _help(verb: str) -> str:
         (f"{group}={'|'.join(options)}", "a whole group at once")
         for group, options in groups(config).items()
     ]
-    # The main key first; the order of the others is that of the config.
+    # The main key comes first, the others in the order of the config.
     keys = sorted(keys_of(config), key=lambda key: key.name != main_key)
     rows += [(key.shown, key.meaning) for key in keys]
     width = max(len(left) for left, _ in rows) + 2

@@ -1,7 +1,7 @@
 """`key=value` words from the shell in, a typed config out.
 
-Hydra composes groups and checks numbers and switches. Text and file names never reach its parser, so that any of them
-works as the shell gave it: `é`, spaces, `=`, `,`, `(`, `[`, `${`, and a commit `1e10` is not a number.
+Hydra composes groups and checks numbers and switches. Text and file names never reach its parser, so all of them work
+unquoted, also with `é`, spaces, `=`, `,`, `(`, `[` and `${`, and a commit `1e10` is not taken for a number.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from refcocom_gpu.cli.config import VERBS, Key, conf_dir, groups, keys_of
 from refcocom_gpu.errors import UsageError
 
-# `+` and `~` are Hydra's ways to add and delete keys; here they only make a name that is not known.
+# Hydra adds and deletes keys by `+` and `~`; here they only make a name unknown.
 _OVERRIDE = re.compile(r"([+~]*[A-Za-z_][\w.]*)=(.*)", re.DOTALL)
-# In a sweep, brackets around a comma are a list within the list; without one they are a glob's.
+# In a sweep, brackets around a comma are a list within the list; brackets without one belong to a glob.
 _NESTED = re.compile(r"""\s*(\[[^\[\]]*,[^\[\]]*\])\s*(?:,|$)""", re.DOTALL)
 _ELEMENT = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]*?)\s*(?:,|$)""", re.DOTALL)
 
@@ -34,7 +34,7 @@ def parse(verb: str, words: Sequence[str]) -> Any:
         An instance of the verb's config class.
 
     Raises:
-        UsageError: For a flag, an unknown key, or a value of a wrong type.
+        UsageError: For a flag, an unknown key, or a value of the wrong type.
     """
     config, main_key = VERBS[verb]
     known = {k.name: k for k in keys_of(config)}
@@ -94,7 +94,7 @@ def _compose(verb: str, config: type, overrides: list[str]) -> Any:
 
     ConfigStore.instance().store(f"{verb}_schema", node=config)
     try:
-        # The compose API, not hydra.main: no working folder, no log files, no exit codes of its own.
+        # Unlike hydra.main, the compose API makes no working folder and no log files and sets no exit code.
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose(verb, overrides)
         return OmegaConf.to_object(composed)
@@ -102,7 +102,7 @@ def _compose(verb: str, config: type, overrides: list[str]) -> Any:
         lines = [
             line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()
         ]
-        # Hydra names the word it could not parse in one way, the key whose value it could not take in another.
+        # Hydra gives a word that it cannot parse in one way, a key whose value it refuses in another.
         word = getattr(error, "override", None) or next(
             (o for o in overrides if f"full_key: {o.split('=')[0]}" in lines), None
         )
@@ -110,11 +110,10 @@ def _compose(verb: str, config: type, overrides: list[str]) -> Any:
 
 
 def _text(key: Key, value: str, *, listed: bool) -> str | list[Any]:
-    """A value as the shell gave it; of paths `~` is expanded, and `[a,b]` is a list unless a file has that name."""
+    """Return a value as given, but expand `~` in paths and read `[a,b]` as a list unless a file has that name."""
     if value == "":
-        raise UsageError(
-            f"{key.name} is given no value" + "; write null for none" * (key.default is None)
-        )
+        hint = "; write null for none" if key.default is None else ""
+        raise UsageError(f"{key.name} is given no value{hint}")
     if not (key.is_path or listed):
         return value
     if listed and value.startswith("[") and value.endswith("]") and not _exists(value):
@@ -126,7 +125,7 @@ def _text(key: Key, value: str, *, listed: bool) -> str | list[Any]:
 
 
 def _elements(text: str, *, nested: bool) -> list[Any]:
-    """What stands between the brackets of a list."""
+    """Return the elements between the brackets of a list."""
     elements: list[Any] = []
     at = 0
     while at < len(text):
@@ -136,24 +135,24 @@ def _elements(text: str, *, nested: bool) -> list[Any]:
             at = inner.end()
             continue
         match = _ELEMENT.match(text, at)
-        assert match is not None  # it matches anything, the empty text included
+        assert match is not None  # it matches any text, even an empty one
         at = max(match.end(), at + 1)
         if element := match[1]:
-            bare = element[0] in "\"'" and element[-1] == element[0]
-            elements.append(_home(element[1:-1] if bare else element))
+            is_quoted = element[0] in "\"'" and element[-1] == element[0]
+            elements.append(_home(element[1:-1] if is_quoted else element))
     return elements
 
 
 def _home(path: str) -> str:
     """Expand `~`, which the shell leaves alone after `key=`, unless a file has that very name."""
     if path.startswith("~") and not _exists(path):
-        path = os.path.expanduser(path)  # noqa: PTH111 (Path's raises where there is no such user)
-    # Absolute where a `~` is left, so that nobody takes it for a home once more; Path drops a leading `./`.
+        path = os.path.expanduser(path)  # noqa: PTH111 (Path's raises for an unknown user)
+    # A path that still begins with `~` is made absolute, so that it is not expanded again; Path drops a leading `./`.
     return str(Path(path).absolute()) if str(Path(path)).startswith("~") else path
 
 
 def _exists(path: str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 (Path's raises where a name is too long or a folder closed)
+    return os.path.exists(path)  # noqa: PTH110 (Path's raises for a name that is too long or a folder that is closed)
 
 
 def _flat(values: Iterable[str | list[Any]]) -> Iterable[Any]:

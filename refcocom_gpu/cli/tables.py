@@ -1,4 +1,4 @@
-"""A result or a comparison in, the one table of the command line out."""
+"""A result or a comparison in, its table for a terminal out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from refcocom_gpu.scores.result import Result
 
 SHOWN_TEXT = 60
-"""Characters of a sentence that are printed."""
+"""Characters of a sentence or name that are printed."""
 
 
 def score_table(result: Result) -> str:
-    """Scores in percent, each with what it is a score of."""
+    """Return scores in percent, below the predictions, the dataset and the convention that they belong to."""
     dataset = result.info["dataset"]
-    caveat = f"   ({result.n_missing:,} missing, scored as empty)" if result.n_missing else ""
+    caveat = _incomplete(result)
     sign = ">" if result.precision_strict else "≥"
     rows = [("mIoU", result.miou), ("cIoU", result.ciou)]
     rows += [(f"Pr@{x} ({sign})", share) for x, share in result.precision_at.items()]
@@ -34,33 +34,36 @@ def score_table(result: Result) -> str:
     return "\n".join(lines)
 
 
-def comparison_table(found: ResultComparison) -> str:
-    """Both results in percent, their difference in points of a percent, and where it comes from."""
-    a = found.a
+def comparison_table(comparison: ResultComparison) -> str:
+    """Return both results in percent, their difference in percentage points, and its parts by kind of example."""
+    a = comparison.a
     dataset = a.info.get("dataset", {})
-    percent = f"{100 * found.level:g} %"
+    percent = f"{100 * comparison.level:g} %"
     lines = [
         *(
             f"{letter}  {_one_line(name)}" + _incomplete(result)
-            for letter, name, result in zip("AB", found.names, (a, found.b), strict=True)
+            for letter, name, result in zip("AB", comparison.names, (a, comparison.b), strict=True)
         ),
-        f"{dataset.get('source', 'dataset')}: {a.n_examples:,} examples in {found.miou.n_images:,} images; "
+        f"{dataset.get('source', 'dataset')}: {a.n_examples:,} examples in {comparison.miou.n_images:,} images; "
         f"convention {a.convention}; in percent",
         "",
-        *_differences("score", [found.miou, found.ciou]),
+        *_differences("score", [comparison.miou, comparison.ciou]),
         "",
         f"  * the {percent} interval, over other images like these, excludes 0.",
-        f"  A is better on {found.won:,} examples, worse on {found.lost:,}, equal on {found.tied:,}.",
+        f"  A is better on {comparison.won:,} examples, worse on {comparison.lost:,}, equal on {comparison.tied:,}.",
         "",
         f"mIoU by kind of example; the intervals of a part hold jointly. · differs in fewer than {MIN_IMAGES} images",
     ]
-    for name, groups in found.breakdowns.items():
-        lines += ["", *_differences(name, groups[: found.top] if name == "category" else groups)]
-        left = len(groups) - found.top
+    for name, groups in comparison.breakdowns.items():
+        lines += [
+            "",
+            *_differences(name, groups[: comparison.top] if name == "category" else groups),
+        ]
+        left = len(groups) - comparison.top
         if name == "category" and left > 0:
             lines.append(f"  … and {left:,} more with less sure differences (top={len(groups)})")
     for name, direction in (("won", "A is better"), ("lost", "B is better")):
-        if rows := found.largest[name]:
+        if rows := comparison.largest[name]:
             lines += ["", f"Where {direction}, most first", "   index       A       B  sentence"]
             lines += [
                 f"  {row['index']:>6}{100 * row['iou_a']:>8.2f}{100 * row['iou_b']:>8.2f}  "

@@ -1,6 +1,6 @@
-"""Predictions and a store come in, integer counts go out: the only place that turns masks, logits or RLE into counts.
+"""Predictions and a store come in, integer counts go out: no other package turns masks, logits or RLE into counts.
 
-`counter.py` says what a counter does; `host.py` does it with NumPy and Numba, `device.py` with the torch operators.
-Batches of prediction files reach them through `batches.py` (and `stream.py`, which copies to a device), stacks of a
-training loop through `stacks.py`. `choose.py` takes the one for a device. Start at `counter.py`.
+Start at `counter.py`, which says what a counter does; `host.py` counts with NumPy and Numba, `device.py` with the torch
+operators. `batches.py` feeds them with batches of prediction files (`stream.py` on a device), `stacks.py` with the
+stacks of a training loop. `choose.py` makes the counter for a device.
 """

@@ -1,13 +1,14 @@
-"""Batches of prediction files in, counts of all examples out; what is wrong with a prediction is recorded.
+"""Batches of prediction files in, counts of all examples out; predictions that cannot be counted are recorded.
 
-A batch counter takes the batches of one run with `add` and gives the counts of all examples with `finish`, so that a
-device may still work on one batch while the next is read.
+A batch counter takes the batches of one run with `add` and returns the counts of all examples with `finish`. A device
+may thus still work on one batch while the next is read.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,29 +28,40 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 
 
-class BatchCounter(Protocol):
+class BatchCounter(ABC):
     """Counts the batches of one run.
 
+    Args:
+        store: Ground truth.
+        options: How predictions are read.
+        problems: Collects predictions that cannot be counted.
+
     Attributes:
-        only_unit_range: Whether every float array lay in 0…1, as probabilities do; None before one is seen.
+        only_unit_range: Whether every float array so far lay in 0…1, as probabilities do; None before the first.
     """
-
-    only_unit_range: bool | None
-
-    def add(self, batch: Batch) -> None:
-        """Count a batch; record what is wrong with it, now or later."""
-
-    def finish(self) -> Ints:
-        """Return [N, 2] intersection and predicted area of all examples, 0 for those never added."""
-
-
-class HostBatches:
-    """Counts batches in host memory; see `BatchCounter`."""
 
     def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
         self.only_unit_range: bool | None = None
-        self._counter = HostCounter(store, options)
         self._store, self._options, self._problems = store, options, problems
+
+    @abstractmethod
+    def add(self, batch: Batch) -> None:
+        """Count a batch; problems are recorded by the end of `finish`."""
+
+    @abstractmethod
+    def finish(self) -> Ints:
+        """Return [N, 2] intersection and predicted area of all examples, 0 for those that no batch held."""
+
+    def _saw_unit_range(self, only: bool) -> None:
+        self.only_unit_range = only and self.only_unit_range is not False
+
+
+class HostBatches(BatchCounter):
+    """Counts batches in host memory; see `BatchCounter`."""
+
+    def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
+        super().__init__(store, options, problems)
+        self._counter = HostCounter(store, options)
         self._counts = np.zeros((len(store), 2), np.int64)
 
     def add(self, batch: Batch) -> None:
@@ -93,12 +105,9 @@ class HostBatches:
             self._saw_unit_range(bool((flags == cpu.UNIT_RANGE).all()))
         return counts
 
-    def _saw_unit_range(self, only: bool) -> None:
-        self.only_unit_range = only and self.only_unit_range is not False
-
 
 def split_kinds(batch: ArrayBatch) -> Iterator[tuple[ArrayBatch, bool]]:
-    """Split a batch into its float arrays and its masks; yields each with whether it holds floats."""
+    """Split a batch into its float arrays and its masks; yield each part and whether it holds floats."""
     floats = np.array([is_float(array) for array in batch.arrays], np.bool_)
     for rows, are_floats in ((np.flatnonzero(floats), True), (np.flatnonzero(~floats), False)):
         if len(rows):
@@ -106,7 +115,7 @@ def split_kinds(batch: ArrayBatch) -> Iterator[tuple[ArrayBatch, bool]]:
 
 
 def group_rows(kinds: Sequence[Hashable]) -> Iterator[Ints]:
-    """Yield the rows of each kind, kinds in the order in which they first appear.
+    """Yield the rows of each kind; kinds come in the order of their first rows.
 
     >>> list(group_rows(["a", "b", "a"]))
     [array([0, 2]), array([1])]

@@ -1,4 +1,4 @@
-"""A store or a device in, the counter for it out. torch is imported only for a device."""
+"""A store and a device in, the counter for them out. torch is imported only for a device other than the CPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def counter_on(store: MaskStore, options: ReadOptions, device: torch.device) -> 
     Args:
         store: Ground truth.
         options: How predictions are read.
-        device: Where predictions are.
+        device: Where the predictions are.
     """
     if device.type == "cpu":
         return HostCounter(store, options)

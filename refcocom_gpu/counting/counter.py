@@ -1,7 +1,7 @@
-"""What a counter does, in host memory and on a device alike; `host.py` and `device.py` give the counting itself.
+"""Masks or logits and their samples in, integer counts out: what a counter does on the host and on a device.
 
-The arithmetic here is written once for NumPy arrays and torch tensors: neither indexing, comparing nor assigning
-differs between them, and none of it makes the host wait for a device.
+`host.py` and `device.py` do the counting. The arithmetic here is written once for NumPy arrays and torch tensors, which
+index, compare and assign alike. None of it makes the host wait for a device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Vector = Any
-"""[K] or [K, …] numbers where the counter works: an array in host memory, or a tensor on its device."""
+"""[K] or [K, …] numbers on the counter's side: an array in host memory, or a tensor on its device."""
 
 
 class Counter(ABC):
@@ -56,11 +56,11 @@ class Counter(ABC):
 
     @abstractmethod
     def place(self, array: NDArray[Any]) -> Vector:
-        """Return an array of the host where the counter works."""
+        """Return an array of the host on the counter's side: itself, or a tensor on the device."""
 
     @abstractmethod
     def masks(self, masks: Any, sample: Vector) -> Vector:
-        """Count masks of the size of their images.
+        """Count masks that have the size of their images.
 
         Args:
             masks: [K, H, W] bool or uint8; what is not 0 is set.
@@ -85,9 +85,9 @@ class Counter(ABC):
         Args:
             logits: [K, h, w] floats.
             sample: [K] the sample of each.
-            threshold: The value that a set pixel lies strictly above; by default what `values` means.
-            valid: [K, 2] float64 rows and columns of cells that the image fills; by default what `letterbox` means.
-            known: `sample` in host memory, where it is there too.
+            threshold: The value that a set pixel lies strictly above; by default that of `values`.
+            valid: [K, 2] float64 rows and columns of cells that the image fills; by default those of `letterbox`.
+            known: `sample` in host memory, if the host has it.
 
         Returns:
             [K, 2] intersection and predicted area, 0 where a logit is not finite; [K] flags of `refcocom_kernels`.
@@ -95,13 +95,13 @@ class Counter(ABC):
 
     @cached_property
     def _padded(self) -> Vector:
-        """[M, 2] size of each image in the padded input."""
+        """[M, 2] height and width of each image in the padded input."""
         side = self.options.letterbox
         assert side is not None
         return self.place(padded_sizes(self.store.heights, self.store.widths, side))
 
     def valid(self, sample: Vector, cells: Any) -> Vector | None:
-        """Return [K, 2] rows and columns of `cells` that the images fill; None where logits are not letterboxed."""
+        """Return [K, 2] rows and columns of `cells` that the images fill; None if logits are not letterboxed."""
         side = self.options.letterbox
         return None if side is None else valid_region(self._padded[sample], cells, side)
 
@@ -111,7 +111,7 @@ class Counter(ABC):
         Args:
             values: [K, h, w] masks of any size, or floats.
             sample: [K] the sample of each.
-            known: `sample` in host memory, where it is there too.
+            known: `sample` in host memory, if the host has it.
 
         Returns:
             [K, 5] int64 as `rows` describes them.
@@ -132,7 +132,7 @@ class Counter(ABC):
         return rows
 
     def _all_fit(self, shape: Any, sample: Ints) -> bool:
-        """Return whether masks of one shape have the size of all their images."""
+        """Return whether all images have the size of masks of one shape."""
         _, h, w = shape
         store = self.store
         return bool(((store.heights[sample] == h) & (store.widths[sample] == w)).all())
@@ -140,20 +140,22 @@ class Counter(ABC):
     def _resized_masks(
         self, masks: Tensor, sample: Vector, known: Ints | None
     ) -> tuple[Vector, Vector]:
-        """Count masks of which some have another size than their images; those are resized as certain probabilities.
+        """Count masks, some of another size than their image; those are resized as probabilities of 0 and 1.
 
         Returns:
-            [K, 2] counts, and [K] whether height and width are swapped.
+            [K, 2] counts, and [K] whether height and width of the mask are swapped.
         """
         _, h, w = masks.shape
         heights, widths = self.heights[sample], self.widths[sample]
         fits = (heights == h) & (widths == w)
         valid = self.valid(sample, (h, w))
         if valid is not None:
-            # A mask of its image's size is not letterboxed: resized to the size it has, it stays as it is.
+            # A mask of the size of its image is not letterboxed: all of it is valid, and resizing leaves it unchanged.
             valid[:, 0] = fits * h + ~fits * valid[:, 0]
             valid[:, 1] = fits * w + ~fits * valid[:, 1]
         threshold = VALUES["probabilities"]
-        certain = (masks != 0).half()
-        counts, _ = self.logits(certain, sample, threshold=threshold, valid=valid, known=known)
+        probabilities = (masks != 0).half()
+        counts, _ = self.logits(
+            probabilities, sample, threshold=threshold, valid=valid, known=known
+        )
         return counts, ~fits & (heights == w) & (widths == h)

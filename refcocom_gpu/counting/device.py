@@ -1,4 +1,4 @@
-"""The counter of a device: the torch operators, which wait for nothing."""
+"""Tensors on a device in, counts on that device out, by the torch operators; the host never waits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DeviceCounter(Counter):
     Args:
         store: Ground truth.
         options: How predictions are read.
-        device: By default the store's own.
+        device: By default the device of the store.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DeviceCounter(Counter):
     ) -> tuple[Tensor, Tensor]:
         """As `Counter.logits`."""
         truth = self.truth
-        # What the host does not know of the images it does not ask the device: no image is larger than the largest.
+        # Asking the device for the sizes of these images would wait for it; the largest image is an upper bound.
         largest = self._largest
         if known is not None and len(known):
             store = self.store
@@ -108,5 +108,5 @@ class DeviceCounter(Counter):
 
 
 def take(rows: Tensor, where: list[int]) -> Tensor:
-    """Take some rows of what is on a device, by slices: a list of rows would have to be sent there."""
+    """Take some rows of a tensor by slices, because a list of rows would have to be sent to the device."""
     return torch.cat([rows[row : row + 1] for row in where])

@@ -1,4 +1,4 @@
-"""The counter of the CPU: NumPy and Numba; torch is used only where a tensor is handed in."""
+"""Arrays or CPU tensors in, counts in host memory out, by NumPy and Numba."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class HostCounter(Counter):
         )
 
     def mask_list(self, masks: Sequence[Any], sample: Ints) -> Ints:
-        """Count masks of any sizes, each that of its image, without stacking them.
+        """Count masks that each have the size of their image, without stacking them.
 
         Args:
             masks: K [H, W] arrays or tensors of bools or integers.
@@ -112,7 +112,7 @@ class HostCounter(Counter):
 
 
 def as_bytes(mask: Any) -> NDArray[np.uint8]:
-    """Return masks of bools or integers as contiguous bytes that are 0 where a mask is 0."""
+    """Return a mask, or a stack of them, of bools or integers as contiguous bytes, 0 where it is 0."""
     array = mask if isinstance(mask, np.ndarray) else mask.detach().cpu().numpy()
     if array.dtype.itemsize > 1:
         array = array != 0

@@ -1,4 +1,4 @@
-"""What is known of a counted prediction: one int64 row of five columns, the same on every device.
+"""The row of a counted prediction: five int64 columns, the same on every device.
 
 | column | |
 |---|---|
@@ -17,11 +17,11 @@ N_COUNTS, N_COLUMNS = 2, 5
 
 NON_FINITE, SWAPPED, UNKNOWN = 1, 2, 3
 FAULTS = {NON_FINITE: "non-finite", SWAPPED: "wrong size", UNKNOWN: "unknown key"}
-"""Kinds of problems, as an error names them."""
+"""Name of each fault in an error."""
 
 
 def explain_fault(fault: int, height: int, width: int) -> str:
-    """Say what is wrong with a prediction for an image of `height` × `width` pixels.
+    """Return what is wrong with a prediction for an image of `height` × `width` pixels.
 
     >>> explain_fault(SWAPPED, 480, 640)
     'mask is 640×480 (height×width), the image is 480×640; height and width are swapped'

@@ -1,4 +1,4 @@
-"""Logits resized as SAM does, in two steps, in; counts out. No one table describes two steps, so plain torch counts."""
+"""Logits for SAM's resizing in two steps in, counts out. The kernels resize in one step, so plain torch counts here."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def sam_counts(
     only_unit_range = True
     for row, array in enumerate(batch.arrays):
         logits = as_tensor(array).to(device)
-        seen = finite_range(logits)
-        if seen is None:
+        value_range = finite_range(logits)
+        if value_range is None:
             problems.add("non-finite", batch.where(row), NON_FINITE)
             only_unit_range = False
             continue
-        only_unit_range &= seen[0] >= 0 and seen[1] <= 1
+        only_unit_range &= value_range[0] >= 0 and value_range[1] <= 1
         target = torch.from_numpy(store.mask(int(batch.index[row])).astype(np.bool_)).to(device)
         mask = logit_mask(logits, target.shape[0], target.shape[1], options)
         counts[row] = reference.mask_counts(mask, target)

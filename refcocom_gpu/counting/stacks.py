@@ -1,4 +1,4 @@
-"""Stacks of a training loop and the indices of their examples in, a row for each prediction out."""
+"""Stacks of a training loop and the indices of their examples in, a row of counts for each prediction out."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.device import DeviceCounter, take
 from refcocom_gpu.counting.rows import FAULT, FAULTS, UNKNOWN, explain_fault
 from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.predictions.batches import row_of_batch
+from refcocom_gpu.predictions.keys import NO_ROW
 from refcocom_gpu.store.store import MaskStore
 
 Ints = NDArray[np.int64]
 Index = Tensor | Ints
-"""[B] indices: a tensor on a device where they came from there, else an array in host memory."""
-
-NO_ROW = "is not a row of the store (0 to {})"
+"""[B] indices: a tensor if they came on a device, else an array in host memory."""
 
 
 class Stack(NamedTuple):
@@ -29,7 +29,7 @@ class Stack(NamedTuple):
 
     Attributes:
         values: [K, h, w] of one type, without a graph.
-        rows: Their rows in the batch; None for all of it, in order.
+        rows: Their rows in the batch; None if they are the whole batch, in order.
     """
 
     values: Tensor
@@ -41,7 +41,7 @@ class CountedBatch:
     """A batch after counting.
 
     Attributes:
-        index: [B] the example of each row; N where a device was given an index that names no example.
+        index: [B] the example of each row; N where an index on a device names no example.
         rows: [B, 5] int64 as `counting.rows` describes them, on the counter's device.
     """
 
@@ -58,7 +58,7 @@ class CountedBatch:
 
 
 def count_stacks(counter: Counter, stacks: Sequence[Stack], index: Index) -> CountedBatch:
-    """Count a batch; in host memory what is wrong is raised at once, on a device its rows say so.
+    """Count a batch; faults raise at once in host memory, on a device they are marked in the rows.
 
     Args:
         counter: From `choose.counter_on`; predictions are on its device.
@@ -69,8 +69,8 @@ def count_stacks(counter: Counter, stacks: Sequence[Stack], index: Index) -> Cou
         The rows in the order of the batch.
 
     Raises:
-        PredictionError: For an index that the host knows to name no example; in host memory also for a mask whose
-            height and width are swapped and for logits that are not finite.
+        PredictionError: For an index in host memory that names no example. If the predictions are in host memory
+            too, also for a mask whose height and width are swapped and for logits that are not finite.
         UsageError: When predictions are in host memory and indices are not.
     """
     if isinstance(index, np.ndarray):
@@ -82,7 +82,7 @@ def count_stacks(counter: Counter, stacks: Sequence[Stack], index: Index) -> Cou
     rows = counter.zeros(len(index))
     sample = counter.store.example_sample[index]
     for values, where in stacks:
-        # One stack nearly always is the whole batch, and is not picked apart.
+        # Nearly always one stack is the whole batch, and its rows need no selection.
         if where is None:
             rows = counter.stack(values, sample, sample)
         else:
@@ -98,7 +98,7 @@ def _on_device(counter: DeviceCounter, stacks: Sequence[Stack], index: Index) ->
     if isinstance(index, np.ndarray):
         known = store.example_sample[index]
         index = counter.place(index)
-    # Only the device can know whether such an index names an example; row N of a state takes what names none.
+    # The host must not look at such indices; row N of a state takes those that name no example.
     unknown = (index < 0) | (index >= n)
     sample = counter.truth.example_sample[index.clamp(0, n - 1)]
     index = index.masked_fill(unknown, n)
@@ -108,34 +108,36 @@ def _on_device(counter: DeviceCounter, stacks: Sequence[Stack], index: Index) ->
         parts, order = [counter.zeros(0)], []
         for values, where in stacks:
             assert where is not None
-            of_stack = None if known is None else known[where]
-            parts.append(counter.stack(values, take(sample, where), of_stack))
+            known_part = None if known is None else known[where]
+            parts.append(counter.stack(values, take(sample, where), known_part))
             order += where
         rows = torch.cat(parts)
         if order:
-            # In the order of the batch again: of an example that comes twice the first one counts.
+            # Back in the order of the batch, because the first prediction for an example counts.
             rows = take(rows, np.argsort(order).tolist())
     rows[:, FAULT].masked_fill_(unknown, UNKNOWN)
     return CountedBatch(index, rows)
 
 
 def refuse_unknown(index: Ints, n: int) -> None:
-    """Check indices that the host knows.
+    """Check indices in host memory.
 
     Args:
         index: [B].
         n: N examples.
 
     Raises:
-        PredictionError: When one is not in 0…N−1.
+        PredictionError: When an index is not in 0…N−1.
     """
-    # Seen as unsigned, a negative number is larger than every index.
+    # As an unsigned number, a negative one is larger than every index.
     unsigned = index.view(np.uint64)
     if unsigned.max(initial=0) < n:
         return
     problems = Problems()
     for row in np.flatnonzero(unsigned >= n).tolist():
-        problems.add(FAULTS[UNKNOWN], _place(row), f"index {index[row]} {NO_ROW.format(n - 1)}")
+        problems.add(
+            FAULTS[UNKNOWN], row_of_batch(row), f"index {index[row]} {NO_ROW.format(n - 1)}"
+        )
     problems.raise_if_any()
 
 
@@ -144,9 +146,5 @@ def _raise_faults(store: MaskStore, faults: Ints, sample: Ints) -> None:
     for row in np.flatnonzero(faults).tolist():
         height, width = int(store.heights[sample[row]]), int(store.widths[sample[row]])
         reason = explain_fault(int(faults[row]), height, width)
-        problems.add(FAULTS[int(faults[row])], _place(row), reason)
+        problems.add(FAULTS[int(faults[row])], row_of_batch(row), reason)
     problems.raise_if_any()
-
-
-def _place(row: int) -> str:
-    return f"row {row} of the batch"

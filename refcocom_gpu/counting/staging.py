@@ -1,7 +1,7 @@
-"""Host arrays in, device tensors out: through two pinned buffers and a stream of their own, waiting for nothing.
+"""Host arrays in, device tensors out, through two pinned buffers and a stream for copies.
 
-While the device copies from one buffer and computes on what came before, the host fills the other. The host waits
-only when it is two buffers ahead.
+While the device copies from one buffer and computes on earlier data, the host fills the other. The host waits only
+when it is two buffers ahead.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BUFFER_BYTES = 2**26
-"""Bytes of each of the two buffers: a millisecond of the link, so that starting a copy costs nothing beside it."""
+"""Bytes of each of the two buffers: a millisecond of the link, far more than the start of a copy costs."""
 
 _ALIGNMENT = 256
-"""Where an array may begin in a buffer: what CUDA's own allocations are aligned to."""
+"""Bytes to which arrays in a buffer are aligned, as CUDA's own allocations are."""
 
 Block = NDArray[Any] | Sequence[NDArray[Any]]
 """An array, or arrays of one shape and type that become one with a leading axis."""
@@ -28,7 +28,7 @@ class Staging:
     """Sends arrays to one device.
 
     Args:
-        device: Where to; host memory is a device whose copies are plain ones.
+        device: Where they go; to the CPU, copies are plain ones.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -44,10 +44,10 @@ class Staging:
         """Copy blocks to the device in one piece.
 
         Args:
-            blocks: Arrays of any type torch knows, or lists of arrays to be stacked; booleans as bytes.
+            blocks: Arrays of any type that torch knows, or lists of arrays to stack; booleans as bytes.
 
         Returns:
-            A tensor for each, ready for work that is queued on the current stream from here on.
+            A tensor for each, ready for work that is queued on the current stream from now on.
         """
         shapes = [_shape(block) for block in blocks]
         starts, end = [], 0
@@ -56,13 +56,13 @@ class Staging:
             size = int(np.prod(shape)) * dtype.itemsize
             end += -(-size // _ALIGNMENT) * _ALIGNMENT
         buffer = self._free_buffer(end)
-        room = buffer.numpy()
+        host = buffer.numpy()
         for block, (shape, dtype), start in zip(blocks, shapes, starts, strict=True):
-            place = room[start:][: int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
+            target = host[start:][: int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape)
             if isinstance(block, np.ndarray):
-                place[...] = block
+                target[...] = block
             else:
-                np.stack(block, out=place)
+                np.stack(block, out=target)
         sent = self._copy(buffer, end)
         return [
             sent[start:][: int(np.prod(shape)) * dtype.itemsize]
@@ -72,7 +72,7 @@ class Staging:
         ]
 
     def _free_buffer(self, size: int) -> Tensor:
-        """The buffer whose turn it is, after the device has copied what it held."""
+        """Return the buffer whose turn it is, once the device has copied its contents."""
         self._turn ^= 1
         if self._asynchronous:
             self._copied[self._turn].synchronize()
@@ -92,7 +92,7 @@ class Staging:
             sent = buffer[:size].to(self.device, non_blocking=True)
             self._copied[self._turn].record(self._stream)
         computing.wait_stream(self._stream)
-        # Freed while work on the current stream may still read it, it must not be handed out again before.
+        # The allocator must not give this memory away while work on the current stream may still read it.
         sent.record_stream(computing)
         return sent
 

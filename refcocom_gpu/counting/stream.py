@@ -1,7 +1,7 @@
-"""Batches of prediction files in, counted on a device: streamed there in parts that fit.
+"""Batches of prediction files in, counts of all examples out, counted on a device in parts that fit into its memory.
 
-Nothing waits for the device before the end. Counts stay there until `finish`. What says whether a row was sound comes
-back a few parts later, while the text of that row is still held and can be named.
+The host waits for the device only at the end, and counts stay on the device until `finish`. The verdict on each row (is
+its string well-formed, are its logits finite?) comes back a few parts later, while the row is still held for a message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 from torch import Tensor
 
-from refcocom_gpu.counting.batches import HostBatches, group_rows, split_kinds
+from refcocom_gpu.counting.batches import BatchCounter, HostBatches, group_rows, split_kinds
 from refcocom_gpu.counting.device import DeviceCounter
 from refcocom_gpu.counting.host import as_bytes
 from refcocom_gpu.counting.sam import sam_counts
@@ -29,20 +29,19 @@ from refcocom_gpu.predictions.resize import NON_FINITE, as_logits
 from refcocom_gpu.store.store import MaskStore
 
 FREE_SHARE = 8
-"""A part takes at most this share of the device's free memory: a model may be training beside us."""
+"""A part takes at most one in this many bytes of the device's free memory, because a model may be training too."""
 
 BEHIND = 2
-"""Parts whose verdicts are outstanding; as many as there are staging buffers, so that waiting for one is rare."""
+"""Parts whose verdicts are outstanding: as many as there are staging buffers, so that waiting for one is rare."""
 
 Rows = NDArray[np.int64]
 
 
-class DeviceBatches:
+class DeviceBatches(BatchCounter):
     """Counts batches on a device; see `BatchCounter`."""
 
     def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
-        self.only_unit_range: bool | None = None
-        self._store, self._options, self._problems = store, options, problems
+        super().__init__(store, options, problems)
         self._counter = DeviceCounter(store, options)
         self._device = self._counter.device
         self._staging = Staging(self._device)
@@ -52,7 +51,7 @@ class DeviceBatches:
         if self._device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self._device)
             self._part_bytes = min(BUFFER_BYTES, free // FREE_SHARE)
-        # Counts what does not fit on the device even alone; its counts are put beside the others at the end.
+        # Counts single predictions that do not fit on the device; `finish` adds their counts to the others.
         self._host = HostBatches(store, options, problems)
         self._on_host: list[int] = []
 
@@ -67,7 +66,7 @@ class DeviceBatches:
             count(part)
 
     def finish(self) -> NDArray[np.int64]:
-        """Wait for the device and read the counts of all examples back, [N, 2]."""
+        """Wait for the device and return [N, 2] counts of all examples."""
         self._settle(0)
         counts = self._counts.cpu().numpy()
         counts[self._on_host] = self._host.finish()[self._on_host]
@@ -80,7 +79,7 @@ class DeviceBatches:
     def _in_parts(
         self, batch: Batch, sizes: NDArray[np.int64], count: Callable[[Rows], None]
     ) -> None:
-        """Count rows in parts of at most `_part_bytes`, smaller ones once the device has run out of memory."""
+        """Count rows in parts of at most `_part_bytes`, which is halved when the device runs out of memory."""
         ends = np.cumsum(sizes)
         first = 0
         while first < len(sizes):
@@ -155,7 +154,7 @@ class DeviceBatches:
 
         def count(stacked: Tensor, rows: Rows, sample: Tensor) -> Tensor:
             if stacked.dtype == torch.uint16:
-                # NumPy has no bfloat16, so its bits are what was sent.
+                # NumPy has no bfloat16, so its bits were sent.
                 stacked = stacked.view(torch.bfloat16)
             counts, flags = self._counter.logits(stacked, sample, known=samples[rows])
 
@@ -168,8 +167,8 @@ class DeviceBatches:
             return counts
 
         def as_float(logits: Tensor) -> Tensor:
-            known = logits.dtype in (torch.float32, torch.float16, torch.bfloat16)
-            return logits.detach() if known else logits.detach().float()
+            is_native = logits.dtype in (torch.float32, torch.float16, torch.bfloat16)
+            return logits.detach() if is_native else logits.detach().float()
 
         self._arrays(batch, as_logits, as_float, count)
 
@@ -181,13 +180,13 @@ class DeviceBatches:
             isinstance(array, Tensor) and array.device == self._device for array in batch.arrays
         ]
         arrays = [
-            from_device(array) if is_there else from_host(array)
-            for array, is_there in zip(batch.arrays, on_device, strict=True)
+            from_device(array) if is_on_device else from_host(array)
+            for array, is_on_device in zip(batch.arrays, on_device, strict=True)
         ]
         samples = self._store.example_sample[batch.index]
         kinds = [
-            (tuple(array.shape), str(array.dtype), is_there)
-            for array, is_there in zip(arrays, on_device, strict=True)
+            (tuple(array.shape), str(array.dtype), is_on_device)
+            for array, is_on_device in zip(arrays, on_device, strict=True)
         ]
         for group in group_rows(kinds):
             sizes = np.array([arrays[row].nbytes for row in group], np.int64)
@@ -205,16 +204,16 @@ class DeviceBatches:
             self._in_parts(batch.take(group), sizes, count_rows)
 
     def _send(
-        self, arrays: Sequence[Any], sample: Rows, index: Rows, are_there: bool
+        self, arrays: Sequence[Any], sample: Rows, index: Rows, are_on_device: bool
     ) -> list[Tensor]:
-        if are_there:
+        if are_on_device:
             return [torch.stack(list(arrays)), *self._staging.send(sample, index)]
         return self._staging.send(arrays, sample, index)
 
     # Verdicts -------------------------------------------------------------------------------------
 
     def _later(self, verdict: Tensor, report: Callable[[NDArray[Any]], None]) -> None:
-        """Have a small tensor looked at once it has come back, without waiting for it now."""
+        """Start copying a small tensor to the host; `report` gets it once it has arrived."""
         event = None
         if self._device.type == "cuda":
             host = torch.empty(verdict.shape, dtype=verdict.dtype, pin_memory=True)
@@ -226,11 +225,9 @@ class DeviceBatches:
         self._settle(BEHIND)
 
     def _settle(self, behind: int) -> None:
+        """Report the oldest verdicts until `behind` are outstanding."""
         while len(self._verdicts) > behind:
             verdict, event, report = self._verdicts.popleft()
             if event is not None:
                 event.synchronize()
             report(verdict.numpy())
-
-    def _saw_unit_range(self, only: bool) -> None:
-        self.only_unit_range = only and self.only_unit_range is not False

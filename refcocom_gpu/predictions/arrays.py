@@ -1,4 +1,4 @@
-"""PNG folders, `.npz`, safetensors and tensor-only `.pt` in, `ArrayBatch` out: one array per member, read when needed.
+"""PNG folders, `.npz`, safetensors and tensor-only `.pt` in, `ArrayBatch` out: each member is read when it is needed.
 
 A member is named by its key, `{sample_id}_{sentence_idx}`; integers and bools are masks, floats logits or
 probabilities.
@@ -21,7 +21,7 @@ from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.optional import require
 
 BATCH_BYTES = 2**26
-"""Arrays held at a time, in bytes, whatever `batch_size` allows."""
+"""Bytes of arrays that a batch holds at most, whatever `batch_size` allows."""
 
 PICKLE_HINT = (
     "pickles can run code and are refused; save a dict of tensors with torch.save, an .npz of plain arrays, "
@@ -32,14 +32,14 @@ Load = Callable[[int], Any]
 
 
 def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """A folder of one-channel PNG masks; what is not 0 is set."""
+    """Read a folder of one-channel PNG masks, whose pixels other than 0 are set."""
     pillow = require("PIL.Image", "PNG masks need Pillow", "images")
-    # Hidden files are the file system's, not the user's.
+    # Hidden files such as .DS_Store come from the system, not from the user.
     entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     files = [p for p in entries if p.suffix.lower() == ".png" and p.is_file()]
-    for other in entries:
-        if other not in files:
-            problems.add("unknown file", str(other), "a folder of masks holds .png files only")
+    for entry in entries:
+        if entry not in files:
+            problems.add("unknown file", str(entry), "a folder of masks holds .png files only")
 
     def load(k: int) -> Any:
         with pillow.open(files[k]) as image:
@@ -52,36 +52,34 @@ def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Prob
 
 
 def read_npz(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """A NumPy archive."""
-    # Opened here because np.load leaves a file open that is no archive.
+    """Read a NumPy archive."""
+    # Opened here because np.load leaves a file open when it is not an archive.
     with path.open("rb") as file:
         try:
             archive = np.load(file, allow_pickle=False)
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            reason = _unpickled(error)
-            problems.add("malformed", str(path), f"not an .npz archive: {reason}")
+            problems.add("malformed", str(path), f"not an .npz archive: {_reason(error)}")
             return
         if not isinstance(archive, np.lib.npyio.NpzFile):
             problems.add("malformed", str(path), "one array (.npy), not an .npz archive")
             return
         with archive:
             names = archive.files
-            place = _member_of(path, names)
-            yield from _members(names, lambda k: archive[names[k]], place, keys, options, problems)
+            where = _member_of(path, names)
+            yield from _members(names, lambda k: archive[names[k]], where, keys, options, problems)
 
 
 def read_safetensors(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """A safetensors file."""
+    """Read a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        # bfloat16 has no NumPy type; torch is imported only where it is needed.
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
-            # So have the eight-bit floats.
-            kinds = {file.get_slice(name).get_dtype() for name in names}
-            in_torch = any(kind.startswith(("BF", "F8")) for kind in kinds)
-        framework = "pt" if in_torch else "numpy"
+            dtypes = {file.get_slice(name).get_dtype() for name in names}
+        # NumPy has no bfloat16 and no eight-bit floats; torch is imported only for a file that holds them.
+        needs_torch = any(dtype.startswith(("BF", "F8")) for dtype in dtypes)
+        framework = "pt" if needs_torch else "numpy"
         with safe_open(path, framework=framework) as file:
             yield from _members(
                 names,
@@ -96,7 +94,7 @@ def read_safetensors(path: Path, keys: Keys, options: ReadOptions, problems: Pro
 
 
 def read_torch(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """A `torch.save`d dict of tensors, mapped and read with `weights_only=True`."""
+    """Read a dict of tensors that `torch.save` wrote; it is mapped and read with `weights_only=True`."""
     import pickle
 
     import torch
@@ -104,8 +102,8 @@ def read_torch(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()
-        problems.add("malformed", str(path), f"{reason[0] if reason else error!r}; {PICKLE_HINT}")
+        lines = str(error).strip().splitlines()
+        problems.add("malformed", str(path), f"{lines[0] if lines else error!r}; {PICKLE_HINT}")
         return
     if not isinstance(saved, dict) or not all(isinstance(v, torch.Tensor) for v in saved.values()):
         problems.add("malformed", str(path), "a .pt file of predictions is a dict of tensors")
@@ -120,15 +118,15 @@ def _member_of(path: Path, names: Sequence[str]) -> Where:
     return lambda k: f"{path}, member {names[k]}"
 
 
-def _unpickled(error: Exception) -> str:
-    """NumPy advises `allow_pickle=True`, which is the last thing to do with a file from elsewhere."""
+def _reason(error: Exception) -> str:
+    """Return an error's text, without NumPy's advice to pass `allow_pickle=True`, which lets a file run code."""
     return PICKLE_HINT if "allow_pickle" in str(error) else str(error)
 
 
 def _members(
     names: Sequence[str],
     load: Load,
-    place: Where,
+    where: Where,
     keys: Keys,
     options: ReadOptions,
     problems: Problems,
@@ -136,39 +134,39 @@ def _members(
     """Resolve all names at once, then load and yield their arrays in batches of bounded size."""
     pattern = re.compile("_".join([r"(\d{1,18})"] * len(keys.fields)))
     expected = "_".join(f"{{{name}}}" for name in keys.fields)
+    sample_key = "_".join(map(str, keys.dataset.key_of(0)))
     named, parts = [], []
     for k, name in enumerate(names):
         if match := pattern.fullmatch(name):
             named.append(k)
             parts.append([int(part) for part in match.groups()])
         else:
-            problems.add("bad key", place(k), f"a name is {expected}, such as {_example(keys)}")
+            problems.add("bad key", where(k), f"a name is {expected}, such as {sample_key}")
     columns = list(np.array(parts, np.int64).reshape(-1, len(keys.fields)).T)
-    index = keys.resolve(columns, lambda row: place(named[row]))
+    index = keys.resolve(columns, lambda row: where(named[row]))
     members = [(i, k) for i, k in zip(index.tolist(), named, strict=True) if i >= 0]
-    yield from batched(_loaded(members, load, place, keys, problems), options.batch_size)
+    yield from batched(_loaded(members, load, where, keys, problems), options.batch_size)
 
 
 def _loaded(
-    members: Iterable[tuple[int, int]], load: Load, place: Where, keys: Keys, problems: Problems
+    members: Iterable[tuple[int, int]], load: Load, where: Where, keys: Keys, problems: Problems
 ) -> Iterable[tuple[int, Any, str]]:
     for index, k in members:
         try:
             array = load(k)
-        except (
-            Exception
-        ) as error:  # four libraries' decoders, on damaged bytes, raise almost anything
-            problems.add("malformed mask", place(k), _unpickled(error) or type(error).__name__)
+        # The decoders of four libraries raise almost anything on damaged bytes.
+        except Exception as error:
+            problems.add("malformed mask", where(k), _reason(error) or type(error).__name__)
             continue
-        checked = check_array(array, index, place(k), keys, problems)
+        checked = check_array(array, index, where(k), keys, problems)
         if checked is not None:
-            yield index, checked, place(k)
+            yield index, checked, where(k)
 
 
 def check_array(array: Any, index: int, where: str, keys: Keys, problems: Problems) -> Any:
-    """One array, tensor or nested list as [H, W], or None after recording what is wrong.
+    """Return one array, tensor or nested list as [H, W], or None after recording what is wrong.
 
-    Floats may have any size; they are resized. Masks must have the image's.
+    Floats may have any size, because they are resized. Masks must have the size of the image.
     """
     if not hasattr(array, "detach"):
         try:
@@ -182,9 +180,9 @@ def check_array(array: Any, index: int, where: str, keys: Keys, problems: Proble
         problems.add("malformed mask", where, f"a mask is [H, W], not of shape {list(array.shape)}")
         return None
     if is_float(array):
-        # Non-finite values are seen where the logits are counted, without another pass over them here.
+        # Counting the logits finds non-finite values, so no pass over them is spent here.
         return array
-    if not _is_whole(array):
+    if not _is_integer(array):
         problems.add(
             "malformed mask", where, f"a mask is bool, integer or float, not {array.dtype}"
         )
@@ -196,21 +194,20 @@ def check_array(array: Any, index: int, where: str, keys: Keys, problems: Proble
 
 
 def is_float(array: Any) -> bool:
-    """Whether an array or tensor holds logits or probabilities."""
+    """Return whether an array or tensor holds logits or probabilities."""
     if isinstance(array, np.ndarray):
         return bool(array.dtype.kind == "f")
     return bool(array.dtype.is_floating_point)
 
 
-def _is_whole(array: Any) -> bool:
+def _is_integer(array: Any) -> bool:
     if isinstance(array, np.ndarray):
         return str(array.dtype.kind) in "biu"
-    kind = str(array.dtype)
-    return kind == "torch.bool" or kind.startswith(("torch.int", "torch.uint"))
+    return str(array.dtype).startswith(("torch.bool", "torch.int", "torch.uint"))
 
 
 def batched(loaded: Iterable[tuple[int, Any, str]], batch_size: int) -> Batches:
-    """Gather (index, array, place) into batches of at most `batch_size` arrays and about `BATCH_BYTES`."""
+    """Gather rows (index, array, place) into batches of at most `batch_size` arrays and about `BATCH_BYTES`."""
     rows: list[tuple[int, Any, str]] = []
     used = 0
     for row in loaded:
@@ -230,7 +227,3 @@ def _batch(rows: list[tuple[int, Any, str]]) -> ArrayBatch:
         [array for _, array, _ in rows],
         places.__getitem__,
     )
-
-
-def _example(keys: Keys) -> str:
-    return "_".join(map(str, keys.dataset.key_of(0)))

@@ -1,4 +1,4 @@
-"""What every reader yields: a batch of predictions whose examples are known."""
+"""The batches that every reader yields: predictions whose examples are known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from refcocom_gpu.masks.rle import Column
 
 Where = Callable[[int], str]
-"""Row of a batch to its place in the file, for a person."""
+"""Gives the place of a row of a batch in the file, for a person."""
+
+
+def row_of_batch(row: int) -> str:
+    """Name a row of a batch that is in memory: a `Where`."""
+    return f"row {row} of the batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class RLEBatch:
     where: Where
 
     def take(self, rows: NDArray[np.int64]) -> RLEBatch:
-        """Some of the rows."""
+        """Return some of the rows."""
         where = self.where
         return RLEBatch(self.index[rows], self.strings.take(rows), lambda k: where(int(rows[k])))
 
@@ -50,7 +55,7 @@ class ArrayBatch:
     where: Where
 
     def take(self, rows: NDArray[np.int64]) -> ArrayBatch:
-        """Some of the rows."""
+        """Return some of the rows."""
         where = self.where
         arrays = [self.arrays[row] for row in rows]
         return ArrayBatch(self.index[rows], arrays, lambda k: where(int(rows[k])))

@@ -1,4 +1,4 @@
-"""The name of a built-in set in, a file of its predictions out: from there on it is read like any other file."""
+"""The name of a built-in set in, a file of its predictions out, which is then read like any other file."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 BUILT_IN: dict[str, Literal["good", "coarse"]] = {"sample": "good", "sample-coarse": "coarse"}
-"""Names of the built-in predictions and the kind each is."""
+"""Name of each built-in set, and the kind of its predictions."""
 
 
 def is_built_in(predictions: Any) -> bool:
-    """Return whether predictions are the name of a built-in set; a file of that name comes first."""
-    named = isinstance(predictions, str) and predictions in BUILT_IN
-    return named and not Path(predictions).exists()
+    """Return whether predictions are the name of a built-in set; a file of that name takes precedence."""
+    is_name = isinstance(predictions, str) and predictions in BUILT_IN
+    return is_name and not Path(predictions).exists()
 
 
 def built_in_file(name: str) -> Path:
-    """Write a built-in set to a temporary file, once a process; it is deleted when the process ends.
+    """Write a built-in set to a temporary file, once per process; the file is deleted when the process ends.
 
     Args:
         name: A key of `BUILT_IN`.

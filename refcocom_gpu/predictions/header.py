@@ -1,4 +1,4 @@
-"""The native file's header: who made it, and for which dataset."""
+"""The header of a native file in, its model and checks of its version and dataset out; and a new header."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SCHEMA = "refcocom-predictions"
 VERSION = 1
 
 HEADER_BYTES = 2**16
-"""A first line longer than this is a prediction."""
+"""A first line longer than this is a prediction, not a header."""
 
 
 def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
-    """The header of a new file."""
+    """Return the header of a new file."""
     header: dict[str, Any] = {"schema": SCHEMA, "version": VERSION}
     if model is not None:
         header["model"] = model
@@ -30,7 +30,7 @@ def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
 
 
 def model_of(path: Path) -> str | None:
-    """The model that a native file names in its header; None where it names none or has no header."""
+    """Return the model that a native file names in its header; None where it names none or has no header."""
     try:
         if path.suffix.lower() == ".parquet":
             import pyarrow.parquet as pq
@@ -45,7 +45,7 @@ def model_of(path: Path) -> str | None:
                 fields = msgspec.json.decode(file.readline(HEADER_BYTES))
         else:
             return None
-    # Whatever is wrong with the file is found, and named, by its reader.
+    # The reader of the file finds what is wrong with it and says so.
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(fields, Mapping) or fields.get("schema") != SCHEMA:
@@ -55,7 +55,7 @@ def model_of(path: Path) -> str | None:
 
 
 def check_header(line: bytes, where: str, dataset: Dataset, problems: Problems) -> bool:
-    """Whether a line is a header; what it says is checked."""
+    """Return whether a line is a header; if it is, check its fields."""
     try:
         header = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Keys in, example indices out: every reader resolves its keys here, so every format has the same rules."""
+"""Keys in, example indices out: every reader resolves its keys here, so that all formats have the same rules."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
+NO_ROW = "is not a row of the store (0 to {})"
+"""What is wrong with an index that names no example; filled with the last index."""
+
 
 class Keys:
-    """Resolves keys to indices over a whole read, and remembers which examples were given, and where.
+    """Resolves the keys of a whole read to indices, and remembers which examples were given and where.
 
     Args:
         dataset: What the predictions are for.
@@ -36,14 +39,14 @@ class Keys:
         self._row_of = np.zeros(dataset.n_examples, np.int32)
 
     def resolve(self, columns: Sequence[Ints], where: Where) -> Ints:
-        """Indices of a batch of keys.
+        """Return the indices of a batch of keys.
 
         Args:
             columns: One [B] array per field of the key.
             where: Place of each row.
 
         Returns:
-            [B] index, −1 for a row that was recorded as a problem.
+            [B] indices, −1 for a row that was recorded as a problem.
         """
         index = self.lookup(columns)
         for row in np.flatnonzero(index < 0):
@@ -51,8 +54,17 @@ class Keys:
             self.problems.add("unknown key", where(int(row)), self._explain_unknown(key))
         return self.claim(index, where)
 
+    def resolve_indices(self, index: Ints, where: Where) -> Ints:
+        """Check [B] indices, given instead of keys, as `resolve` checks keys."""
+        n = self.dataset.n_examples
+        known = (index >= 0) & (index < n)
+        for row in np.flatnonzero(~known).tolist():
+            message = f"index {index[row]} {NO_ROW.format(n - 1)}"
+            self.problems.add("unknown key", where(row), message)
+        return self.claim(np.where(known, index, -1), where)
+
     def lookup(self, columns: Sequence[Ints]) -> Ints:
-        """Indices of a batch of keys, −1 where unknown; records nothing."""
+        """Return the indices of a batch of keys, −1 where a key is unknown; record nothing."""
         return self.dataset.index_of_key(columns)
 
     def claim(self, index: Ints, where: Where) -> Ints:
@@ -78,7 +90,7 @@ class Keys:
         return result
 
     def check_sentences(self, index: Ints, sentences: Sequence[Any], where: Where) -> Ints:
-        """Compare sentences where a prediction carries one; −1 for a row whose sentence differs."""
+        """Return the indices with −1 where a prediction carries another sentence than its example."""
         expected = self.dataset.examples.column("sentence")
         index = index.copy()
         for row, sentence in enumerate(sentences):
@@ -95,43 +107,41 @@ class Keys:
         return index
 
     def check_sizes(self, index: Ints, heights: Ints, widths: Ints, where: Where) -> Ints:
-        """Compare mask sizes with the dataset's; −1 for a row whose size differs."""
+        """Return the indices with −1 where a mask has another size than its image."""
         sample = self.dataset.example_sample[index]
         true_h, true_w = self.dataset.heights[sample], self.dataset.widths[sample]
         wrong = (index >= 0) & ((heights != true_h) | (widths != true_w))
         for row in np.flatnonzero(wrong):
-            found, expected = (heights[row], widths[row]), (true_h[row], true_w[row])
-            hint = "; height and width are swapped" if found == expected[::-1] else ""
+            size, expected = (heights[row], widths[row]), (true_h[row], true_w[row])
+            hint = "; height and width are swapped" if size == expected[::-1] else ""
             self.problems.add(
                 "wrong size",
                 where(int(row)),
-                f"mask is {found[0]}×{found[1]} (height×width), "
+                f"mask is {size[0]}×{size[1]} (height×width), "
                 f"the image is {expected[0]}×{expected[1]}{hint}",
             )
         return np.where(wrong, -1, index)
 
     def missing(self) -> Ints:
-        """Indices of the examples that were not given."""
+        """Return the indices of the examples that were not given."""
         return np.flatnonzero(~self.given)
 
     def describe(self, index: int) -> str:
-        """The key of an example for a person."""
+        """Return the key of an example as text for a person."""
         return describe_key(self.fields, self.dataset.key_of(index))
 
     def _explain_unknown(self, key: tuple[int, ...]) -> str:
-        said = describe_key(self.fields, key)
-        first = (
-            self.dataset.index_of(np.array([key[0]]), np.zeros(1, np.int64))
-            if len(key) == 2
-            else None
-        )
-        if first is not None and first[0] >= 0:
-            sample = self.dataset.example_sample[first[0]]
-            n = int(np.count_nonzero(self.dataset.example_sample == sample))
-            return f"{said}: that sample has sentences 0 to {n - 1}"
-        return f"{said} is not in the dataset"
+        described = describe_key(self.fields, key)
+        if len(key) == 2:
+            # A sample that is known has a first sentence.
+            first = int(self.dataset.index_of(np.array([key[0]]), np.zeros(1, np.int64))[0])
+            if first >= 0:
+                example_sample = self.dataset.example_sample
+                n = int(np.count_nonzero(example_sample == example_sample[first]))
+                return f"{described}: that sample has sentences 0 to {n - 1}"
+        return f"{described} is not in the dataset"
 
 
 def describe_key(fields: Sequence[str], key: Sequence[int]) -> str:
-    """`sample_id 7, sentence_idx 0`."""
+    """Return a key as text, such as `sample_id 7, sentence_idx 0`."""
     return ", ".join(f"{name} {value}" for name, value in zip(fields, key, strict=True))

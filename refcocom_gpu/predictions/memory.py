@@ -1,4 +1,4 @@
-"""Predictions that are already in memory: `(index, masks)` pairs in, batches out, under the rules of every file."""
+"""Pairs `(index, masks)` in memory in, batches out, under the same rules as files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_pairs(
         problems: Collects what is wrong.
 
     Raises:
-        UsageError: When something else than pairs is handed in.
+        UsageError: When the predictions are not pairs.
     """
     if not isinstance(pairs, Iterable):
         raise UsageError(
@@ -40,24 +40,17 @@ def read_pairs(
             raise UsageError(
                 f"predictions in memory are (index, masks) pairs, not {type(pair).__name__}"
             )
-        indices, masks = as_lists(*pair)
-        places = [f"batch {number}, row {row}" for row in range(len(indices))]
-        in_range = (indices >= 0) & (indices < keys.dataset.n_examples)
-        for row in np.flatnonzero(~in_range).tolist():
-            problems.add(
-                "unknown key",
-                places[row],
-                f"index {indices[row]} is not a row of the store (0 to {keys.dataset.n_examples - 1})",
-            )
-        claimed = keys.claim(np.where(in_range, indices, -1), places.__getitem__)
+        given, masks = as_lists(*pair)
+        places = [f"batch {number}, row {row}" for row in range(len(given))]
+        index = keys.resolve_indices(given, places.__getitem__)
         if masks and isinstance(masks[0], dict):
-            yield _rle(claimed, masks, places, keys, problems)
+            yield _rle(index, masks, places, keys, problems)
         else:
-            yield from batched(_arrays(claimed, masks, places, keys, problems), options.batch_size)
+            yield from batched(_arrays(index, masks, places, keys, problems), options.batch_size)
 
 
 def as_lists(index: Any, masks: Any) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[Any]]:
-    """Indices as an int64 vector, masks as a list of as many [H, W] arrays or RLE objects.
+    """Return indices as an int64 vector, and masks as a list of as many [H, W] arrays or RLE objects.
 
     Raises:
         UsageError: When their numbers differ, or the indices are not whole numbers.
@@ -78,7 +71,7 @@ def as_lists(index: Any, masks: Any) -> tuple[np.ndarray[Any, np.dtype[np.int64]
 
 
 def as_ints(numbers: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Whole numbers of any container as int64.
+    """Return the whole numbers of any container as int64.
 
     Raises:
         UsageError: For anything else: NumPy would cut 1.9 to 1 and take False for 0.
@@ -91,19 +84,19 @@ def as_ints(numbers: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
         raise UsageError("indices and keys are whole numbers in rows of one length") from None
     if array.dtype.kind not in "iu" and array.size:
         raise UsageError(f"indices and keys are whole numbers, not {array.dtype}")
-    # An unsigned number beyond int64 turns negative here, which no index is.
+    # An unsigned number beyond int64 turns negative here, and no index is negative.
     return array.astype(np.int64)
 
 
 def _arrays(
-    indices: Any, masks: list[Any], places: list[str], keys: Keys, problems: Problems
+    index: Any, masks: list[Any], places: list[str], keys: Keys, problems: Problems
 ) -> Iterator[tuple[int, Any, str]]:
-    for index, mask, place in zip(indices.tolist(), masks, places, strict=True):
-        if index < 0:
+    for example, mask, place in zip(index.tolist(), masks, places, strict=True):
+        if example < 0:
             continue
-        checked = check_array(mask, index, place, keys, problems)
+        checked = check_array(mask, example, place, keys, problems)
         if checked is not None:
-            yield index, checked, place
+            yield example, checked, place
 
 
 def _rle(
@@ -115,7 +108,7 @@ def _rle(
             height, width, counts = rle.check(mask)
         except RLEError as error:
             problems.add("malformed mask", places[row], str(error))
-            # Claimed before it is left out: the example was meant, so it is not missing as well.
+            # Its example stays claimed, so that a malformed mask is not reported as missing too.
             index[row], height, width, counts = -1, 0, 0, b""
         sizes[row] = height, width
         strings.append(counts)

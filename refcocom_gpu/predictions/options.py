@@ -1,4 +1,4 @@
-"""What prediction files cannot say of themselves: declared once, passed whole, written whole into a result."""
+"""What prediction files cannot say themselves: options declared once, passed whole and written into a result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLYGONS = ("pixels", "normalized")
 """Scale of polygon coordinates: pixels of the image, or 0…1 of its width and height."""
 
 WITHOUT_EFFECT = ("batch_size", "threads")
-"""Options that change how long reading takes, and no mask."""
+"""Options that change how long reading takes but no mask."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class ReadOptions:
         threads: CPU threads; 0 for all cores. With 1, nothing is read ahead in a second thread.
 
     Raises:
-        UsageError: For a value that is not known or out of range.
+        UsageError: For a value that is unknown or out of range.
     """
 
     values: str = option(
@@ -76,12 +76,12 @@ class ReadOptions:
         return VALUES[self.values]
 
     def deciding(self) -> dict[str, Any]:
-        """Return the options that can change a mask, by name: what a cached count depends on."""
+        """Return the options that can change a mask, by name: cached counts depend on these."""
         return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
 
 
 def warn_of_probabilities(options: ReadOptions) -> None:
-    """Warn where all float predictions lie in 0…1 and were taken for logits."""
+    """Warn if float predictions, all in 0…1, were read as logits."""
     if options.values == "logits":
         warnings.warn(
             "refcocom: all logits lie in 0…1; if they are probabilities, pass values=probabilities",

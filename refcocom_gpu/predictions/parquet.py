@@ -1,4 +1,4 @@
-"""The native Parquet file in, RLE batches out: columns stay columns, no Python object per row."""
+"""A native Parquet file in, RLE batches out: columns stay columns, without a Python object per row."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from refcocom_gpu.predictions.rle_batches import finish_batch
 from refcocom_gpu.utils.arrow import filled, from_numpy, to_numpy
 
 BATCH_ROWS = 2048
-"""Rows read at a time: a few megabytes of strings, few enough that reading and counting overlap."""
+"""Rows read at a time: a few megabytes of strings, so that reading one batch overlaps counting another."""
 
 
 def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """Parquet with the key columns, `segmentation` struct<size, counts> and, optionally, `sentence`."""
+    """Read Parquet with the key columns, `segmentation` struct<size, counts> and, optionally, `sentence`."""
     try:
         file = pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
@@ -38,7 +38,7 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
 
 
 def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches, the next one decompressed while the last is counted."""
+    """Yield the same batches; a second thread reads the next one while the caller counts this one."""
     with ThreadPoolExecutor(1, thread_name_prefix="refcocom-read") as reader:
         pending = reader.submit(next, batches, None)
         while (batch := pending.result()) is not None:
@@ -68,7 +68,7 @@ def _read(
     if "sentence" in schema.names:
         wanted.append("sentence")
     if repeated := [name for name in wanted if schema.names.count(name) > 1]:
-        problems.add("no column", path, f"{', '.join(repeated)} stands there more than once")
+        problems.add("no column", path, f"the file has {', '.join(repeated)} more than once")
         return
     for name in keys.fields:
         if not pa.types.is_integer(schema.field(name).type):
@@ -78,7 +78,7 @@ def _read(
         problems.add("no column", path, reason)
         return
     first_row = 0
-    # Arrow cannot join nested dictionaries of two row groups, so those are read a group at a time.
+    # Arrow cannot join nested dictionaries of two row groups, so such files are read a group at a time.
     nested = schema.field("segmentation").type.field("counts").type
     groups = range(file.num_row_groups) if pa.types.is_dictionary(nested) else [None]
     try:
@@ -87,7 +87,7 @@ def _read(
             batches = file.iter_batches(
                 BATCH_ROWS, row_groups=only, columns=wanted, use_threads=False
             )
-            # One thread means one: a reader beside it would take a core from another file of a sweep.
+            # With threads=1 there is no second thread: it would take a core from another file of a sweep.
             for batch in batches if options.threads == 1 else _ahead(batches):
                 yield _batch(batch, first_row, path, keys, problems)
                 first_row += len(batch)
@@ -96,7 +96,7 @@ def _read(
 
 
 def _wrong_type(kind: pa.DataType) -> str | None:
-    """What is wrong with the type of `segmentation`, so that no row has to find it out."""
+    """Return what is wrong with the type of `segmentation`; None if all is well."""
     fields = {kind.field(k).name: kind.field(k).type for k in range(kind.num_fields)}
     if not pa.types.is_struct(kind) or not {"size", "counts"} <= set(fields):
         return f"segmentation is {kind}, not a struct with size and counts"
@@ -124,13 +124,13 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _batch(batch: pa.RecordBatch, first_row: int, path: str, keys: Keys, problems: Problems) -> Any:
-    """One `RLEBatch`; rows that cannot be read are recorded and left out."""
+    """Make an `RLEBatch` of the rows that can be read; record the others."""
 
     def where(row: int) -> str:
         return f"{path}, row {first_row + row}"
 
     masks = batch.column("segmentation")
-    # flatten() hands the nulls of the struct down to its fields, field() does not.
+    # Unlike field(), flatten() makes the fields of a null struct null.
     names = [masks.type.field(k).name for k in range(masks.type.num_fields)]
     fields = dict(zip(names, masks.flatten(), strict=True))
     null = to_numpy(masks.is_null())
@@ -139,7 +139,7 @@ def _batch(batch: pa.RecordBatch, first_row: int, path: str, keys: Keys, problem
     strings, no_mask = _strings(fields["counts"])
     for row in np.flatnonzero(no_size).tolist():
         no_mask[row] = "size must be two positive whole numbers"
-    # Both hold for a null struct too, which is an explicit empty.
+    # A null struct has no size and no counts either, but it is an explicit empty.
     unreadable = [row for row in sorted(no_mask) if not null[row]]
     for row, reason in sorted(no_key.items()):
         problems.add("bad key", where(row), reason)
@@ -150,7 +150,7 @@ def _batch(batch: pa.RecordBatch, first_row: int, path: str, keys: Keys, problem
     index[has_key] = keys.resolve(
         [column[has_key] for column in columns], lambda k: where(int(has_key[k]))
     )
-    # Resolved before they are left out: their examples were meant, so they are not missing as well.
+    # Their examples stay claimed, so that a malformed mask is not reported as missing too.
     index[unreadable] = -1
     sentences = None
     if "sentence" in batch.schema.names:
@@ -161,9 +161,9 @@ def _batch(batch: pa.RecordBatch, first_row: int, path: str, keys: Keys, problem
 def _keys(
     columns: list[pa.Array], names: tuple[str, ...]
 ) -> tuple[dict[int, str], list[NDArray[np.int64]]]:
-    """The rows that have no key and why; the key columns, with 0 in those rows."""
+    """Return the rows that have no key, each with the reason, and the key columns with 0 in those rows."""
     bad: dict[int, str] = {}
-    found = []
+    numbers = []
     key = " and ".join(names)
     for name, column in zip(names, columns, strict=True):
         for row in np.flatnonzero(to_numpy(column.is_null())).tolist():
@@ -174,12 +174,12 @@ def _keys(
             for row in np.flatnonzero(to_numpy(beyond)).tolist():
                 bad.setdefault(row, f"{name} is {column[row]}; ids are below 2**63")
             column = pc.if_else(beyond, pa.scalar(0, pa.uint64()), column)
-        found.append(to_numpy(column.cast(pa.int64())))
-    return bad, found
+        numbers.append(to_numpy(column.cast(pa.int64())))
+    return bad, numbers
 
 
 def _sizes(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """[B, 2] sizes, and which rows have none."""
+    """Return [B, 2] sizes, and which rows have no valid size."""
     n = len(column)
     lengths = to_numpy(filled(pc.list_value_length(column), 0))
     values = column.flatten()
@@ -197,7 +197,7 @@ def _sizes(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
 
 
 def _strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
-    """Counts of any Arrow string or list type as one buffer, and the rows that have none."""
+    """Return counts of any Arrow string or list type as one buffer, and the rows that have none with the reason."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.dictionary_decode()
@@ -212,14 +212,14 @@ def _strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
     ]
     data = np.frombuffer(data_buffer or b"", np.uint8)
     if bad:
-        # A null slot may hold any bytes; filling gives it none.
+        # A null slot may hold any bytes; filling makes it empty.
         return _strings(filled(column, b""))[0], bad
-    # Rebased, so that a slice does not drag its parent's buffer along.
+    # A slice shares the buffer of its parent; only its own bytes are kept.
     return rle.Column(data[offsets[0] : offsets[-1]], offsets - offsets[0]), bad
 
 
 def _list_strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
-    """List-form counts: checked and compressed row by row, the rare path."""
+    """Check and compress counts in list form, row by row, because they are rare."""
     strings, bad = [], {}
     for row, runs in enumerate(column.to_pylist()):
         try:
@@ -231,7 +231,7 @@ def _list_strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
 
 
 def _differing_sentences(column: pa.Array, index: NDArray[np.int64], keys: Keys) -> list[Any]:
-    """Sentences that differ from the dataset's, None elsewhere: equality is decided in Arrow."""
+    """Return sentences that differ from the dataset's, None elsewhere; Arrow compares them."""
     known = np.flatnonzero(index >= 0)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -242,7 +242,7 @@ def _differing_sentences(column: pa.Array, index: NDArray[np.int64], keys: Keys)
         .cast(pa.large_string())
     )
     equal = to_numpy(filled(pc.equal(pa.chunked_array([given]), truth), True))
-    result: list[Any] = [None] * len(index)
+    differing: list[Any] = [None] * len(index)
     for k in np.flatnonzero(~equal).tolist():
-        result[int(known[k])] = given[k].as_py()
-    return result
+        differing[int(known[k])] = given[k].as_py()
+    return differing

@@ -1,4 +1,4 @@
-"""Prediction files of any accepted format in, batches with known examples out; one reader per format.
+"""Prediction files of any accepted format in, batches with known examples out; each format has a reader.
 
 | path | reader |
 |---|---|
@@ -8,7 +8,7 @@
 | folder | `arrays.py`: `{sample_id}_{sentence_idx}.png` |
 | `.npz`, `.safetensors`, `.pt`, `.pth` | `arrays.py`: members named like the PNGs |
 
-Every mistake is recorded in one `Problems` and reading goes on, so that one pass finds them all.
+A mistake is recorded in `Problems` and reading goes on, so that one pass finds them all.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ PICKLES = {".pkl", ".pickle", ".joblib"}
 def expand_paths(predictions: str | Path | Iterable[str | Path]) -> list[Path]:
     """Expand a path, a glob or a list of either to the files of one set of predictions.
 
-    A path that exists is taken as it stands, whatever characters it has.
+    A path that exists is not taken for a glob, whatever characters it has.
 
     Args:
         predictions: Several files are the shards of one set, not several sets.
 
     Raises:
-        UsageError: When nothing is there.
+        UsageError: When a path is absent or a glob matches nothing.
     """
     if isinstance(predictions, str | Path):
         predictions = [predictions]
@@ -59,7 +59,7 @@ def expand_paths(predictions: str | Path | Iterable[str | Path]) -> list[Path]:
     for entry in predictions:
         try:
             path = Path(entry).expanduser()
-        except RuntimeError as error:  # `~name` where there is no such user
+        except RuntimeError as error:  # no user has the name of `~name`
             raise UsageError(f"no prediction file at {entry}: {error}") from None
         try:
             exists = path.exists()
@@ -84,7 +84,7 @@ class Source(NamedTuple):
         name: What messages and summaries call it.
         files: Its shards; empty for predictions in memory.
         pairs: `(index, masks)` pairs in memory; None for files.
-        is_built_in: Whether the files were drawn by this package, so that where they lie says nothing.
+        is_built_in: Whether this package drew the files, so that a summary leaves out their temporary paths.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Source(NamedTuple):
     is_built_in: bool = False
 
     def about(self) -> dict[str, Any]:
-        """Return what a summary says of the predictions: `source`, and of files `files` and `xxh3_128`.
+        """Return what a summary says about the predictions: `source`, and for files `files` and `xxh3_128`.
 
         Raises:
             UsageError: When a file cannot be read.
@@ -104,25 +104,27 @@ class Source(NamedTuple):
             digest = hash_files(self.files)
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
-        files = [] if self.is_built_in else [str(path) for path in self.files]
-        return {"source": self.name, **({"files": files} if files else {}), "xxh3_128": digest}
+        about: dict[str, Any] = {"source": self.name}
+        if not self.is_built_in:
+            about["files"] = [str(path) for path in self.files]
+        return {**about, "xxh3_128": digest}
 
 
 def find_source(predictions: Any) -> Source:
-    """Find a set of predictions, wherever it is.
+    """Find a set of predictions: files, a built-in set or pairs in memory.
 
     Args:
         predictions: A path, glob or list of paths; the name of a built-in set; or `(index, masks)` pairs.
 
     Raises:
-        UsageError: When nothing is there.
+        UsageError: When there is no such file.
 
     >>> find_source("sample").name, find_source([(0, None)]).name
     ('sample', 'memory')
     """
     if is_built_in(predictions):
         return Source(predictions, [built_in_file(predictions)], is_built_in=True)
-    # An empty list is no prediction file, not a set of predictions that are all missing.
+    # An empty list names no file, and is refused as such; it is not a set in memory whose predictions are all missing.
     if isinstance(predictions, str | Path) or (
         isinstance(predictions, list | tuple)
         and all(isinstance(path, str | Path) for path in predictions)
@@ -140,14 +142,14 @@ def read_predictions(
     Args:
         source: From `find_source`.
         dataset: What they are predictions for.
-        options: What the predictions cannot say of themselves.
+        options: What the predictions cannot say themselves.
         problems: Collects every mistake; check it when the batches are exhausted.
 
     Returns:
         The batches, and the `Keys` that know which examples were given.
 
     Raises:
-        UsageError: For a format that is not read, before anything is.
+        UsageError: For an unknown format, before anything is read.
     """
     keys = Keys(dataset, problems)
     if not source.files:

@@ -1,4 +1,4 @@
-"""Logits in, a mask at the image's size out, letterboxed (SAM, LISA: the image fills the top left) or not."""
+"""Logits in, a mask at the image's size out; logits may be letterboxed (SAM, LISA: the image fills the top left)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from refcocom_gpu.predictions.options import ReadOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 NON_FINITE = "logits hold NaN, infinity or more than a float32 holds"
 
 
 def as_tensor(array: Any) -> Tensor:
-    """Return an array or tensor as a tensor without a graph; copied where torch cannot share it.
+    """Return an array or tensor as a tensor without a graph; memory is shared where torch can.
 
-    torch reads no reversed or foreign-endian array, warns of a read-only one, and knows no float wider than 64 bits.
+    torch cannot read reversed or foreign-endian arrays or floats of more than 64 bits, and warns of read-only arrays.
     """
     import torch
 
@@ -37,7 +36,7 @@ def as_logits(array: Any) -> NDArray[Any]:
     """Return a float array or tensor as the CPU kernels read it.
 
     Args:
-        array: [..., h, w] of any float type, on any device, or what this function returned.
+        array: [..., h, w] of any float type, on any device; or what this function returned.
 
     Returns:
         [..., h, w] float32 or float16, or the bits of bfloat16 as uint16; C-contiguous. Other types become float32.
@@ -47,23 +46,24 @@ def as_logits(array: Any) -> NDArray[Any]:
             return array
         native = array.dtype in (np.float16, np.float32)
         with np.errstate(over="ignore"):
-            # A number beyond float32 becomes infinite, and is refused as such.
+            # A number beyond float32 becomes infinite, and infinity is refused.
             return np.ascontiguousarray(
                 array, array.dtype.newbyteorder("=") if native else np.float32
             )
-    tensor = array.detach().cpu().contiguous()
-    kind = str(tensor.dtype).removeprefix("torch.")
-    if kind == "bfloat16":
-        import torch
+    import torch
 
+    tensor = array.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.uint16).numpy()  # type: ignore[no-any-return]
-    return (tensor if kind in {"float16", "float32"} else tensor.float()).numpy()  # type: ignore[no-any-return]
+    if tensor.dtype not in (torch.float16, torch.float32):
+        tensor = tensor.float()
+    return tensor.numpy()  # type: ignore[no-any-return]
 
 
 def finite_range(logits: Tensor) -> tuple[float, float] | None:
     """Return the smallest and the largest logit as float32; None if any is not finite in float32."""
     low, high = (float(x) for x in logits.float().aminmax())
-    # With NaN or infinity among the logits, the difference of the extremes is not finite.
+    # The difference is not finite if NaN or infinity is among the logits.
     return (low, high) if math.isfinite(high - low) else None
 
 
@@ -98,7 +98,7 @@ def logit_mask(logits: Tensor, height: int, width: int, options: ReadOptions) ->
 def logit_runs(
     array: Any, height: int, width: int, options: ReadOptions
 ) -> NDArray[np.int32] | None:
-    """Resize logits or probabilities to an image, threshold them, and give the runs of the mask.
+    """Resize logits or probabilities to an image, threshold them, and return the runs of the mask.
 
     Args:
         array: [h, w] of any float type, array or tensor.
@@ -115,9 +115,7 @@ def logit_runs(
             return None
         return run_ends(logit_mask(tensor, height, width, options).cpu().numpy())
     logits = as_logits(array)
-    # The exponent of bfloat16, whose bits NumPy cannot read, is all ones for NaN and infinity.
-    finite = (logits & 0x7F80) != 0x7F80 if logits.dtype == np.uint16 else np.isfinite(logits)
-    if not finite.all():
+    if not _are_finite(logits):
         return None
     side, valid = options.letterbox, None
     if side is not None:
@@ -128,8 +126,16 @@ def logit_runs(
     return runs
 
 
+def _are_finite(logits: NDArray[Any]) -> bool:
+    """Return whether all numbers are finite; see `as_logits` for their types."""
+    if logits.dtype == np.uint16:
+        # The bits of bfloat16: their exponent is all ones for NaN and infinity.
+        return bool(((logits & 0x7F80) != 0x7F80).all())
+    return bool(np.isfinite(logits).all())
+
+
 def padded_sizes(heights: Any, widths: Any, side: int) -> NDArray[np.float64]:
-    """Return the size of images whose longer side was resized to `side`, as SAM's `ResizeLongestSide` rounds it.
+    """Return the sizes of images after their longer side was resized to `side`, as SAM's `ResizeLongestSide` rounds it.
 
     Args:
         heights: [...] H of the images.
@@ -137,7 +143,7 @@ def padded_sizes(heights: Any, widths: Any, side: int) -> NDArray[np.float64]:
         side: Side of the padded square input.
 
     Returns:
-        [..., 2] float64 of whole numbers: height and width in pixels of the input.
+        [..., 2] float64 whole numbers: height and width in pixels of the input.
 
     >>> padded_sizes(480, 640, 1024)
     array([ 768., 1024.])
@@ -153,8 +159,8 @@ def valid_region(inner: Any, cells: Sequence[int], side: int) -> Any:
     """Return the rows and columns of logits that the image fills, from the top left.
 
     Args:
-        inner: [..., 2] float64 from `padded_sizes`, an array or a tensor on any device; left alone.
-        cells: h, w of the logits of the whole square, last.
+        inner: [..., 2] float64 from `padded_sizes`, an array or a tensor on any device; not changed.
+        cells: Shape of the logits of the whole square, which ends with h, w.
         side: Side of the padded square input.
 
     Returns:
@@ -164,7 +170,7 @@ def valid_region(inner: Any, cells: Sequence[int], side: int) -> Any:
     array([192., 256.])
     """
     region = inner * 1.0
-    # In place and one axis at a time, because a device would have to wait for an array of the two numbers.
+    # In place and one axis at a time: an array of the two numbers would have to be sent to a device first.
     region[..., 0] *= cells[-2]
     region[..., 1] *= cells[-1]
     region /= side

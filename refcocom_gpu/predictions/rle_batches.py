@@ -23,12 +23,12 @@ def finish_batch(
     sentences: Sequence[Any] | None,
     where: Where,
 ) -> RLEBatch:
-    """Compare sentences and sizes, give explicit empties their string, leave out what has a problem.
+    """Check sentences and sizes, give explicit empties their string, and leave out rows with a problem.
 
     Args:
         keys: Resolver of this read.
         index: [B] example of each row, −1 for a row that was recorded as a problem.
-        strings: B strings; what stands at a null mask or an index of −1 is ignored, and so in what follows.
+        strings: B strings. In a row whose mask is null or whose index is −1, this and what follows is ignored.
         null: [B] True where the mask is explicitly empty.
         sizes: [B, 2] height and width.
         sentences: B strings or None; None when the file carries no sentences.
@@ -40,7 +40,7 @@ def finish_batch(
     sample = keys.dataset.example_sample[index]
     heights = np.where(null, keys.dataset.heights[sample], sizes[:, 0])
     widths = np.where(null, keys.dataset.widths[sample], sizes[:, 1])
-    # Both are asked of every row, so that a row with two mistakes shows both.
+    # Both checks see every row, so that a row with two mistakes shows both.
     good = keys.check_sizes(index, heights, widths, where) >= 0
     if sentences is not None:
         good &= keys.check_sentences(index, sentences, where) >= 0

@@ -1,6 +1,6 @@
-"""JSON rows in, RLE batches out: native JSONL and COCO-results JSON share these rows.
+"""JSON rows in, RLE batches out: the rows of native JSONL and of COCO-results JSON.
 
-A block of rows is decoded at once into typed records (the fast path). If anything in it is not as the format says,
+A block of rows is decoded at once into typed records (the fast path). If anything in it breaks the format,
 the block is read again row by row, so that every mistake is found and named.
 """
 
@@ -28,11 +28,13 @@ from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
 
 BLOCK_BYTES = 2**20
-"""Bytes of JSONL decoded at a time: enough to hide the call; some six times as much is held meanwhile."""
+"""Bytes of JSONL decoded at a time: enough to hide the cost of a call. Decoding holds some six times as much."""
 
+BLOCK_ENTRIES = 4096
+"""Entries of a COCO-results file decoded at a time."""
 
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises on text that is not the JSON asked for; the last on brackets nested without end."""
+"""What msgspec raises on text that is not the expected JSON; the last one on brackets nested without end."""
 
 
 class _Segmentation(msgspec.Struct):
@@ -50,7 +52,7 @@ class _Row(msgspec.Struct):
 
 
 def read_jsonl(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """The native file, one JSON object per line, with an optional header line."""
+    """Read the native file: one JSON object per line after an optional header line."""
     with path.open("rb") as file:
         yield from read_lines(_line_blocks(file), str(path), keys, options, problems)
 
@@ -58,7 +60,7 @@ def read_jsonl(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
 def read_lines(
     blocks: Iterable[bytes], source: str, keys: Keys, options: ReadOptions, problems: Problems
 ) -> Batches:
-    """Blocks of whole lines of the native file; `source` is its name in messages."""
+    """Read blocks of whole lines of the native file; `source` is its name in messages."""
     decoder = msgspec.json.Decoder(_Row)
     reader = _Rows(source, "line", keys, options, problems)
     first_line = 1
@@ -71,7 +73,7 @@ def read_lines(
         rows: list[_Row] | None = None
         with contextlib.suppress(*_NOT_JSON):
             rows = decoder.decode_lines(block)
-        # Blank lines would shift every line number after them.
+        # The decoder skips blank lines, which would shift the number of every line after them.
         if rows is not None and len(rows) != n_lines:
             rows = None
         numbers = range(first_line, first_line + n_lines)
@@ -80,7 +82,7 @@ def read_lines(
 
 
 def _line_blocks(file: Any) -> Iterator[bytes]:
-    """Blocks of whole lines; a line longer than a block is still whole."""
+    """Yield blocks of whole lines; a line longer than a block is not cut."""
     rest = b""
     while chunk := file.read(BLOCK_BYTES):
         cut = chunk.rfind(b"\n") + 1
@@ -94,24 +96,23 @@ def _line_blocks(file: Any) -> Iterator[bytes]:
 
 
 def read_coco_results(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """A JSON array of COCO result objects that also carry the key."""
+    """Read a JSON array of COCO result objects that also carry the key."""
     if path.stat().st_size == 0:
         problems.add("malformed", str(path), "the file is empty")
         return
     with path.open("rb") as file:
-        # Not closed by hand, which fails while an entry points into it; it goes with the last of them.
+        # Closing it fails while an entry points into it, so it is left to be freed with the last entry.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        # Raw entries point into the mapped file: the whole array is checked, none of it is copied.
+        # Raw entries point into the mapped file: the whole array is checked but not copied.
         entries = msgspec.json.decode(memoryview(mapped), type=list[msgspec.Raw])
     except _NOT_JSON as error:
         problems.add("malformed", str(path), f"not a JSON array of results: {error}")
         return
     decoder = msgspec.json.Decoder(_Row)
     reader = _Rows(str(path), "entry", keys, options, problems)
-    step = 4096
-    for first in range(0, len(entries), step):
-        raws = entries[first : first + step]
+    for first in range(0, len(entries), BLOCK_ENTRIES):
+        raws = entries[first : first + BLOCK_ENTRIES]
         rows: list[_Row] | None = None
         with contextlib.suppress(*_NOT_JSON):
             rows = [decoder.decode(raw) for raw in raws]
@@ -120,9 +121,9 @@ def read_coco_results(path: Path, keys: Keys, options: ReadOptions, problems: Pr
 
 
 def _possible(sizes: NDArray[np.int64]) -> bool:
-    """Whether every size is one that a mask may have; asked of the sides first, so that no product overflows."""
-    fits = ((sizes >= 1) & (sizes <= rle.MAX_PIXELS)).all()
-    return bool(fits) and bool((sizes[:, 0] * sizes[:, 1] <= rle.MAX_PIXELS).all())
+    """Return whether a mask may have each of these sizes; sides are checked first, so that no product overflows."""
+    sides_fit = bool(((sizes >= 1) & (sizes <= rle.MAX_PIXELS)).all())
+    return sides_fit and bool((sizes[:, 0] * sizes[:, 1] <= rle.MAX_PIXELS).all())
 
 
 class _Rows:
@@ -137,7 +138,7 @@ class _Rows:
     def batches(
         self, rows: list[_Row] | None, numbers: range, raw: Callable[[], Sequence[bytes]]
     ) -> Iterator[RLEBatch]:
-        """One batch of a block: the fast path, and row by row where that fails."""
+        """Yield the batch of a block, decoded at once or, where that fails, row by row."""
         batch = self._fast(rows, numbers) if rows is not None else None
         if batch is None:
             batch = self._row_by_row(raw(), numbers)
@@ -145,7 +146,7 @@ class _Rows:
             yield batch
 
     def _fast(self, rows: list[_Row], numbers: range) -> RLEBatch | None:
-        """None where something needs the slow path's attention."""
+        """Return a batch; None if any row needs the slow path."""
         n = len(rows)
         masks = [row.segmentation for row in rows]
         try:
@@ -179,6 +180,7 @@ class _Rows:
         return finish_batch(self.keys, index, strings, null, sizes, sentences, where)
 
     def _row_by_row(self, lines: Sequence[bytes], numbers: range) -> RLEBatch:
+        """Read each row alone, and record what is wrong with it."""
         keys: list[list[int]] = []
         strings: list[bytes] = []
         null: list[bool] = []
@@ -214,7 +216,7 @@ class _Rows:
             np.array([key[k] for key in keys], np.int64) for k in range(len(self.keys.fields))
         ]
         index = self.keys.resolve(columns, place)
-        # Resolved before they are left out: their examples were meant, so they are not missing as well.
+        # Their examples stay claimed, so that a malformed mask is not reported as missing too.
         index[unreadable] = -1
         return finish_batch(
             self.keys,
@@ -227,23 +229,23 @@ class _Rows:
         )
 
     def _parse(self, row: Any, where: str) -> Any:
-        """(key, size, counts, sentence) of one row, or None after recording that it has no key.
+        """Return (key, size, counts, sentence) of one row, or None after recording that it has no key.
 
         Counts are None for an explicit empty; the size is None after recording that the mask cannot be read.
         """
         if not isinstance(row, dict):
             self.problems.add("malformed", where, f"a prediction is an object, not {row!r:.60}")
             return None
-        found = ", ".join(row) or "nothing"
+        names = ", ".join(row) or "nothing"
         key = []
         for name in self.keys.fields:
             value = row.get(name)
             if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
-                what = (
-                    f"{name} is {value!r:.60}" if name in row else f"no {name}; the row has {found}"
-                )
+                reason = f"no {name}; the row has {names}"
+                if name in row:
+                    reason = f"{name} is {value!r:.60}"
                 self.problems.add(
-                    "bad key", where, f"{what}; a key is {' and '.join(self.keys.fields)}"
+                    "bad key", where, f"{reason}; a key is {' and '.join(self.keys.fields)}"
                 )
                 return None
             key.append(value)
@@ -252,7 +254,7 @@ class _Rows:
             self.problems.add(
                 "no segmentation",
                 where,
-                f"the row has {found}; write segmentation: null for a mask that is empty on purpose",
+                f"the row has {names}; write segmentation: null for a mask that is empty on purpose",
             )
             return key, None, b"", sentence
         segmentation = row["segmentation"]
@@ -272,7 +274,7 @@ class _Rows:
         return key, (height, width), counts, sentence
 
     def _size(self, key: list[int]) -> tuple[int, int]:
-        """Of the image; of an unknown key any will do, because the row is refused for its key."""
+        """Return the size of the image; any size for an unknown key, because its row is refused anyway."""
         index = int(self.keys.lookup([np.array([value], np.int64) for value in key])[0])
         dataset = self.keys.dataset
         sample = dataset.example_sample[index] if index >= 0 else 0

@@ -1,4 +1,4 @@
-"""A checked array in, the runs of its mask out, whatever its numbers mean."""
+"""A checked array in, the runs of its mask out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from refcocom_gpu.predictions.resize import NON_FINITE, logit_runs
 def array_runs(
     array: Any, height: int, width: int, options: ReadOptions, where: str, problems: Problems
 ) -> NDArray[np.int32] | None:
-    """Masks as they are, logits and probabilities resized and thresholded.
+    """Return the runs of a mask, or of logits or probabilities after resizing and thresholding.
 
     Args:
         array: [H, W] bool or integer, or [h, w] float, array or tensor, as `check_array` lets it pass.

@@ -1,4 +1,4 @@
-"""A store's arrays as tensors on one device: sent there when first needed, shared by everything that counts there."""
+"""The arrays of a store in, tensors on one device out: sent when first needed, shared by all that counts there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 
 
 class HostArrays(Protocol):
-    """What is read of a `MaskStore`; its attributes say what each array holds."""
+    """The arrays of a `MaskStore` that a device needs; see there for what each holds."""
 
     heights: Ints
     widths: Ints
@@ -35,11 +35,11 @@ class HostArrays(Protocol):
 
 
 class DeviceStore:
-    """Tensors of a `MaskStore`; letters as there.
+    """The tensors of a `MaskStore`, with its letters for shapes.
 
     Args:
         arrays: The store.
-        device: Where the tensors live. On the CPU they share the store's own memory.
+        device: Where the tensors live. On the CPU they share the memory of the store.
     """
 
     def __init__(self, arrays: HostArrays, device: torch.device) -> None:
@@ -48,7 +48,7 @@ class DeviceStore:
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         with warnings.catch_warnings():
-            # torch warns of read-only memory, such as a mapped file; nothing here is written to.
+            # torch warns of read-only memory, such as a mapped file. Nothing writes to these tensors.
             warnings.simplefilter("ignore")
             return torch.from_numpy(array).to(self.device)
 

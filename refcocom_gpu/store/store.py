@@ -1,8 +1,8 @@
-"""A dataset in, `MaskStore` out: its masks parsed once, packed, cached on disk, mapped back, moved to a device.
+"""A dataset in, `MaskStore` out: masks are parsed once, packed, cached on disk, mapped back and moved to a device.
 
 A mask is kept once per sample (2,080 in RefCOCO-M), not once per expression, in two forms. *Runs* (run ends down the
-columns) serve RLE predictions. *Bits* (row-major, low bit first, each mask beginning with a 64-bit word) serve dense
-masks and logits. Each form is a file of its own, so that one is opened without the other.
+columns) serve RLE predictions. *Bits* (row-major, low bit first, each mask begins with a 64-bit word) serve dense masks
+and logits. Each form has its own file, so that one can be opened without the other.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from refcocom_gpu.store.device import DeviceStore
 
 LAYOUT_VERSION = "2"
-"""Changes whenever the arrays below mean something else; a new cache is then built beside the old one."""
+"""Changes with the meaning of the arrays below; a new cache is then built beside the old one."""
 
 PIECE_WORDS = 2**19
-"""Words packed and written at a time, 4 MB: they stay in the cache on their way to the file."""
+"""Words packed and written at a time, 4 MB, so that they stay in the processor's cache on their way to the file."""
 
 
 class MaskStore:
     """The ground truth of a dataset, ready to be counted against.
 
-    Made by `MaskStore.build`. `M` samples, `N` examples, `R` runs.
+    `MaskStore.build` makes it. `M` samples, `N` examples, `R` runs.
 
     Attributes:
         dataset: What the masks belong to.
@@ -49,7 +49,7 @@ class MaskStore:
         pixels: [M] int64 H·W.
         example_sample: [N] int64 the sample of each example.
         device: Where predictions are counted: `cpu`, `cuda` or `cuda:i`.
-        folder: Where it is cached; None when it is kept in memory only.
+        folder: Where it is cached; None if it is only in memory.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MaskStore:
         self.device = device
         self.folder = folder
         self._threads = threads
-        # Both are filled when first needed and shared by every copy that `to` makes.
+        # Both are filled when first needed; the copies that `to` makes share them.
         self._bits: Arrays = {}
         self._tensors: dict[str, DeviceStore] = {}
 
@@ -74,7 +74,7 @@ class MaskStore:
     def build(
         cls, dataset: Dataset, *, cache: bool | str | Path = True, threads: int = 0
     ) -> MaskStore:
-        """Open a dataset's store, making it on first use.
+        """Open a dataset's store; make it if there is none.
 
         Args:
             dataset: From `load_dataset`.
@@ -82,7 +82,7 @@ class MaskStore:
             threads: 0 for all cores.
 
         Raises:
-            DatasetError: When a mask of the dataset is not valid RLE; names the samples.
+            DatasetError: When masks of the dataset are not valid RLE; the message names the samples.
 
         >>> import refcocom_gpu as rc
         >>> store = rc.MaskStore.build(rc.load_dataset("sample"), cache=False)
@@ -94,7 +94,7 @@ class MaskStore:
         return cls(dataset, _runs(dataset, folder, threads), folder, threads, "cpu")
 
     def to(self, device: str) -> MaskStore:
-        """Return the same store for counting on another device; its copies share what was moved to a device.
+        """Return the same store for counting on another device; the copies share the tensors of each device.
 
         Raises:
             UsageError: When the device is not there.
@@ -107,13 +107,13 @@ class MaskStore:
         return moved
 
     def detached(self) -> MaskStore:
-        """The same store without its folder: pickled, it carries its arrays, for machines that lack that folder.
+        """Return the same store without its folder; pickled, it carries its arrays to machines without that folder.
 
-        It carries bits where they are packed already (`pack`); otherwise whoever needs them packs them.
+        It carries the bits if they are packed already (`pack`); otherwise the receiver packs them when needed.
         """
-        alone = object.__new__(MaskStore)
-        alone.__dict__.update(self.__dict__, folder=None)
-        return alone
+        detached = object.__new__(MaskStore)
+        detached.__dict__.update(self.__dict__, folder=None)
+        return detached
 
     def __len__(self) -> int:
         return self.dataset.n_examples
@@ -137,7 +137,7 @@ class MaskStore:
         return _restore, (self.dataset, arrays, bits, self.folder, self._threads, self.device)
 
     def mask(self, index: int) -> NDArray[np.bool_]:
-        """The true mask of one example.
+        """Return the true mask of one example.
 
         Args:
             index: Row number 0…N−1.
@@ -146,7 +146,7 @@ class MaskStore:
             [H, W] bool.
 
         Raises:
-            IndexError: When there is no such row, so also for the −1 that `index_of` gives for an unknown key.
+            IndexError: When there is no such row, such as the −1 that `index_of` returns for an unknown key.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is not a row number 0…{len(self) - 1}")
@@ -158,19 +158,19 @@ class MaskStore:
         """Return the arrays as tensors on a device; every copy that `to` made shares them.
 
         Args:
-            device: The store's own by default.
+            device: By default the device of the store.
         """
         import torch
 
         from refcocom_gpu.store.device import DeviceStore
 
-        # `cuda` means the current device: a tensor made there knows its number.
+        # `cuda` means the current device; a tensor made there has its number.
         device = torch.empty(0, device=self.device if device is None else device).device
         return self._tensors.setdefault(str(device), DeviceStore(self, device))
 
     @property
     def words(self) -> NDArray[np.uint64]:
-        """[P] packed bits of all masks; built, or opened and verified, at first use."""
+        """[P] packed bits of all masks; they are built, or opened and verified, at first use."""
         self.pack()
         return self._bits["words"]
 
@@ -186,7 +186,7 @@ class MaskStore:
 
     def _packed(self) -> Built:
         def pieces() -> Iterator[NDArray[np.uint64]]:
-            # Every mask begins with a word, so pieces of whole masks follow each other without a seam.
+            # Every mask begins with a new word, so pieces of whole masks can be joined as they are.
             steps = np.arange(0, self.word_offsets[-1], PIECE_WORDS)
             last = len(self.pixels)
             bounds = np.unique(np.append(np.searchsorted(self.word_offsets, steps), last))
@@ -218,7 +218,7 @@ def _restore(
     threads: int,
     device: str,
 ) -> MaskStore:
-    """A store that was pickled."""
+    """Make a store from its pickle."""
     runs = _runs(dataset, folder, threads) if arrays is None else arrays
     store = MaskStore(dataset, runs, folder, threads, device)
     store._bits.update(bits or {})
@@ -234,26 +234,25 @@ def _parse(dataset: Dataset, threads: int) -> Built:
     pixels = dataset.heights * dataset.widths
     strings = dataset.counts
     runs = cpu.rle_parse(strings.data, strings.offsets, pixels, threads=threads)
-    # Divided, because the product of two absurd sides overflows to something small.
+    # Divided, because the product of two absurd sides would overflow to a small number.
     too_large = dataset.heights > rle.MAX_PIXELS // dataset.widths
     bad = np.flatnonzero((runs.status != rle_status.OK) | too_large)
     if len(bad):
         ids = dataset.samples.column("sample_id")
         shown = []
         for row in bad[:SHOWN]:
-            reason = (
-                f"size {dataset.heights[row]}×{dataset.widths[row]} exceeds the cap of {rle.MAX_PIXELS:,} pixels"
-                if too_large[row]
-                else rle_status.explain(
-                    int(runs.status[row]), int(runs.detail[row]), int(pixels[row])
-                )
-            )
+            if too_large[row]:
+                size = f"{dataset.heights[row]}×{dataset.widths[row]}"
+                reason = f"size {size} exceeds the cap of {rle.MAX_PIXELS:,} pixels"
+            else:
+                status, detail = int(runs.status[row]), int(runs.detail[row])
+                reason = rle_status.explain(status, detail, int(pixels[row]))
             shown.append(f"sample {ids[int(row)].as_py()}: {reason}")
         more = f"; and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
         raise DatasetError(
             f"{len(bad):,} masks of {dataset.source} are not valid RLE: {'; '.join(shown)}{more}"
         )
-    # The set pixels are the runs of odd number, and runs alternate within each mask.
+    # The runs of a mask alternate, so the set pixels are its runs of odd number.
     lengths = np.diff(runs.ends, prepend=np.int32(0))
     starts = runs.offsets[:-1]
     lengths[starts] = runs.ends[starts]

@@ -1,6 +1,6 @@
-"""Many prediction files in; counts of each, all per-example rows and a leaderboard out. A killed sweep goes on.
+"""Many prediction files come in; counts of each, all per-example rows and a leaderboard go out.
 
-Start at `run`.
+A sweep that was killed goes on when it is run again. Start at `run`.
 
 | module | |
 |---|---|

@@ -1,7 +1,7 @@
-"""A path or an address in; a local file, and a token that changes when its content does, out.
+"""A path or an address in; a local file, and a token that changes with its content, out.
 
-Addresses are whatever fsspec opens (`s3://`, `hf://`, `memory://`, `http://`): fetched whole to a temporary file by the
-worker that scores them, so that every reader reads a file.
+An address is anything that fsspec opens (`s3://`, `hf://`, `memory://`, `http://`). The worker that scores it fetches
+it to a temporary file, so that readers only ever read files.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from refcocom_gpu.errors import UsageError
 _URL = re.compile(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://.*", re.DOTALL)
 
 UNSETTLED_NS = 2_000_000_000
-"""A file that changed this recently may change again within one tick of its clock (FAT's is 2 s), unseen."""
+"""A file that changed this recently may change again within one tick of the file system's clock (2 s on FAT)."""
 
 _IDENTIFYING = (
     "etag", "etags", "lastmodified", "last_modified", "mtime", "modified", "updated", "created", "md5hash",
     "content-md5", "content_md5", "crc32c", "checksum", "blob_id", "version_id", "generation", "digest",
 )  # fmt: skip
-"""Words by which file systems tell one content from another."""
+"""Fields in which file systems tell that a content has changed."""
 
 
 def is_url(name: str) -> bool:
-    """Return whether a name is an address and no local file.
+    """Return whether a name is an address and not a local file.
 
     >>> is_url("s3://bucket/a.parquet"), is_url("runs/a=b.parquet")
     (True, False)
@@ -41,10 +41,10 @@ def is_url(name: str) -> bool:
 
 
 def expand_url(url: str) -> list[str]:
-    """Return an address, or the addresses that a glob matches; HTTP lists nothing, so its addresses stay as they are.
+    """Return an address, or the addresses that a glob matches; HTTP cannot list files, so it has no globs.
 
     Raises:
-        UsageError: When nothing matches, or the file system cannot be asked.
+        UsageError: When nothing matches, or the file system cannot be reached.
     """
     if url.startswith(("http://", "https://")) or not re.search(r"[*?\[]", url):
         _file_system(url)
@@ -61,7 +61,7 @@ def expand_url(url: str) -> list[str]:
 
 @contextlib.contextmanager
 def at_hand(name: str) -> Iterator[Path]:
-    """Yield a path as it is, or the file of an address, fetched for as long as the context lasts.
+    """Yield a path as it is; fetch an address to a temporary file, which the end of the context deletes.
 
     Raises:
         UsageError: When an address cannot be fetched.
@@ -70,7 +70,7 @@ def at_hand(name: str) -> Iterator[Path]:
         yield Path(name)
         return
     with tempfile.TemporaryDirectory(prefix="refcocom-") as folder:
-        # The ending decides which reader is taken; the name itself may be anything.
+        # Only the ending of the name matters, because it selects the reader.
         local = Path(folder) / f"fetched{Path(re.split('[?#]', name)[0]).suffix}"
         with _named_errors(name):
             system, path = _file_system(name)
@@ -81,23 +81,23 @@ def at_hand(name: str) -> Iterator[Path]:
 
 
 def token_of(path: Path) -> str:
-    """Return what changes when a local file or folder does: size and time of change to the nanosecond.
+    """Return a token that changes with a local file or folder: from sizes, and times of change in nanoseconds.
 
     Args:
-        path: A file, or a folder, whose files are then told by name.
+        path: A file, or a folder, for which the names of its files count too.
 
     Raises:
-        OSError: When it is not there.
+        OSError: When it is absent.
     """
-    seen = [(n, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for n, s in _stats(path)]
-    return xxhash.xxh3_128_hexdigest(repr(seen).encode("utf-8", "surrogateescape"))
+    stats = [(n, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for n, s in _stats(path)]
+    return xxhash.xxh3_128_hexdigest(repr(stats).encode("utf-8", "surrogateescape"))
 
 
 def is_settled(path: Path) -> bool:
     """Return whether a local file changed long enough ago that another change would show in `token_of`.
 
     Raises:
-        OSError: When it is not there.
+        OSError: When it is absent.
     """
     latest = max((max(s.st_mtime_ns, s.st_ctime_ns) for _, s in _stats(path)), default=0)
     return latest <= time.time_ns() - UNSETTLED_NS
@@ -109,10 +109,10 @@ def _stats(path: Path) -> list[tuple[str, os.stat_result]]:
 
 
 def remote_token(url: str) -> str | None:
-    """Return what changes when a remote file does; None where its file system tells nothing but a size.
+    """Return a token that changes with a remote file; None if its file system reports only a size.
 
     Raises:
-        UsageError: When it cannot be asked.
+        UsageError: When the file system cannot be reached.
     """
     with _named_errors(url):
         system, path = _file_system(url)
@@ -139,6 +139,7 @@ def _named_errors(url: str) -> Iterator[None]:
         yield
     except UsageError:
         raise
-    except Exception as error:  # each file system has errors of its own, few of which are OSErrors
+    # Every file system has its own errors, and few of them are OSErrors.
+    except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise UsageError(f"{url} cannot be fetched: {type(error).__name__}: {reason}") from None

@@ -15,7 +15,7 @@ from refcocom_gpu.sweep.contents import expand_url, is_url
 from refcocom_gpu.sweep.item import Item, bare
 
 Entry = str | Path | Sequence[str | Path]
-"""A path, glob or address; or a list of them, the shards of one set."""
+"""A path, glob or address; or a list of these, which are the shards of one set."""
 
 
 def read_inputs(
@@ -24,13 +24,13 @@ def read_inputs(
     """List the sets of predictions of a sweep.
 
     Args:
-        predictions: Paths, globs and addresses, each match a set of its own; a list within the list is one set.
-        manifest: A CSV, JSONL or Parquet file with the columns `path` and, optionally, `model`; others are carried
-            along. Paths are relative to its folder.
+        predictions: Paths, globs and addresses. Each match is a set of its own; a list within the list is one set.
+        manifest: A CSV, JSONL or Parquet file with the columns `path` and, optionally, `model`. Its other columns are
+            kept with the results. Paths are relative to its folder.
 
     Raises:
-        UsageError: When nothing is named, a name of `predictions` is not there, or the manifest cannot be used. A
-            file that a manifest names and that is not there becomes that item's own error.
+        UsageError: When no predictions are given, a path in `predictions` is absent, or the manifest cannot be used.
+            An absent file that a manifest names becomes the error of its item.
     """
     if (predictions is None) == (manifest is None):
         raise UsageError(
@@ -39,7 +39,7 @@ def read_inputs(
             else "predictions are named twice: by predictions=… and by manifest=…"
         )
     if predictions is not None:
-        items = _named(predictions)
+        items = _items(predictions)
     else:
         from refcocom_gpu.sweep.manifest import read_manifest
 
@@ -50,7 +50,7 @@ def read_inputs(
     return [replace(item, place=place) for item, place in zip(items, places, strict=True)]
 
 
-def _named(predictions: Entry | Iterable[Entry]) -> list[Item]:
+def _items(predictions: Entry | Iterable[Entry]) -> list[Item]:
     entries = [predictions] if isinstance(predictions, str | Path) else list(predictions)
     items = []
     for entry in entries:
@@ -64,7 +64,7 @@ def _named(predictions: Entry | Iterable[Entry]) -> list[Item]:
 
 
 def _file(name: str) -> str:
-    """Return where a set lies: a built-in one in a temporary file, any other at its name."""
+    """Return the file of a name: a temporary one for a built-in set, else the name itself."""
     return str(built_in_file(name)) if is_built_in(name) else name
 
 
@@ -92,17 +92,18 @@ def distinguish(paths: Sequence[str]) -> list[str]:
     parts = [[p for p in re.split(r"[/\\]+", bare(path)) if p] or [path] for path in paths]
     # Every path keeps at least one part.
     spare = min(map(len, parts)) - 1
-    first = _common(parts, spare)
+    first = _common_length(parts, spare)
     parts = [p[first:] for p in parts]
-    last = _common([p[::-1] for p in parts], spare - first) if len(set(paths)) > 1 else 0
-    whole = ["/".join(p[: len(p) - last]) for p in parts]
+    last = _common_length([p[::-1] for p in parts], spare - first) if len(set(paths)) > 1 else 0
+    names = ["/".join(p[: len(p) - last]) for p in parts]
     if last:
-        return whole
-    short = [_stem(name) for name in whole]
-    return short if len(set(short)) == len(set(whole)) else whole
+        return names
+    stems = [_stem(name) for name in names]
+    return stems if len(set(stems)) == len(set(names)) else names
 
 
-def _common(parts: Sequence[Sequence[str]], most: int) -> int:
+def _common_length(parts: Sequence[Sequence[str]], most: int) -> int:
+    """Return with how many equal parts all paths begin, at most `most`."""
     n = 0
     while n < most and len({p[n] for p in parts}) == 1:
         n += 1
@@ -110,5 +111,5 @@ def _common(parts: Sequence[Sequence[str]], most: int) -> int:
 
 
 def _stem(name: str) -> str:
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 (a name may hold slashes, of which Path drops some)
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 (Path drops some of the slashes in a name)
     return stem if suffix.lower() in READERS and stem else name

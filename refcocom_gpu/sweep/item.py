@@ -1,4 +1,4 @@
-"""One set of predictions of a sweep: where its files are, and what it is called."""
+"""Files and a name in, one set of predictions of a sweep out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Item:
     """One set of predictions.
 
     Attributes:
-        path: As the user named it; shards are joined by commas.
-        files: Where its shards are: paths as they can be opened, or addresses.
-        place: The part of its path that differs from the others'.
-        model: What the manifest calls it.
-        columns: The manifest's other columns.
+        path: As the user gave it; shards are joined by commas.
+        files: Its shards: paths that can be opened, or addresses.
+        place: The part of its path that differs from the paths of the other items.
+        model: The name of the model in the manifest.
+        columns: The other columns of the manifest.
     """
 
     path: str
@@ -31,7 +31,7 @@ class Item:
 
     @property
     def formats(self) -> str:
-        """The endings of the files, which decide how they are read."""
+        """The endings of the files, which select their readers."""
         return ",".join(ending(file) for file in self.files)
 
 
@@ -45,5 +45,5 @@ def ending(file: str) -> str:
 
 
 def bare(file: str) -> str:
-    """Return an address without its query, which may hold slashes and dots; a path as it is."""
+    """Return an address without its query, which may hold slashes and dots; return a path as it is."""
     return re.split(r"[?#]", file)[0] if is_url(file) else file

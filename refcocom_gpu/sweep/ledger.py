@@ -1,8 +1,8 @@
-"""Counts kept by the hash of all that decides them: a finished file is not scored again, whatever its name.
+"""Counts of finished files in, the same counts out in a later sweep: a file is not scored again, whatever its name.
 
-`results/{key}.safetensors` appears whole or not at all and is verified by its own hash when it is opened; one that is
-damaged counts as not there. `.known.jsonl` remembers the hashes of files by size and time of change; without it files
-are hashed again, nothing else. One sweep writes a folder at a time.
+Counts are kept by the hash of all that decides them. `results/{key}.safetensors` appears whole or not at all and is
+verified by its own hash when it is opened; a damaged one is ignored. `.known.jsonl` remembers the hashes of files by
+size and time of change; without it, files are hashed again. One sweep at a time writes a folder.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ RESULTS, KNOWN = "results", ".known.jsonl"
 
 
 class Kept(NamedTuple):
-    """Counts of one content.
+    """The counts of one set of predictions.
 
     Attributes:
         counts: [N, 2] int64.
         absent: Indices without a prediction, int64.
-        model: What the file's header says; None where it says nothing.
+        model: The model in the header of the file; None if there is none.
     """
 
     counts: NDArray[np.int64]
@@ -39,12 +39,12 @@ class Kept(NamedTuple):
 
 
 class Ledger:
-    """The results of one sweep folder; use it within `locked`.
+    """The results in the folder of a sweep; use it within `locked`.
 
     Attributes:
         folder: Of the sweep.
-        finished: Keys that are kept.
-        known: File to what told its content and the hash of it.
+        finished: Keys whose counts are kept.
+        known: For each file, its token when it was hashed, and the hash.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,11 +59,11 @@ class Ledger:
         with contextlib.suppress(FileNotFoundError):
             lines = (folder / KNOWN).read_text("utf-8", "surrogateescape").splitlines()
         for line in lines:
-            # A line cut by a kill is dropped, and so is anything that is not ours.
+            # A line that a kill cut, or that is no entry, is dropped.
             with contextlib.suppress(ValueError, TypeError):
                 file, token, digest = json.loads(line)
                 self.known[str(file)] = (str(token), str(digest))
-        self._noted = len(lines)
+        self._n_lines = len(lines)
 
     def put(self, identity: Mapping[str, str], kept: Kept) -> None:
         """Keep counts.
@@ -83,7 +83,7 @@ class Ledger:
         self.finished.add(key)
 
     def get(self, identity: Mapping[str, str]) -> Kept | None:
-        """Counts kept before, mapped; None where there are none, and where what is there is damaged."""
+        """Return counts that were kept before, mapped; None if there are none or they are damaged."""
         key = key_of(identity)
         if key not in self.finished:
             return None
@@ -102,20 +102,18 @@ class Ledger:
                 self.known[file] = (token, digest)
                 lines.append(json.dumps([file, token, digest]) + "\n")
         if lines:
-            self._noted += len(lines)
-            with contextlib.suppress(OSError), self._opened("a") as file_:
-                file_.write("".join(lines))
+            self._n_lines += len(lines)
+            path = self.folder / KNOWN
+            with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as journal:
+                journal.write("".join(lines))
 
     def compact(self) -> None:
-        """Write what is known once per file, when most lines are of former contents."""
-        if self._noted <= 2 * len(self.known):
+        """Write `.known.jsonl` anew with one line per file, once most of its lines are outdated."""
+        if self._n_lines <= 2 * len(self.known):
             return
         lines = (json.dumps([k, *v]) + "\n" for k, v in self.known.items())
         with contextlib.suppress(OSError), replacing(self.folder / KNOWN) as temporary:
             temporary.write_text("".join(lines), "utf-8")
-
-    def _opened(self, mode: str):  # type: ignore[no-untyped-def]
-        return (self.folder / KNOWN).open(mode, encoding="utf-8")
 
     def _path(self, key: str) -> Path:
         return self._results / f"{key}.safetensors"

@@ -1,4 +1,4 @@
-"""A table of prediction files in, items out: what each is a model of, and whatever else is known of it."""
+"""A table of prediction files in, items out, each with its model and the other columns of its row."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.sweep.contents import at_hand, is_url
 from refcocom_gpu.sweep.item import Item
 
-READ = (".csv", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 
 
 def read_manifest(manifest: str) -> list[Item]:
-    """Items of a manifest, in its order.
+    """Return the items of a manifest, in its order.
 
     Args:
-        manifest: A path or an address ending in one of `READ`. A `path` that is a list names the shards of one set.
+        manifest: A path or an address ending in one of `SUFFIXES`. A `path` that is a list names the shards of one set.
 
     Raises:
-        UsageError: When it cannot be read, has no column `path`, or a row names none.
+        UsageError: When it cannot be read, has no column `path`, or a row names no file.
     """
     suffix = Path(manifest).suffix.lower()
-    if suffix not in READ:
-        raise UsageError(f"{manifest}: a manifest ends in {', '.join(READ)}")
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{manifest}: a manifest ends in {', '.join(SUFFIXES)}")
     try:
         with at_hand(manifest) as path:
             rows = _rows(path, suffix)
@@ -45,7 +45,7 @@ def _rows(path: Path, suffix: str) -> list[dict[str, Any]]:
         with pq.ParquetFile(path.absolute()) as file:
             return file.read().to_pylist()  # type: ignore[no-any-return]
     if suffix == ".csv":
-        # Text stays text: a model called 007 is not the number 7.
+        # These columns are text: a model called 007 is not the number 7.
         convert = pa.csv.ConvertOptions(
             column_types={"path": pa.string(), "model": pa.string()}, strings_can_be_null=True
         )
@@ -57,26 +57,26 @@ def _rows(path: Path, suffix: str) -> list[dict[str, Any]]:
 
 def _item(row: dict[str, Any], number: int, manifest: str) -> Item:
     if "path" not in row:
-        found = ", ".join(row) or "nothing"
-        raise UsageError(f"{manifest}, row {number}: no column path; the row has {found}")
-    given = row["path"] if isinstance(row["path"], list) else [row["path"]]
-    if not given or not all(isinstance(name, str) and name for name in given):
+        columns = ", ".join(row) or "nothing"
+        raise UsageError(f"{manifest}, row {number}: no column path; the row has {columns}")
+    paths = row["path"] if isinstance(row["path"], list) else [row["path"]]
+    if not paths or not all(isinstance(name, str) and name for name in paths):
         raise UsageError(f"{manifest}, row {number}: path is {row['path']!r:.60}, not a file name")
     model = row.get("model")
     others = {name: value for name, value in row.items() if name not in ("path", "model")}
     return Item(
-        path=", ".join(given),
-        files=tuple(_beside(manifest, name) for name in given),
+        path=", ".join(paths),
+        files=tuple(_beside(manifest, name) for name in paths),
         model=None if model is None or model == "" else str(model),
         columns=others,
     )
 
 
 def _beside(manifest: str, name: str) -> str:
-    """A name relative to the manifest's folder."""
+    """Return a name relative to the folder of the manifest."""
     if is_url(name):
         return name
     if is_url(manifest):
         return f"{manifest.rpartition('/')[0]}/{name}"
-    # Path's own expansion raises where there is no such user.
+    # Path.expanduser raises for an unknown user.
     return os.path.join(os.path.dirname(manifest), os.path.expanduser(name))  # noqa: PTH111, PTH118, PTH120

@@ -1,7 +1,7 @@
-"""Results in, one partitioned Parquet dataset out: `per_example/model=NAME/*.parquet`, a file per set of predictions.
+"""Results in, one partitioned Parquet dataset out: a file `per_example/model=NAME/*.parquet` per set of predictions.
 
-DuckDB, Polars and Arrow read the folder as one table with a column `model`. A file is named by the hash of what decides
-its content, so that a sweep that is restarted writes what is missing and deletes what no longer belongs.
+DuckDB, Polars and Arrow read the folder as one table with a column `model`. The name of a file is a hash of all that
+decides its content, so that a restarted sweep writes only missing files and deletes files that no longer belong.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ LAYOUT = 1
 CARRIED = (
     "index", "sample_id", "sentence_idx", "image_id", "intersection", "pred_area", "target_area", "status",
 )  # fmt: skip
-"""Columns of a single result that each file repeats; sentences and categories are joined by index."""
+"""Columns of a single result that each file repeats; sentences and categories can be joined by index."""
 
 NAME_BYTES = 255
-"""The longest name that common file systems take."""
+"""The longest name that common file systems accept."""
 
 
 def write_per_example(
@@ -66,18 +66,18 @@ def write_per_example(
                 name = f"{_content_name(store, result, empty)}.parquet"
                 expected[root / partition(result.model) / name] = result
         absent = ((path, result) for path, result in expected.items() if not path.exists())
-        for _ in ThreadsEngine().map(_write_rows, absent, (store, empty)):
+        for _ in ThreadsEngine().map(_write_table, absent, (store, empty)):
             pass
-        _forget_others(root, set(expected))
+        _delete_others(root, set(expected))
     except OSError as error:
         raise UsageError(f"cannot write to {root}: {error.strerror or error}") from None
     return root
 
 
 def partition(model: str) -> str:
-    """The folder of a model: any name, escaped as Hive does, so that readers give the name back.
+    """Return the folder of a model; its name is escaped as Hive does, so that readers can restore it.
 
-    A name too long for a folder is cut, and told from others by a hash.
+    A name that is too long for a folder is cut and ends with a hash.
 
     >>> partition("LISA 7B/é=1")
     'model=LISA%207B%2F%C3%A9%3D1'
@@ -86,7 +86,7 @@ def partition(model: str) -> str:
     escaped = f"model={quote(text, safe='')}"
     if len(escaped) > NAME_BYTES:
         end = f"~{xxhash.xxh3_64_hexdigest(text.encode())}"
-        # Whole characters: a reader refuses half of one.
+        # Cut by whole characters, because a reader refuses half of one.
         while len(escaped) + len(end) > NAME_BYTES:
             text = text[:-1]
             escaped = f"model={quote(text, safe='')}"
@@ -114,7 +114,7 @@ def _table(store: MaskStore, result: FileResult, empty: float) -> pa.Table:
         empty=empty,
     )
     name = as_text(result.path).encode()
-    # Not pa.array, which imports pandas.
+    # pa.array would import pandas.
     names = pa.StringArray.from_buffers(
         1, pa.py_buffer(np.array([0, len(name)], np.int32)), pa.py_buffer(name)
     )
@@ -125,18 +125,15 @@ def _table(store: MaskStore, result: FileResult, empty: float) -> pa.Table:
     )
 
 
-def _write_rows(shared: tuple[MaskStore, float], rows: tuple[Path, FileResult]) -> None:
-    (store, empty), (path, result) = shared, rows
+def _write_table(shared: tuple[MaskStore, float], target: tuple[Path, FileResult]) -> None:
+    store, empty = shared
+    path, result = target
     path.parent.mkdir(exist_ok=True)
-    _write(path, _table(store, result, empty))
-
-
-def _write(path: Path, table: pa.Table) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(_table(store, result, empty), file, compression="zstd")
 
 
-def _forget_others(root: Path, expected: set[Path]) -> None:
+def _delete_others(root: Path, expected: set[Path]) -> None:
     for folder in root.glob("model=*"):
         for path in folder.iterdir():
             if path not in expected and path.suffix in (".parquet", ".tmp"):

@@ -1,4 +1,4 @@
-"""Items, a store and an engine in, an output folder out: every set is scored once, kept, and joined at the end."""
+"""Items, a store and an engine in, an output folder out: every set is scored once, and its counts are kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from refcocom_gpu.sweep.task import (
 from refcocom_gpu.utils.files import combine_hashes, hash_file, locked
 
 RLE_FORMATS = {".parquet", ".jsonl", ".ndjson", ".json"}
-"""Formats that are counted against runs; all others need packed bits. A folder has no ending."""
+"""Endings of formats that are counted against runs; all others, such as folders, need packed bits."""
 
 Settled = Callable[[FileResult], None]
 
@@ -66,8 +66,8 @@ class Outcome:
 
     Attributes:
         results: One per item, in the order of the items.
-        n_scored: Sets that were scored now; the others were kept from before or are equal to another set.
-        written: Files and folders that were written, first those of the leaderboard.
+        n_scored: Sets that were scored now. Counts of the others were kept before, or they equal another set.
+        written: Files and folders that were written; those of the leaderboard come first.
     """
 
     results: list[FileResult]
@@ -90,14 +90,14 @@ def run_sweep(
     ranking: Ranking | None = None,
     settled: Settled | None = None,
 ) -> Outcome:
-    """Score many sets of predictions into a folder; what it holds already is not scored again.
+    """Score many sets of predictions into a folder; sets whose counts it holds are not scored again.
 
     Args:
         items: From `read_inputs`.
         store: Ground truth.
-        output_dir: Made where absent. Killed at any moment, the next sweep into it goes on from what it holds.
+        output_dir: Made where absent. After a kill, the next sweep into it goes on from the counts it holds.
         options: How predictions are counted.
-        engine: Where; threads by default. Counts do not depend on it.
+        engine: Where they are counted, by default on threads. Counts do not depend on it.
         ranking: How the leaderboard is made.
         settled: Called with each result as soon as it is known, in any order.
 
@@ -105,8 +105,7 @@ def run_sweep(
         Results in the order of the items. A set that cannot be scored has an error and does not stop the others.
 
     Raises:
-        UsageError: For an option that is not known, a folder that cannot be written, or one that another sweep is
-            writing.
+        UsageError: For an unknown option, a folder that cannot be written, or one that another sweep is writing.
     """
     options = options or Options()
     engine = engine or make_engine("threads")
@@ -124,7 +123,7 @@ def run_sweep(
 
 
 class _Sweep:
-    """The state of one sweep: the results so far, by the number of their item."""
+    """The state of one sweep: its results so far, by the number of their item."""
 
     def __init__(
         self,
@@ -151,7 +150,7 @@ class _Sweep:
         return [self._results[n] for n in range(len(self.items))]
 
     def _pass(self, numbers: Iterable[int], finished: set[str] | None) -> None:
-        """Settle items; with `finished`, an item whose content is kept or already under way is not scored."""
+        """Settle items; with `finished`, an item whose counts are kept or under way is not scored."""
         waiting: dict[int, str] = {}
         shared = self._shared(finished)
         with closing(
@@ -168,7 +167,7 @@ class _Sweep:
                 self.n_scored += 1
                 kept = Kept(result.counts, result.absent, result.header_model)
                 self.ledger.put(self._identity(number, result.digest), kept)
-                # From here on mapped from the file: thousands of results need not stay in memory.
+                # The result maps the counts from the file, so that thousands of results need not stay in memory.
                 self._join(waiting, number, kept)
         for number in list(waiting):
             self._join(waiting, number)
@@ -176,7 +175,7 @@ class _Sweep:
     def _to_score(
         self, numbers: Iterable[int], finished: set[str] | None, waiting: dict[int, str]
     ) -> Iterator[Work]:
-        """Yield items that need a worker, hashed one by one as workers get free; the others wait for the ledger."""
+        """Yield items that need a worker, hashing each when a worker is free; the others wait for the ledger."""
         under_way: set[str] = set()
         for number in numbers:
             item = self.items[number]
@@ -221,25 +220,24 @@ class _Sweep:
         )
         if not self.engine.elsewhere:
             return self.store, options
-        # Arrays, not the path of a cache that other machines lack or hold in another state.
+        # Other machines may lack this cache or hold another state of it, so they get arrays instead of its path.
         if any(set(item.formats.split(",")) - RLE_FORMATS for item in self.items):
             self.store.pack()
         return self.store.detached(), options
 
     def _hash(self, file: str) -> LocalHash | None:
-        """Hash a local file unless it is as it was when it was hashed before; None for an address."""
+        """Return the hash of a local file, the known one if the file is unchanged; None for an address."""
         if is_url(file):
             return None
-        name = os.path.abspath(file)  # noqa: PTH100 (Path's raises where the working folder is gone)
+        name = os.path.abspath(file)  # noqa: PTH100 (Path's raises if the working folder is gone)
         path = Path(file)
         token = token_of(path)
-        # A file that changed just now may change again unseen.
         settled = is_settled(path)
         known_token, known_digest = self.ledger.known.get(name, ("", ""))
         if settled and token == known_token:
             return LocalHash(token, known_digest)
         digest = hash_file(path)
-        # Remembered only if two looks, before and after hashing, agree.
+        # The hash is remembered only if the file did not change while it was read.
         if settled and token == token_of(path):
             self.ledger.note([(name, token, digest)])
         return LocalHash(token, digest)
@@ -248,7 +246,7 @@ class _Sweep:
         return self.options.identity(self.store.dataset, digest, self.items[number].formats)
 
     def _join(self, waiting: dict[int, str], number: int, fresh: Kept | None = None) -> None:
-        """Settle an item from the ledger, where its content is kept, or from what was counted just now."""
+        """Settle an item from the ledger if its counts are kept there, else from `fresh` counts if there are any."""
         item, digest = self.items[number], waiting[number]
         kept = self.ledger.get(self._identity(number, digest)) or fresh
         if kept is None:

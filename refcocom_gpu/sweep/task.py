@@ -1,4 +1,4 @@
-"""A store and one set of predictions in, its `FileResult` out: the one task of a sweep, the same for every engine."""
+"""A store and one set of predictions in, its `FileResult` out: the task of a sweep, the same for every engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from refcocom_gpu.sweep.item import Item
 from refcocom_gpu.utils.files import combine_hashes, hash_file
 
 Known = tuple[str, str, str]
-"""A file, the token that told its content when it was hashed, and the hash."""
+"""A file, its token when it was hashed, and the hash."""
 
 
 class LocalHash(NamedTuple):
@@ -45,12 +45,12 @@ class LocalHash(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What an engine is given for one set of predictions.
+    """The work on one set of predictions, as an engine gets it.
 
     Attributes:
         number: Of the item in the sweep.
-        item: What is scored.
-        hashes: Of each file that was hashed already; None for the others.
+        item: The set of predictions.
+        hashes: For each file its hash, or None if it is not hashed yet.
     """
 
     number: int
@@ -63,14 +63,14 @@ class FileResult:
     """The outcome of one set of predictions.
 
     Attributes:
-        path: As the user named it.
-        model: From the manifest, else from the file's header, else the part of its path that differs from the others'.
-        columns: The manifest's other columns.
-        counts: [N, 2] int64 intersection and predicted area; None where there is an error.
+        path: As the user gave it.
+        model: From the manifest, else from the header of the file, else `Item.place`.
+        columns: The other columns of the manifest.
+        counts: [N, 2] int64 intersection and predicted area; None if there is an error.
         absent: Indices of examples without a prediction, scored as empty (`missing=zero`), int64.
         error: Why there are no counts.
-        digest: 32 hex digits, the hash of what was read; None where nothing could be.
-        header_model: The model that the file names.
+        digest: 32 hex digits, the hash of what was read; None if nothing could be read.
+        header_model: The model in the header of the file.
         known: Hashes of remote files, for the next sweep.
     """
 
@@ -93,8 +93,8 @@ class Options:
         reading: How they are read.
         missing: As for `score`.
         device: Where a worker counts.
-        code: `code_version()` of whoever keeps the results.
-        finished: Keys whose counts are kept: such an item is hashed, not scored.
+        code: `code_version()` of the process that keeps the results.
+        finished: Keys whose counts are kept; an item with such a key is hashed but not scored.
         known: Remote files that were hashed before, each with its token and hash.
     """
 
@@ -106,7 +106,7 @@ class Options:
     known: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def identity(self, dataset: Dataset, digest: str, formats: str) -> dict[str, str]:
-        """Return all that decides the counts of a set of predictions, and nothing else."""
+        """Return exactly what decides the counts of a set of predictions."""
         return {
             "predictions": digest,
             "formats": formats,
@@ -124,7 +124,7 @@ def key_of(identity: Mapping[str, str]) -> str:
 
 @functools.cache
 def code_version() -> str:
-    """Return the version and a hash of the sources, so that counts of other code are not taken for ours."""
+    """Return the version and a hash of the sources, so that counts of other code are not used."""
     digest = xxhash.xxh3_64()
     for module in (errors, refcocom_kernels):
         root = Path(str(module.__file__)).parent
@@ -135,15 +135,15 @@ def code_version() -> str:
 
 
 def score_file(store: MaskStore, work: Work, options: Options) -> FileResult:
-    """Fetch, hash and count one set of predictions; whatever is wrong with it becomes its error.
+    """Fetch, hash and count one set of predictions; if this fails, the result holds the error.
 
     Args:
         store: Ground truth.
-        work: What is scored.
-        options: How.
+        work: The set of predictions.
+        options: How it is counted.
 
     Raises:
-        UsageError: When this process runs other code than the one that keeps the results.
+        UsageError: When the process that keeps the results runs other code.
     """
     if options.code not in ("", code_version()):
         raise UsageError(
@@ -154,7 +154,7 @@ def score_file(store: MaskStore, work: Work, options: Options) -> FileResult:
     except (RefCOCOMError, OSError) as error:
         return failed(work.item, message_of(error))
     except Exception as error:
-        # A mistake of ours in one file of thousands; the others are scored all the same.
+        # A bug of this package, met in one file of thousands; the others are scored all the same.
         return failed(work.item, f"unexpected {type(error).__name__}: {error}")
 
 
@@ -164,7 +164,7 @@ def failed(item: Item, error: str) -> FileResult:
 
 
 def message_of(error: Exception) -> str:
-    """Return what an error says to the person who named the file."""
+    """Return the message of an error for the person who named the file."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename} cannot be read: {error.strerror}"
     return str(error)
@@ -200,7 +200,7 @@ def _score(store: MaskStore, work: Work, options: Options) -> FileResult:
                 missing=options.missing,
             )
         except RefCOCOMError as error:
-            # The user knows the address of a fetched file, not its temporary name.
+            # The user knows the address of a file, not the temporary name under which it was fetched.
             text = str(error)
             for file, path in zip(item.files, paths, strict=True):
                 text = text.replace(str(path), file) if is_url(file) else text
@@ -236,7 +236,7 @@ def _is_finished(store: MaskStore, item: Item, options: Options, digest: str) ->
 
 
 def _known_digest(item: Item, options: Options) -> str | None:
-    """Return the digest of remote files that are as they were when hashed; None where one is not, or is local."""
+    """Return the digest of remote files, all unchanged since they were hashed; otherwise None."""
     digests = []
     for file in item.files:
         token, digest = options.known.get(file, (None, ""))

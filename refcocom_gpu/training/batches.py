@@ -16,7 +16,7 @@ from refcocom_gpu.predictions.memory import as_ints
 from refcocom_gpu.predictions.resize import as_tensor
 
 _KNOWN = (torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.uint8)
-"""Types that the kernels read."""
+"""The types that the kernels read."""
 
 
 def as_index(index: Any) -> Index:
@@ -51,11 +51,11 @@ def as_stacks(preds: Any, n: int) -> list[Stack]:
     """Read predictions from any container as stacks.
 
     Args:
-        preds: [B, h, w] or [B, 1, …, h, w], one [h, w], or a list of B [h, w] or [1, h, w]; arrays or tensors.
+        preds: [B, h, w] or [B, 1, …, h, w], one [h, w], or a list of B [h, w] or [1, h, w], as arrays or tensors.
         n: B, the number of indices.
 
     Raises:
-        UsageError: When they are something else, or not as many as indices.
+        UsageError: When they have another form, or another number than the indices.
     """
     if isinstance(preds, list | tuple):
         if len(preds) != n:
@@ -73,7 +73,7 @@ def as_stacks(preds: Any, n: int) -> list[Stack]:
     if len(values) != n:
         raise UsageError(f"{n} indices came with {len(values)} predictions")
     if 0 in values.shape[1:]:
-        raise UsageError(f"predictions of no pixels: {tuple(values.shape)}")
+        raise UsageError(f"predictions have no pixels: {tuple(values.shape)}")
     return [Stack(values, None)] if n else []
 
 

@@ -1,8 +1,8 @@
-"""Batches in, one prediction file per rank and epoch out, which `refcocom score` scores to the same counts.
+"""Batches in, one prediction file per rank and epoch out; `refcocom score` gets the same counts from it.
 
 `FOLDER/epoch-00000/rank-00000-of-00004.parquet` and so on: the files of an epoch are the shards of one set. Rows go to
-a writer's journal as they come, so a killed epoch loses only the batch in flight. Every `compute` writes the file
-again, without the examples that an earlier rank holds too. The journal is deleted when the epoch or the process ends.
+the journal of a writer as they come, so a killed epoch loses only the batch in flight. Every `compute` writes the file
+anew, without examples that an earlier rank has too. The journal is deleted when the epoch or the process ends.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from refcocom_gpu.predictions.writer import PredictionWriter
 from refcocom_gpu.store.store import MaskStore
 
 
-class _Journal:
-    """The writer of an epoch, and whether its journal holds predictions that no file holds."""
+class _EpochFile:
+    """The writer of one epoch, and whether its journal holds predictions that are not in the file yet."""
 
     def __init__(self) -> None:
         self.writer: PredictionWriter | None = None
@@ -35,14 +35,14 @@ class _Journal:
         self._process = os.getpid()
 
     def tidy(self) -> None:
-        """Delete the journal once its file is written; a forked copy of this process, such as a loader's, does not."""
+        """Delete the journal once its file is written; not in a forked copy of the process, such as a data loader's."""
         if self.writer is not None and not self.unsaved and self._process == os.getpid():
             self.writer.discard()
             self.writer = None
 
 
 class Saver:
-    """Writes what a metric is given.
+    """Writes the predictions that a metric gets.
 
     Args:
         folder: Holds a folder per epoch.
@@ -54,8 +54,8 @@ class Saver:
         self.folder = Path(folder)
         self.epoch = 0
         self._store, self._options = store, options
-        self._journal = _Journal()
-        weakref.finalize(self, self._journal.tidy)
+        self._file = _EpochFile()
+        weakref.finalize(self, self._file.tidy)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Saver:
         raise UsageError(
@@ -63,7 +63,7 @@ class Saver:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._journal.writer is not None:
+        if self._file.writer is not None:
             raise UsageError(
                 "a metric that is saving predictions cannot be pickled; reset it first"
             )
@@ -71,11 +71,11 @@ class Saver:
 
     def write(self, stacks: list[Stack], index: Index) -> None:
         """Add a batch; an example that was written before keeps its first mask, as it keeps its first counts."""
-        journal = self._journal
-        if journal.writer is None:
-            journal.writer = self._open()
+        file = self._file
+        if file.writer is None:
+            file.writer = self._open()
         pending = np.zeros(len(self._store), np.bool_)
-        pending[journal.writer.pending()] = True
+        pending[file.writer.pending()] = True
         known = index if isinstance(index, np.ndarray) else index.cpu().numpy()
         examples: list[int] = []
         masks: list[Any] = []
@@ -83,35 +83,35 @@ class Saver:
             rows = range(len(known)) if where is None else where
             for row, mask in zip(rows, values.cpu(), strict=True):
                 example = int(known[row])
-                # An index that names no example is reported at the end of the epoch.
+                # The end of the epoch reports an index that names no example.
                 if 0 <= example < len(pending) and pending[example] and _is_finite(mask):
                     pending[example] = False
                     examples.append(example)
                     masks.append(self._at_image_size(mask, example))
-        journal.writer.write(examples, masks)
-        journal.unsaved |= bool(examples)
+        file.writer.write(examples, masks)
+        file.unsaved |= bool(examples)
 
     def finish(self, keep: NDArray[np.bool_] | None = None) -> None:
         """Write the file of this rank and epoch; more batches and another `finish` may follow.
 
         Args:
-            keep: [N] which examples belong into this rank's file; all of them by default.
+            keep: [N] which examples belong into the file of this rank; by default all.
         """
-        if self._journal.writer is not None:
-            self._journal.writer.save(keep)
-            self._journal.unsaved = False
+        if self._file.writer is not None:
+            self._file.writer.save(keep)
+            self._file.unsaved = False
 
     def next_epoch(self, *, anything_seen: bool) -> None:
-        """Begin another epoch; write now what no `finish` has written.
+        """Begin another epoch; write predictions that `finish` has not written yet.
 
         Args:
-            anything_seen: Whether any rank saw anything, so that ranks without a batch count epochs as the others do.
+            anything_seen: Whether any rank saw an example, so that ranks without a batch count epochs as the others do.
         """
-        journal = self._journal
-        if journal.writer is not None:
-            if journal.unsaved:
+        file = self._file
+        if file.writer is not None:
+            if file.unsaved:
                 self.finish()
-            journal.tidy()
+            file.tidy()
             anything_seen = True
         self.epoch += anything_seen
 
@@ -121,18 +121,14 @@ class Saver:
             rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         path = self.folder / f"epoch-{self.epoch:05}" / f"rank-{rank:05}-of-{ranks:05}.parquet"
         if any(path.parent.glob(f"{path.name}*")):
-            # A writer would go on from the masks that another run's model gave.
+            # A writer would go on from the masks of the model of another run.
             raise UsageError(
                 f"{path.parent} holds the predictions of another run; give another folder"
             )
-        return PredictionWriter(
-            path,
-            self._store.dataset,
-            **asdict(self._options),
-        )
+        return PredictionWriter(path, self._store.dataset, **asdict(self._options))
 
     def _at_image_size(self, mask: torch.Tensor, example: int) -> torch.Tensor:
-        """Resize a mask of another size than the image's as it was counted; return anything else unchanged."""
+        """Resize a mask of another size than its image as counting did; return any other prediction unchanged."""
         sample = int(self._store.example_sample[example])
         size = int(self._store.heights[sample]), int(self._store.widths[sample])
         if mask.is_floating_point() or tuple(mask.shape) == size:
@@ -141,8 +137,8 @@ class Saver:
         valid = None
         if side is not None:
             valid = tuple(valid_region(padded_sizes(*size, side), mask.shape, side).tolist())
-        certain = (mask != 0).half()
-        return reference.resize_logits(certain, *size, valid) > VALUES["probabilities"]
+        probabilities = (mask != 0).half()
+        return reference.resize_logits(probabilities, *size, valid) > VALUES["probabilities"]
 
 
 def _is_finite(mask: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The rows of a state in, the flat dict of a logger out; what is incomplete or wrong is raised or labelled."""
+"""Rows of a state in, a flat dict for a logger out; states that are incomplete or hold faults are refused."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from refcocom_gpu.counting.rows import (
     UNKNOWN,
     explain_fault,
 )
-from refcocom_gpu.counting.stacks import NO_ROW
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems
-from refcocom_gpu.predictions.keys import describe_key
+from refcocom_gpu.predictions.keys import NO_ROW, describe_key
 from refcocom_gpu.predictions.options import ReadOptions, warn_of_probabilities
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores.conventions import get_convention
@@ -46,16 +45,16 @@ def check(
     wanted: NDArray[np.int64] | None,
     options: ReadOptions | None = None,
 ) -> None:
-    """Refuse what cannot be scored.
+    """Refuse a state that cannot be scored.
 
     Args:
         rows: [N + 1, 5] a state.
         store: Ground truth.
-        wanted: Indices that must have been seen; None where any will do.
-        options: How predictions were read; None gives no warning of probabilities taken for logits.
+        wanted: Indices that must have been seen; None if none must.
+        options: How predictions were read; None leaves out the warning of probabilities read as logits.
 
     Raises:
-        PredictionError: Naming the examples that are unseen, and predictions that were wrong.
+        PredictionError: When examples are unseen or predictions were wrong; it names them.
     """
     dataset = store.dataset
     problems = Problems()
@@ -70,7 +69,7 @@ def check(
             problems.add(
                 "missing",
                 _where(dataset, index),
-                "no update held it; partial=True gives the score of what was seen, labelled as partial",
+                "no update held it; partial=True scores what was seen, and labels it as partial",
             )
     problems.raise_if_any()
     counted = rows[seen(rows)]
@@ -96,14 +95,14 @@ def scores(
 
     Args:
         rows: [K, 5] rows of a state.
-        index: [K] the example of each, ascending, so that no sum depends on the order in which they came.
+        index: [K] the example of each, ascending, so that no sum depends on the order of the batches.
         store: Ground truth.
         convention: Name of the convention.
         precision_strict: Pr@X counts IoU > X.
-        subset: Estimate the scores of all examples from these, which are its draws.
+        subset: If given, the rows are its draws, and the scores of all examples are estimated from them.
 
     Returns:
-        `miou`, `ciou`, `precision_at_0.5` … as floats (of a subset `miou` and `ciou`, each with its standard error),
+        `miou`, `ciou`, `precision_at_0.5` … as floats (for a subset `miou` and `ciou`, each with its standard error),
         then `n_examples` and `n_conflicting` as ints.
     """
     target_area = store.areas[store.example_sample[index]]

@@ -1,8 +1,8 @@
-"""Rows of counted batches in, one int64 row per example out: the same whatever the batches, their order and the ranks.
+"""Rows of counted batches in, one int64 row per example out, whatever the batches, their order and the ranks.
 
-A state is an [N + 1, 5] int64 tensor of rows as `counting.rows` describes them, with −1 for the counts of an example
-that is unseen. Row i belongs to the example of index i. The last row takes what names no example, which on a device
-nobody may look at before the end. An example that is seen again keeps its first counts.
+A state is an [N + 1, 5] int64 tensor of rows as `counting.rows` describes them, with −1 for the counts of an unseen
+example. Row i belongs to the example of index i. The last row takes indices that name no example, because checking them
+earlier would wait for the device. An example that is seen again keeps its first counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from refcocom_gpu.counting.stacks import Index
 
 
 def empty_state(n: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the state before anything was seen.
+    """Return the state in which nothing was seen.
 
     Args:
         n: N examples.
@@ -32,7 +32,7 @@ def empty_state(n: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def record(state: Tensor, index: Index, rows: Tensor) -> None:
-    """Add a batch to a state, in place; waits for no device.
+    """Add a batch to a state, in place, without waiting for a device.
 
     Args:
         state: [N + 1, 5].
@@ -51,9 +51,9 @@ def record(state: Tensor, index: Index, rows: Tensor) -> None:
 
 
 def merge(states: Tensor) -> Tensor:
-    """Merge the states of all ranks: each example as the first rank saw it.
+    """Merge the states of all ranks: an example gets the row of the first rank that saw it.
 
-    Whole rows are taken, because the largest of each column could mix two ranks.
+    Counts of a row stay together; the maximum of each column could mix two ranks.
 
     Args:
         states: [ranks, N + 1, 5].
@@ -85,5 +85,5 @@ def first_rank(states: Tensor) -> Tensor:
     Returns:
         [N + 1] int64.
     """
-    # Of several largest values argmax gives the first.
+    # Of several equal maxima, argmax returns the first.
     return (states[:, :, INTERSECTION] >= 0).int().argmax(0)

@@ -1,8 +1,8 @@
-"""Named arrays in, one verified, memory-mapped file out: what is kept on disk.
+"""Named arrays in, one verified, memory-mapped file out: the cache on disk.
 
 A file is safetensors whose header begins with a hash of every other byte. It is written under a lock and appears whole
-or not at all. Nothing of it is parsed before the hash is right, so a flipped byte, a truncated or a foreign file is
-rebuilt and never trusted.
+or not at all. Nothing is parsed before the hash has been checked, so a damaged, truncated or foreign file is rebuilt
+and never trusted.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Pieces:
-    """A vector made piece by piece, so that a large one can be written without being held in memory.
+    """A vector that is made piece by piece, so that a large one can be written without being held in memory.
 
     Attributes:
         size: Elements in all.
         dtype: Their type.
-        make: Yields the pieces in order, each time anew.
+        make: Yields the pieces in order; every call starts anew.
     """
 
     size: int
@@ -55,7 +55,7 @@ class Pieces:
 
 Built = dict[str, NDArray[Any] | Pieces]
 
-# safetensors' words for the types we store.
+# The names that safetensors gives to the types stored here.
 _DTYPES: dict[str, np.dtype[Any]] = {
     "I32": np.dtype(np.int32),
     "I64": np.dtype(np.int64),
@@ -63,12 +63,13 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype(np.uint64),
 }
 
-# After the eight bytes of its length, every header begins with these characters and 32 hex digits.
+# After the eight bytes of its length, every header begins with these characters and the 32 hex digits of the hash.
 _BEFORE_HASH = b'{"__metadata__":{"xxh3_128":"'
 _HASH = slice(8 + len(_BEFORE_HASH), 8 + len(_BEFORE_HASH) + 32)
 
-# What this package makes below its cache folder: stores by fingerprint and layout, records by a hash of the file they
-# were read from, built-in predictions by a hash of the code that draws them, kernels by a hash of their source.
+# The folders that this package makes below its cache folder, and how their entries are named: stores by fingerprint and
+# layout, records by a hash of the file they were read from, built-in predictions by a hash of the code that draws them,
+# kernels by a hash of their source.
 _OURS = {
     "stores": re.compile(r"[0-9a-f]{32}-v\w+"),
     "records": re.compile(r"[0-9a-f]{32}-v\w+"),
@@ -78,7 +79,7 @@ _OURS = {
 
 
 class DamagedError(Exception):
-    """A cache file is not what was written; it will be rebuilt."""
+    """A cache file is not the one that was written; it will be rebuilt."""
 
 
 def cache_dir() -> Path:
@@ -87,7 +88,7 @@ def cache_dir() -> Path:
     `refcocom_kernels.cpu.numba.jit` keeps compiled kernels in `numba` below the same folder.
     """
     if chosen := os.environ.get("REFCOCOM_CACHE"):
-        return Path(os.path.expanduser(chosen))  # noqa: PTH111 (Path's raises where there is no such user)
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111 (Path's raises for an unknown user)
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     # A user without a home folder has no cache folder. /dev/null is reported like a folder that cannot be written.
     return Path(os.devnull if base.startswith("~") else base) / "refcocom_gpu"
@@ -101,7 +102,7 @@ def cache_root(cache: bool | str | Path) -> Path | None:
 
 
 def entries() -> list[Path]:
-    """Return the folders that this package made below `cache_dir()`, and nothing else that lies there."""
+    """Return the folders that this package made below `cache_dir()`, and no others."""
     return sorted(
         folder
         for name, ours in _OURS.items()
@@ -111,7 +112,7 @@ def entries() -> list[Path]:
 
 
 def clear() -> None:
-    """Delete `entries()`; other files are left, and so are folders that hold any.
+    """Delete `entries()`; other files stay, and so do folders that hold any.
 
     Raises:
         OSError: When something cannot be deleted.
@@ -124,15 +125,15 @@ def clear() -> None:
 
 
 def cached(path: Path, identity: dict[str, str], build: Callable[[], Built]) -> Arrays:
-    """Open the arrays at `path`, building them first where they are absent or damaged.
+    """Open the arrays at `path`; build them first if they are absent or damaged.
 
     Args:
         path: Where the file is or will be.
-        identity: What the file must say it holds, such as a fingerprint and a layout version.
+        identity: What the header of the file must hold, such as a fingerprint and a layout version.
         build: Makes the arrays.
 
     Returns:
-        Read-only arrays mapped from the file; the built ones, with a warning, where nothing can be written.
+        Read-only arrays mapped from the file; if no file can be written, the built arrays, with a warning.
     """
     with contextlib.suppress(DamagedError):
         return open_arrays(path, identity)
@@ -147,9 +148,9 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Built]) -> 
                 left_by_a_killed_writer.unlink(missing_ok=True)
             built = build()
             write_arrays(path, built, identity)
-            # What was just written is not verified here; whoever opens it next does.
+            # A file that was just written is not verified; the next `open_arrays` does so.
             return _mapped_arrays(_map(path), path)
-    # filelock says NotImplementedError where the file system has no locks.
+    # filelock raises NotImplementedError if the file system has no locks.
     except (OSError, NotImplementedError, DamagedError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         warnings.warn(
@@ -162,7 +163,7 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Built]) -> 
 
 
 def held(built: Built) -> Arrays:
-    """Return the same arrays in memory, read-only like mapped ones."""
+    """Return built arrays in memory, read-only as mapped ones are."""
     arrays = {}
     for name, array in built.items():
         if isinstance(array, Pieces):
@@ -174,15 +175,15 @@ def held(built: Built) -> Arrays:
 
 def write_arrays(path: Path, arrays: Built, identity: dict[str, str]) -> None:
     """Write arrays with their identity and hash; the file appears whole or not at all."""
-    types = {dtype: word for word, dtype in _DTYPES.items()}
-    # Large elements first, so that every array is aligned without gaps, which safetensors does not allow.
+    names_of_types = {dtype: name for name, dtype in _DTYPES.items()}
+    # Large elements first: every array is then aligned without gaps, which safetensors forbids.
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     header: dict[str, Any] = {"__metadata__": {"xxh3_128": "0" * 32, **identity}}
     end = 0
     for name, array in ordered:
         start, end = end, end + array.nbytes
         header[name] = {
-            "dtype": types[array.dtype],
+            "dtype": names_of_types[array.dtype],
             "shape": array.shape,
             "data_offsets": [start, end],
         }
@@ -216,7 +217,7 @@ def open_arrays(path: Path, identity: dict[str, str]) -> Arrays:
 
 
 def _map(path: Path) -> NDArray[np.uint8]:
-    # Mapped by hand because safetensors copies every array it opens for NumPy.
+    # Mapped here because safetensors copies every array that it opens for NumPy.
     try:
         # A plain array: np.memmap's subclass costs a Python call at every slice.
         return np.asarray(np.memmap(path, np.uint8, mode="r"))

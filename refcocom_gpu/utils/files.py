@@ -1,4 +1,4 @@
-"""Contents in, whole files out, and the hash of a file's bytes: a reader finds all of a file or none of it."""
+"""Contents in, whole files or hashes of files out: a reader finds all of a file or none of it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import xxhash
 from refcocom_gpu.errors import UsageError
 
 LOCK = ".lock"
-"""Held by whoever writes a folder over some time."""
+"""The file in a folder that one writer at a time locks."""
 
 TEMPORARY = ".tmp"
-"""The ending of a file that is being written; one that a killed writer left may be deleted."""
+"""The ending of a file that is being written; if a killed writer left such a file, it may be deleted."""
 
 
 @contextlib.contextmanager
@@ -28,10 +28,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside a file, and rename it to that file if the block ends well.
 
     Args:
-        path: The file to make or replace; its folder is there.
+        path: The file to make or replace, in a folder that exists.
 
     Yields:
-        A hidden path that does not end like `path`, so that no glob finds it.
+        A hidden path with another ending than `path`, so that no glob finds it.
     """
     writer = f"{os.getpid()}-{threading.get_ident()}"
     temporary = path.with_name(f".{path.name[:200]}.{writer}{TEMPORARY}")
@@ -47,7 +47,7 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]
 
     Args:
         folder: Made where absent; other files in it are left alone.
-        contents: Name to bytes; the last appears last, so it can vouch for the others.
+        contents: Bytes by name. The last file appears last, so that its presence shows that all are there.
 
     Returns:
         The paths, in the same order.
@@ -64,7 +64,7 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as renames:
-            # Entered from the last to the first, they are renamed from the first to the last.
+            # An ExitStack leaves in reverse order, so files entered last to first are renamed first to last.
             for path, content in reversed([*zip(paths, contents.values(), strict=True)]):
                 renames.enter_context(replacing(path)).write_bytes(content)
     except OSError as error:
@@ -73,7 +73,7 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> list[Path]
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """Return the xxh3 hash of what files hold, 32 hex digits: of one file its own, of several a hash of theirs.
+    """Return the xxh3 hash of the bytes of files, 32 hex digits; for several files, a hash of their hashes.
 
     Raises:
         OSError: When a file cannot be read.
@@ -82,7 +82,7 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """Return the xxh3 hash of a file's bytes, or of a folder's files, names and bytes in the order of names."""
+    """Return the xxh3 hash of a file's bytes; for a folder, of the names and bytes of its files in order of name."""
     digest = xxhash.xxh3_128()
     is_folder = path.is_dir()
     for file in sorted(p for p in path.iterdir() if p.is_file()) if is_folder else [path]:
@@ -95,14 +95,14 @@ def hash_file(path: Path) -> str:
 
 
 def combine_hashes(digests: Sequence[str]) -> str:
-    """Return the hash of a set of files from theirs."""
+    """Return the hash of a set of files from the hash of each."""
     if len(digests) == 1:
         return digests[0]
     return xxhash.xxh3_128_hexdigest("\n".join(digests).encode())
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as a Parquet file, the same bytes for the same table.
+    """Return a table as the bytes of a Parquet file, the same bytes for the same table.
 
     >>> parquet_bytes(pa.table({"a": pa.array([1])}))[:4]
     b'PAR1'
@@ -115,14 +115,14 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 @contextlib.contextmanager
 def locked(folder: str | Path, what: str) -> Iterator[Path]:
-    """Hold a folder, made where absent, for one writer at a time; the system frees it when a writer is killed.
+    """Lock a folder, made where absent, for one writer; the system unlocks it when the writer is killed.
 
     Args:
-        folder: Where something is written over some time.
+        folder: Where files are written over some time.
         what: Who writes, for messages.
 
     Raises:
-        UsageError: When another writer is at work in it, or it cannot be written.
+        UsageError: When another writer holds it, or it cannot be written.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Options that are declared once: a dataclass field that carries its default and what `--help` says of it."""
+"""Default and meaning of an option in, a dataclass field out: an option is declared once, also for `--help`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def option(
     """Make a field with its meaning.
 
     Args:
-        default: Of the option.
-        meaning: What `--help` says of it.
-        path: Values are file names: `~` is expanded, and the main key of a verb takes lists.
-        listed: A list is taken, also where it is not the main key; elements are text.
-        nested: A list may hold lists.
+        default: Value of the option if none is given.
+        meaning: The text that `--help` prints.
+        path: Whether values are file names: `~` is expanded, and the main key of a verb takes lists.
+        listed: Whether a list of text is accepted although this is not the main key of a verb.
+        nested: Whether a list may hold lists.
     """
     kinds = {"path": path, "listed": listed, "nested": nested}
     return field(default=default, metadata={"meaning": meaning, **kinds})
 
 
 def part_of(config: Any, kind: type[T]) -> T:
-    """Take the options of one class out of a config that inherits them; the class checks them as it is made.
+    """Return the options of one class from a config that inherits them; making the class checks them.
 
     Args:
         config: An instance of a subclass of `kind`, or anything with its fields as attributes.

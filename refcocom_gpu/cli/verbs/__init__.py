@@ -1,7 +1,7 @@
-"""A verb's config comes in, its work is done and told: one module per verb, each with `run(config)`.
+"""The config of a verb comes in; its work is done and its output printed. Each verb is a module with `run(config)`.
 
-Here stands what they share: output that no closed pipe breaks, and the dataset a config names. A verb imports what it
-needs when it runs, so that `refcocom --help` imports nothing heavy. Start at `score.py`.
+This file holds what verbs share: output to pipes that may be closed, loading of the dataset, and a progress bar. A verb
+imports what it needs when it runs, so that `refcocom --help` imports nothing heavy. Start at `score.py`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
 
 
-class StdoutClosed(Exception):  # noqa: N818 (not an error: `refcocom … | head` has seen enough)
-    """Nobody reads what is printed any more."""
+class StdoutClosed(Exception):  # noqa: N818 (not an error: `refcocom … | head` has read enough)
+    """The reader of stdout has closed it."""
 
 
 def say(text: str) -> None:
     """Write one line for a person to stderr."""
-    # None where the process was started with stderr closed.
+    # None if the process was started with stderr closed.
     if sys.stderr is not None:
         sys.stderr.write(f"{text}\n")
 
 
 def print_(text: str) -> None:
-    """Write what was asked for to stdout.
+    """Write the output of a verb to stdout.
 
     Raises:
-        StdoutClosed: When nobody reads it.
+        StdoutClosed: When the reader has closed it.
     """
     if sys.stdout is None:
         return
@@ -43,7 +43,7 @@ def print_(text: str) -> None:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python would complain once more while it shuts down and flushes.
+        # Without this, Python would print another error when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise StdoutClosed from None
 
@@ -63,7 +63,7 @@ def load(config: DatasetConfig) -> Dataset:
     """Load the dataset that a config names.
 
     Raises:
-        UsageError: When a key is wrong or nothing is at `dataset.path`.
+        UsageError: When a key is wrong or `dataset.path` does not exist.
         DatasetError: When the records cannot be used.
     """
     from refcocom_gpu.dataset.table import KEY_KINDS, load_dataset
@@ -73,7 +73,7 @@ def load(config: DatasetConfig) -> Dataset:
     source: str | Path = config.name
     if config.path is not None:
         source = Path(config.path)
-        if not os.path.exists(source):  # noqa: PTH110 (Path's raises where a name is too long)
+        if not os.path.exists(source):  # noqa: PTH110 (Path's raises for a name that is too long)
             raise UsageError(f"no file or folder at dataset.path={source}")
     return load_dataset(
         source,
@@ -87,7 +87,7 @@ def load(config: DatasetConfig) -> Dataset:
 def progress(
     total: int, *, shown: bool, unit: str = "examples"
 ) -> Iterator[Callable[[int], None] | None]:
-    """Show a bar on a terminal; yield what advances it, None where nothing is shown."""
+    """Show a bar on a terminal; yield the function that advances it, or None if nothing is shown."""
     if not (shown and sys.stderr is not None and sys.stderr.isatty()):
         yield None
         return

@@ -1,4 +1,4 @@
-"""`refcocom compare A B`: results are read back and predictions scored; their comparison is written and printed."""
+"""`refcocom compare A B`: a config in, a comparison printed and written out; predictions are scored first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refcocom_gpu.utils.options import part_of
 
 
 def run(config: CompareConfig) -> None:
-    """Compare, write what is asked for, and print the comparison."""
+    """Compare A and B; write and print the comparison as the config says."""
     from refcocom_gpu.cli.tables import comparison_table
     from refcocom_gpu.scores.comparison import JSON, PARQUET, compare
     from refcocom_gpu.scores.uncertainty import quantile_place

@@ -1,4 +1,4 @@
-"""`refcocom construct`: a config in; a refined dataset, what became of the original one, and a judgement out."""
+"""`refcocom construct`: a config in; a refined dataset, an audit of the original one, and a judgement out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(config: ConstructConfig) -> None:
     """Make a refined dataset.
 
     Raises:
-        UsageError: Before any work, for a request that is wrong.
+        UsageError: For a wrong request, before any work.
         DataError: When the original set, a prediction file or the exact masks cannot be used.
     """
     from refcocom_gpu.construct.folder import JUDGE
@@ -124,7 +124,7 @@ def _proposers(config: ConstructConfig, dataset: Dataset) -> list[Proposer]:
 
 
 def _images(config: ConstructConfig, dataset: Dataset, proposers: list[Proposer]) -> Images | None:
-    """The pictures, where anything needs them."""
+    """Return the pictures if anything needs them."""
     from refcocom_gpu.dataset.images import Images
 
     if config.pictures == "none" and not any(p.needs_picture for p in proposers):
@@ -149,11 +149,11 @@ def _table(made: Construction, judgement: Judgement | None, rules: Rules) -> str
         for what, n in (*summary["counts"].items(), ("images", images))
     ]
     lines.append("")
-    told = {**CAUSES, **EXPRESSION_CAUSES}
+    meanings = {**CAUSES, **EXPRESSION_CAUSES}
     for what, n in summary["counts"].items():
         for cause, number in n["removed"].items():
-            if number and cause in told:
-                lines.append(f"{number:,} {what} removed: {told[cause]} ({cause})")
+            if number and cause in meanings:
+                lines.append(f"{number:,} {what} removed: {meanings[cause]} ({cause})")
     if judgement is not None:
         at = judgement.at(rules.confidence)
         lines += [

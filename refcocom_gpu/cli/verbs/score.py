@@ -58,7 +58,7 @@ def run(config: ScoreConfig) -> None:
     if config.quiet:
         return
     if config.json:
-        # ASCII, so that no terminal or pipe can turn a name into something else.
+        # ASCII, so that no terminal or pipe can change a name.
         print_(json.dumps(result.summary(), indent=2))
         return
     print_(score_table(result))

@@ -1,4 +1,4 @@
-"""`refcocom sweep`: a config in; a folder of results, a line per file that failed, and how far the sweep is, out."""
+"""`refcocom sweep`: a config in; a folder of results, the progress, and a line per failed file out."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from refcocom_gpu.sweep.task import FileResult
 
 SECONDS_A_LINE = 10.0
-"""How often a log, which no terminal shows, gets a line."""
+"""Seconds between lines of progress where stderr is not a terminal."""
 
 
 def run(config: SweepConfig) -> None:
     """Score many sets of predictions.
 
     Raises:
-        UsageError: Before any work, for a request that is wrong.
-        DataError: When everything is done and written, if a set could not be scored.
+        UsageError: For a wrong request, before any work.
+        DataError: When a set could not be scored, after everything else is done and written.
     """
     from refcocom_gpu.engines import make_engine
     from refcocom_gpu.store.store import MaskStore
@@ -36,7 +36,7 @@ def run(config: SweepConfig) -> None:
     from refcocom_gpu.sweep.run import Ranking, run_sweep
     from refcocom_gpu.sweep.task import Options
 
-    # What is wrong is refused before a dataset is loaded or a cluster started.
+    # A wrong request is refused before a dataset is loaded or a cluster started.
     if config.output_dir is None:
         raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
     ranking = Ranking(
@@ -62,9 +62,9 @@ def run(config: SweepConfig) -> None:
             settled=settled,
         )
     if config.json and not config.quiet:
-        print_(json.dumps(_done(outcome, time.perf_counter() - start), indent=2))
+        print_(json.dumps(_summary(outcome, time.perf_counter() - start), indent=2))
     elif not config.quiet:
-        _tell(outcome, time.perf_counter() - start)
+        _print_summary(outcome, time.perf_counter() - start)
     if outcome.n_failed:
         raise DataError(
             f"{outcome.n_failed:,} of {len(items):,} sets of predictions could not be scored; "
@@ -72,7 +72,7 @@ def run(config: SweepConfig) -> None:
         )
 
 
-def _done(outcome: Outcome, seconds: float) -> dict[str, object]:
+def _summary(outcome: Outcome, seconds: float) -> dict[str, object]:
     return {
         "n_files": len(outcome.results),
         "n_scored": outcome.n_scored,
@@ -83,7 +83,7 @@ def _done(outcome: Outcome, seconds: float) -> dict[str, object]:
     }
 
 
-def _tell(outcome: Outcome, seconds: float) -> None:
+def _print_summary(outcome: Outcome, seconds: float) -> None:
     n, failed = len(outcome.results), outcome.n_failed
     kept = n - failed - outcome.n_scored
     parts = [f"{outcome.n_scored:,} scored in {seconds:.1f} s"]
@@ -96,7 +96,7 @@ def _tell(outcome: Outcome, seconds: float) -> None:
 
 @contextlib.contextmanager
 def _progress(total: int, *, shown: bool) -> Iterator[Callable[[FileResult], None]]:
-    """What is called with each result: a bar on a terminal, else a line now and then; failures always."""
+    """Yield a function for each result: it advances a bar or prints a line now and then, and prints every failure."""
     if not shown:
         yield _say_failure
     elif sys.stderr is not None and sys.stderr.isatty():
@@ -116,7 +116,7 @@ def _progress(total: int, *, shown: bool) -> Iterator[Callable[[FileResult], Non
 
 
 class _Lines:
-    """Says every `SECONDS_A_LINE` how far a sweep is."""
+    """Prints every `SECONDS_A_LINE` how far a sweep is."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
@@ -135,6 +135,6 @@ class _Lines:
 
 def _say_failure(result: FileResult) -> None:
     if result.error is not None:
-        # One line: how many problems, and the first of them.
+        # One line: the number of problems, and the first of them.
         first, *more = (line.strip() for line in result.error.splitlines() or [""])
         say(f"failed: {result.path}: {first}{': ' + more[0] if more else ''}")
