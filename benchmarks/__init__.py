@@ -1,1 +1,1 @@
-"""Benchmarks: every input form side by side with its peers and with the machine's limit, in one run."""
+"""Benchmarks: every input form beside its peers and the limit of the machine, in one run."""

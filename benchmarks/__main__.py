@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    """Run and write."""
+    """Run the cases and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "cases", nargs="*", metavar="case", help=f"any of {', '.join(CASES)}; all by default"

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.compare OLD.json NEW.json`: which case of ours moved beyond its noise."""
+"""`python -m benchmarks.compare OLD.json NEW.json`: which of our cases changed by more than their noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def main() -> int:
-    """Print every case of ours that both files have; exit 1 when one became slower beyond its noise."""
+    """Print each of our cases that both files hold; return 1 if one became slower by more than its noise."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
@@ -19,17 +19,17 @@ def main() -> int:
         print(f"note: {old['machine']['cpu']} and {new['machine']['cpu']} are different machines")
     slower = 0
     for (case, name), (before, after) in pairs(old, new).items():
-        moved = verdict(before, after)
-        slower += moved == "slower"
+        change = verdict(before, after)
+        slower += change == "slower"
         ratio = after["median"] / before["median"]
         print(
-            f"{moved:>9}  {ratio:6.2f}×  {before['median']:9.2f} → {after['median']:9.2f}  {case}: {name}"
+            f"{change:>9}  {ratio:6.2f}×  {before['median']:9.2f} → {after['median']:9.2f}  {case}: {name}"
         )
     return int(slower > 0)
 
 
 def pairs(old: dict[str, Any], new: dict[str, Any]) -> dict[tuple[str, str], tuple[Any, Any]]:
-    """Rows of ours in both files, by case and contender."""
+    """Our rows that both files hold, by case and contender."""
 
     def rows(content: dict[str, Any]) -> dict[tuple[str, str], Any]:
         return {
@@ -44,7 +44,7 @@ def pairs(old: dict[str, Any], new: dict[str, Any]) -> dict[tuple[str, str], tup
 
 
 def verdict(before: dict[str, float], after: dict[str, float]) -> str:
-    """`slower` or `faster` when the middle 80 % of the two runs do not overlap, else `same`."""
+    """`slower` or `faster` if the middle 80 % of the two runs do not overlap, else `same`."""
     if after["q10"] > before["q90"]:
         return "slower"
     return "faster" if after["q90"] < before["q10"] else "same"

@@ -1,4 +1,4 @@
-"""What the machine allows: how fast bytes can be read, and what a plain compiled C loop takes for RLE counts."""
+"""Limits of the machine: the time to read bytes, and the time of a plain compiled C loop for RLE counts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ void parse_and_rank(const uint8_t *data, const int64_t *offsets, const int64_t *
 
 
 def compiled() -> Any | None:
-    """The C loops as a library, or None where there is no compiler."""
+    """The C loops as a library, or None if there is no compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
@@ -92,7 +92,7 @@ def compiled() -> Any | None:
 
 
 def reader(library: Any, array: NDArray[Any]) -> Callable[[], Any]:
-    """Reads every byte of an array once."""
+    """A function that reads every byte of an array once."""
     words = array.reshape(-1).view(np.uint64)
     pointer = words.ctypes.data_as(ctypes.c_void_p)
     return lambda: library.read_words(pointer, ctypes.c_size_t(words.size))
@@ -101,12 +101,12 @@ def reader(library: Any, array: NDArray[Any]) -> Callable[[], Any]:
 def rank_tables(
     ends: NDArray[np.int32], run_offsets: NDArray[np.int64], pixels: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The C loop's tables of all masks, and where each begins."""
+    """The rank tables of all masks for the C loop, and where each begins."""
     offsets = np.concatenate([[0], np.cumsum(pixels // 32 + 1)]).astype(np.int64)
     table = np.zeros(offsets[-1], np.uint64)
     for m in range(len(pixels)):
-        own = ends[run_offsets[m] : run_offsets[m + 1]]
-        flat = np.repeat(np.arange(len(own)) % 2 == 1, np.diff(own, prepend=0))
+        mask_ends = ends[run_offsets[m] : run_offsets[m + 1]]
+        flat = np.repeat(np.arange(len(mask_ends)) % 2 == 1, np.diff(mask_ends, prepend=0))
         bits = np.packbits(np.pad(flat, (0, -len(flat) % 32 + 32)), bitorder="little").view(
             np.uint32
         )
@@ -126,9 +126,9 @@ def parse_and_rank(
 
     def rows(first: int, last: int) -> None:
         data, offsets, sample, *rest = arrays
-        own = (data, offsets[first:], sample[first:], *rest)
+        part = (data, offsets[first:], sample[first:], *rest)
         library.parse_and_rank(
-            *(a.ctypes.data_as(ctypes.c_void_p) for a in own),
+            *(a.ctypes.data_as(ctypes.c_void_p) for a in part),
             ctypes.c_int64(last - first),
             counts[first:].ctypes.data_as(ctypes.c_void_p),
         )

@@ -1,7 +1,7 @@
-"""Bytes read and peak memory of loading a data set with and without projecting its columns.
+"""Bytes read and peak memory when loading a data set with and without projecting its columns.
 
-A synthetic set of RefCOCO-M's numbers and weight (two shards, about 600 MB, nearly all of it pictures) is loaded in
-fresh processes: by `load_dataset`, and by reading every column before selecting.
+A synthetic set as large as RefCOCO-M (two shards, about 600 MB, nearly all of it pictures) is loaded in fresh
+processes: by `load_dataset`, and by reading every column before selecting.
 
 Run: `python -m benchmarks.projection`.
 """
@@ -29,7 +29,7 @@ REPEATS = 5
 
 
 def make_rle(rng: np.random.Generator, height: int, width: int) -> str:
-    """A valid mask of columns with one run each, some 1,400 characters in the mean."""
+    """A valid mask of columns with one run each, about 1,400 characters on average."""
     columns = int(rng.integers(width // 2, width))
     tops = rng.integers(1, height // 3, columns)
     lengths = rng.integers(1, height // 3, columns)
@@ -48,7 +48,7 @@ def share(total: int, among: int) -> list[int]:
 
 
 def make_set(folder: Path, seed: int = 0) -> int:
-    """Write the shards; returns their size in bytes."""
+    """Write the shards; return their size in bytes."""
     rng = np.random.default_rng(seed)
     per_sample = iter(share(PUBLISHED["examples"], PUBLISHED["samples"]))
     records = []
@@ -78,12 +78,12 @@ def make_set(folder: Path, seed: int = 0) -> int:
 
 
 def projected(folder: Path) -> int:
-    """What this package does."""
+    """Load as this package does."""
     return load_dataset(folder).n_samples
 
 
 def everything(folder: Path) -> int:
-    """The idiom to compare with."""
+    """Load every column, then select: the usual way."""
     tables = [pq.ParquetFile(path).read() for path in sorted(folder.iterdir())]
     return int(pa.concat_tables(tables).select(["image_id", "file_name", "samples"]).num_rows)
 
@@ -92,16 +92,16 @@ WAYS: dict[str, Callable[[Path], int]] = {"projected": projected, "everything": 
 
 
 def bytes_and_peak() -> NDArray[np.int64]:
-    """Bytes this process has read, from the page cache or the disk, and its peak memory in bytes."""
+    """Bytes that this process has read, from the page cache or the disk, and its peak memory in bytes."""
     read = int(Path("/proc/self/io").read_text().split()[1])
-    # Not `ru_maxrss`, which a child begins with at its parent's value.
+    # Not `ru_maxrss`, which starts at the value of the parent process.
     peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
     return np.array([read, int(peak) * 1024])
 
 
 def measure(way: str, folder: Path) -> None:
-    """Child process: run one way once and print what it took."""
-    pa.scalar(1)  # the first one imports pandas, which is not part of what is compared
+    """In a child process, run one way once and print bytes read, peak memory, memory added and seconds."""
+    pa.scalar(1)  # the first one imports pandas, which is not to be measured
     read, memory = bytes_and_peak()
     start = time.perf_counter()
     WAYS[way](folder)

@@ -1,4 +1,4 @@
-"""Contenders in, alternating timings out: medians, quantiles, and whether all gave the same counts."""
+"""Contenders in, alternating timings out: medians and quantiles, after a check that all give the same counts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Contender:
     """One way to do the work of a case.
 
     Attributes:
-        name: What a reader knows it by.
-        run: Does the work; what it returns is compared with the others'.
-        rows: Rows one call handles; a slow peer takes the first few of the workload.
+        name: Shown in the tables.
+        run: Does the work; its result is compared with those of the others.
+        rows: Rows that one call handles; a slow peer takes the first few of the workload.
         kind: `peer`, `ours` or `limit` (a bound, not something a user would pick).
     """
 
@@ -43,11 +43,11 @@ class Case:
     """Contenders for one piece of work.
 
     Attributes:
-        name: Of the case.
+        name: Title of its table.
         contenders: In the order they are shown.
-        absent: Peers that are not installed, by name, with the reason.
+        absent: Reason why a peer is missing, by name.
         notes: Facts about the workload.
-        unit: What a time is divided by.
+        unit: Unit of the times.
         compare: Whether results must be equal on the rows that two contenders share.
     """
 
@@ -63,14 +63,14 @@ def run_case(case: Case, rounds: int) -> dict[str, Any]:
     """Warm up, check agreement, then time all contenders in turn, `rounds` times.
 
     Raises:
-        AssertionError: When two contenders disagree: a fast wrong answer is no contender.
+        AssertionError: If two contenders disagree: a fast wrong answer does not count.
     """
     results = [c.run() for c in case.contenders]
     if case.compare:
         check_agreement(case, results)
     times: list[list[float]] = [[] for _ in case.contenders]
     for round_ in range(rounds):
-        # Another order each round, so that nobody always follows the one that fills the cache.
+        # The order changes each round, so that no contender always follows the one that fills the cache.
         order = np.random.default_rng(round_).permutation(len(case.contenders))
         for k in order.tolist():
             contender = case.contenders[k]
@@ -98,7 +98,11 @@ def run_case(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def check_agreement(case: Case, results: list[Any]) -> None:
-    """Every result that is an array equals ours on the rows both have."""
+    """Check that every result that is an array equals ours on the rows that both have.
+
+    Raises:
+        AssertionError: If one does not.
+    """
     ours = next(
         (r for c, r in zip(case.contenders, results, strict=True) if c.kind == "ours"), None
     )
@@ -113,7 +117,7 @@ def check_agreement(case: Case, results: list[Any]) -> None:
 
 
 def _same_kind(counts: NDArray[Any], other: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Peers that give IoU only are compared as IoU."""
+    """Both as counts, or both as IoU if one of them is IoU only."""
     if counts.ndim == other.ndim:
         return counts, other
     return (counts if other.ndim == 2 else as_iou(counts)), other
@@ -125,19 +129,19 @@ def as_iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def machine() -> dict[str, Any]:
-    """What the timings were taken on."""
+    """The machine and the versions that the timings were taken with."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):  # noqa: PTH110
         with open("/proc/cpuinfo") as info:  # noqa: PTH123
             names = [line.split(":")[1].strip() for line in info if line.startswith("model name")]
         model = names[0] if names else model
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "absent"
+            versions[package] = "absent"
     return {
         "cpu": model, "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "python": platform.python_version(), "system": platform.system(), "versions": found,
+        "python": platform.python_version(), "system": platform.system(), "versions": versions,
     }  # fmt: skip

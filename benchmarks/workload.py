@@ -1,8 +1,8 @@
 """A seed in, a RefCOCO-M-sized workload out: 1,190 images, 2,080 masks, 5,598 predictions.
 
-A mask is drawn as runs, column by column: an outline with smooth waves and a pixel of jitter, for a third of the
-objects a gap inside (legs, handles). A prediction is the same outline with its own jitter and an offset; one in
-twenty is a whole mistake. With the defaults a mask has about 660 runs, as RefCOCO-M's have.
+A mask is drawn as runs, column by column: an outline with smooth waves and a pixel of jitter, and in most objects a
+gap (legs, handles). A prediction is the same outline with other jitter and an offset; one in twenty is another object.
+With the defaults a mask has about 660 runs, as in RefCOCO-M.
 """
 
 from __future__ import annotations

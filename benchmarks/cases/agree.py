@@ -1,4 +1,4 @@
-"""How the candidates of every instance agree, and on what: RLE strings in, IoUs, boundary IoUs and votes out."""
+"""Agreement of the candidates of every instance: RLE strings in, IoUs, boundary IoUs and votes out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ N_INSTANCES, N_CANDIDATES = 3811, 5
 """The validation split of RefCOCO, and four models beside a refined mask."""
 
 FEW = 60
-"""Instances of a slow peer."""
+"""Instances on which a slow peer is timed."""
 
 
 def cases(_: Any) -> Iterator[Case]:
-    """One thread each, because pycocotools has one; then ours on all."""
+    """One thread each, because pycocotools has one; then ours on two."""
     from refcocom_gpu.construct.agree import agree, pack_runs
 
     rng = np.random.default_rng(0)
@@ -37,12 +37,12 @@ def cases(_: Any) -> Iterator[Case]:
         def run() -> Any:
             parsed = cpu.rle_parse(column.data, column.offsets, pixels, threads=threads)
             masks = pack_runs(parsed.ends, parsed.offsets, sizes, counts, threads=threads)
-            found = agree(masks, threads=threads)
+            agreement = agree(masks, threads=threads)
             areas = np.add.reduceat(
-                np.bitwise_count(found.consensus.words), found.consensus.word_offsets[:-1]
+                np.bitwise_count(agreement.consensus.words), agreement.consensus.word_offsets[:-1]
             )
-            voted = np.where(found.is_medoid, -1, areas)
-            return np.stack([found.iou, found.boundary_iou, voted], axis=1).round(9)
+            voted = np.where(agreement.is_medoid, -1, areas)
+            return np.stack([agreement.iou, agreement.boundary_iou, voted], axis=1).round(9)
 
         return run
 
@@ -62,7 +62,7 @@ def cases(_: Any) -> Iterator[Case]:
 
 
 def _by_loop(strings: list[bytes], sizes: Any, g: int) -> tuple[float, float, float]:
-    """Mean IoU and boundary IoU of the pairs, and the area of the vote, as one writes it with pycocotools."""
+    """Mean IoU and boundary IoU of the pairs, and the area of the vote, as users write it with pycocotools."""
     from pycocotools import mask as coco
 
     size = sizes[g].tolist()
@@ -75,14 +75,14 @@ def _by_loop(strings: list[bytes], sizes: Any, g: int) -> tuple[float, float, fl
     vote = 2 * dense.sum(axis=2) > N_CANDIDATES
     rle = coco.encode(np.asfortranarray(vote.astype(np.uint8)))
     with_vote = coco.iou(rles, [rle], [0])[:, 0].mean()
-    # The vote stands unless the candidate most like the others is more like them.
+    # The vote is kept unless the medoid is more like the candidates.
     medoid = int((ious * apart).sum(axis=1).argmax())
     area = -1.0 if with_vote < ious[medoid].mean() else float(vote.sum())
     return float(ious[apart].mean()), float(edge_ious[apart].mean()), area
 
 
 def _boundary(mask: Any) -> Any:
-    """What boundary-iou-api's definition erodes, by OpenCV."""
+    """The boundary by boundary-iou-api's definition, with OpenCV."""
     import cv2
 
     height, width = mask.shape

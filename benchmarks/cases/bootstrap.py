@@ -12,17 +12,17 @@ from benchmarks.workload import Workload
 
 MODELS, REPLICATES = 200, 2_000
 FEW = 8
-"""Models that SciPy takes when it is called for one at a time."""
+"""Models on which SciPy is timed when it is called for one at a time."""
 
 BATCH, BATCH_OF_ALL = 25, 1
-"""Replicates SciPy makes at a time, for a model and for all: the fastest of 1, 5, 10, 25, 50, 100, 250 and 2,000."""
+"""Replicates SciPy makes at a time, for one model and for all: the fastest of 1, 5, 10, 25, 50, 100, 250 and 2,000."""
 
 SIGMAS = 5
-"""Monte-Carlo errors that two bootstraps may be apart; three numbers of every model are compared."""
+"""Monte-Carlo errors by which two bootstraps may differ; three numbers of every model are compared."""
 
 
 def cases(w: Workload) -> Iterator[Case]:
-    """Against `scipy.stats.bootstrap`, which is given the sums per image that we resample."""
+    """Ours beside `scipy.stats.bootstrap`, which is given the same sums per image."""
     from refcocom_gpu.scores import uncertainty
 
     image = w.image[w.sample]
@@ -39,7 +39,7 @@ def cases(w: Workload) -> Iterator[Case]:
 
     contenders = [Contender(OURS, ours, MODELS, "ours")]
     peers, absent = _peers(ratio.numerator, ratio.denominator)
-    # Replicates differ, so agreement is that of two Monte-Carlo estimates and not equality.
+    # The replicates differ, so two Monte-Carlo estimates are compared, not two equal numbers.
     for peer in peers:
         check(ours()[: peer.rows], peer.run(), uncertainty.cluster_se(ratio)[: peer.rows])
     yield Case(
@@ -58,7 +58,7 @@ def check(mine: NDArray[np.float64], theirs: NDArray[np.float64], se: NDArray[np
     Raises:
         AssertionError: When they differ by more than Monte-Carlo error.
     """
-    # A standard deviation errs by 1/√(2B) of itself; a quantile p by √(p(1−p)/B) over the density there, the normal's.
+    # The error of a standard deviation is 1/√(2B) of it; that of a quantile p is √(p(1−p)/B) over the normal density.
     share = 0.025
     ends = np.sqrt(share * (1 - share) / REPLICATES) / (np.exp(-(1.96**2) / 2) / np.sqrt(2 * np.pi))
     errors = se[:, None] * np.array([1 / np.sqrt(2 * REPLICATES), ends, ends]) * np.sqrt(2)
@@ -81,11 +81,11 @@ def _peers(
     sums, counts = np.ascontiguousarray(y.T), np.ascontiguousarray(n.T)
 
     def scipy(y: NDArray[np.float64], batch: int) -> NDArray[np.float64]:
-        found = bootstrap(
+        result = bootstrap(
             (y, counts if y.ndim > 1 else counts[0]), mean, paired=True, vectorized=True, axis=-1,
             n_resamples=REPLICATES, method="percentile", batch=batch, rng=np.random.default_rng(1),
         )  # fmt: skip
-        return np.column_stack([found.standard_error, *found.confidence_interval])
+        return np.column_stack([result.standard_error, *result.confidence_interval])
 
     def one_by_one() -> NDArray[np.float64]:
         return np.concatenate([scipy(row, BATCH) for row in sums[:FEW]])

@@ -1,4 +1,4 @@
-"""Boundary counts of dense masks, the truth's boundaries cached."""
+"""Boundary counts of dense masks; the boundaries of the truth are cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cases(w: Workload) -> Iterator[Case]:
     word_offsets = cpu.word_offsets_for(w.pixels)
     words = cpu.rle_pack(w.targets.ends, w.targets.run_offsets, w.heights, w.widths)
     truth = cpu.boundaries(words, word_offsets, w.heights, w.widths)
-    found = cpu.mask_boundary_counts(masks, sample, truth, word_offsets)
+    result = cpu.mask_boundary_counts(masks, sample, truth, word_offsets)
     picked = [
         w.predictions.ends[w.predictions.run_offsets[r] : w.predictions.run_offsets[r + 1]]
         for r in rows
@@ -53,7 +53,7 @@ def cases(w: Workload) -> Iterator[Case]:
         )
     except ImportError as error:
         absent["OpenCV"] = str(error)
-    notes = {"mean share of the image inside the crop": float(found.cropped.mean())}
+    notes = {"mean share of the image inside the crop": float(result.cropped.mean())}
     yield Case("boundary counts 480×640, 1 thread", contenders, absent, notes)
 
 

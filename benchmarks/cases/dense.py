@@ -27,12 +27,12 @@ def cases(w: Workload) -> Iterator[Case]:
     words = packed.reshape(-1).view(np.uint64)
     word_offsets = np.arange(len(rows) + 1) * (words.size // len(rows))
     areas = truth.reshape(len(rows), -1).sum(axis=1)
-    own = np.arange(len(rows))
+    index = np.arange(len(rows))
     flat = masks.view(np.uint8).reshape(len(rows), -1)
 
     def ours(threads: int) -> Any:
         def run() -> NDArray[np.int64]:
-            counts = cpu.mask_counts(flat, own, words, word_offsets, threads=threads)
+            counts = cpu.mask_counts(flat, index, words, word_offsets, threads=threads)
             return np.column_stack([counts, areas])
 
         return run
@@ -127,7 +127,7 @@ def _peers(
         metric = BinaryJaccardIndex(validate_args=False)
 
         def torchmetrics() -> None:
-            # Its IoU is float32, so it is timed but cannot be compared to the bit.
+            # Its IoU is float32, so it is timed but not compared.
             for k in range(64):
                 metric(tensors[k].int(), targets[k].int())
 

@@ -15,7 +15,7 @@ ROWS = 256
 
 
 def cases(w: Workload) -> Iterator[Case]:
-    """Ours against the loop everybody writes, its transposition included."""
+    """Ours beside the usual loop, whose transposition is timed too."""
     from pycocotools import mask as coco
 
     rows = np.flatnonzero((w.heights[w.sample] == 480) & (w.widths[w.sample] == 640))[:ROWS]

@@ -1,4 +1,4 @@
-"""A prediction file to its summary, the store warm: what a sweep repeats for every checkpoint."""
+"""A prediction file to its summary, with a warm store: what a sweep repeats for every checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAIVE_ROWS = 300
 
 
 def cases(w: Workload) -> Iterator[Case]:
-    """Parquet and JSONL against what users write around json."""
+    """Parquet and JSONL, beside what users write with json."""
     import refcocom_gpu as rc
 
     folder = Path(tempfile.mkdtemp(prefix="refcocom-files-"))

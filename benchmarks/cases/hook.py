@@ -1,4 +1,4 @@
-"""The validation hook: what `update` costs beside its kernel, beside other metrics, and beside a model."""
+"""The validation hook: the cost of `update` beside its kernel, other metrics and a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = 384
 """Examples of one size; their masks are 118 MB, more than any cache."""
 
 FEW = 48
-"""Examples that the slow idioms are timed on."""
+"""Examples on which the slow idioms are timed."""
 
 
 def cases(w: Workload) -> Iterator[Case]:
@@ -30,7 +30,7 @@ def cases(w: Workload) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         dataset = rc.load_dataset(w.write_dataset(Path(folder) / "dataset.jsonl"), cache=folder)
         store = rc.MaskStore.build(dataset, cache=False)
-    # Indices of the workload are those of the dataset: both are in the order of the samples.
+    # The workload and the dataset have the same indices: both are in the order of the samples.
     index = np.flatnonzero((w.heights[w.sample] == HEIGHT) & (w.widths[w.sample] == WIDTH))[:ROWS]
     masks = torch.from_numpy(np.stack(w.dense(index)))
     truth = torch.from_numpy(np.stack(w.dense_targets(w.sample[index])))
@@ -54,8 +54,7 @@ def _beside_kernel(
         (preds[k : k + size], torch.from_numpy(index[k : k + size]))
         for k in range(0, len(index), size)
     ]
-    words, word_offsets = (tensor.numpy() for tensor in store.tensors().bits)
-    words = words.view(np.uint64)
+    words, word_offsets = store.words, store.word_offsets
 
     def hook() -> NDArray[np.int64]:
         metric.reset()
@@ -66,14 +65,14 @@ def _beside_kernel(
 
     def kernel() -> NDArray[np.int64]:
         counts = []
-        for batch, of_batch in batches:
-            sample = store.example_sample[of_batch.numpy()]
+        for batch, batch_index in batches:
+            sample = store.example_sample[batch_index.numpy()]
             values = batch.numpy()
             if batch.is_floating_point():
-                found = cpu.logit_counts(
+                result = cpu.logit_counts(
                     values, sample, store.heights, store.widths, words, word_offsets
                 )
-                counts.append(found.counts)
+                counts.append(result.counts)
             else:
                 flat = values.view(np.uint8).reshape(len(values), HEIGHT * WIDTH)
                 counts.append(cpu.mask_counts(flat, sample, words, word_offsets))
@@ -86,14 +85,14 @@ def _beside_kernel(
             Contender("its kernel alone", kernel, len(index), "limit"),
             *_idioms(preds, truth, FEW),
         ],
-        # The idioms resize with F.interpolate, which rounds otherwise, and give no counts per example.
+        # The idioms resize with F.interpolate, which rounds differently, and return no counts per example.
         compare=False,
         notes={"counts equal the kernel's": str(np.array_equal(hook(), kernel()))},
     )
 
 
 def _beside_model() -> Case:
-    """The reference model on the built-in sample: its forward pass, and what scoring its logits adds."""
+    """The reference model on the built-in sample: its forward pass, and the cost of scoring its logits."""
     sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
     from reference_model import make_model, training_set, validation_set
 
@@ -143,7 +142,7 @@ def _idioms(
         return full[0, 0] > 0
 
     def histogram() -> None:
-        """Areas by `histc` of class numbers, an example at a time, as many evaluators of this field do."""
+        """Areas by `histc` of class numbers, one example at a time, as many evaluators of this field do."""
         for k in range(rows):
             mask, target = at_image_size(k).float(), truth[k].float()
             areas = [torch.histc(x, 2, 0, 1) for x in (mask[mask == target], mask, target)]

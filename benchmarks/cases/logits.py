@@ -21,14 +21,14 @@ def cases(w: Workload) -> Iterator[Case]:
     rng = np.random.default_rng(1)
     rows = np.flatnonzero((w.heights[w.sample] == HEIGHT) & (w.widths[w.sample] == WIDTH))[:ROWS]
     truth = np.stack(w.dense_targets(w.sample[rows]))
-    # Row by row in memory, as a model's output is: indexing the masks leaves them column by column.
+    # Row by row in memory, as a model's output is: indexing the masks gives arrays stored column by column.
     smooth = np.ascontiguousarray([_smooth(mask, rng) for mask in np.stack(w.dense(rows))])
     yield from _both("smooth", smooth, truth)
     yield from _both("noise", rng.normal(size=(ROWS, CELLS, CELLS)).astype(np.float16), truth)
 
 
 def _smooth(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float16]:
-    """A mask as a model's logits: averaged over neighbouring cells, saturating inside and outside, a little ripple."""
+    """A mask as logits of a model: averaged over neighbouring cells, saturated inside and outside, with some ripple."""
     y = np.arange(CELLS) * HEIGHT // CELLS
     x = np.arange(CELLS) * WIDTH // CELLS
     field = mask[y][:, x].astype(np.float32)
@@ -43,18 +43,18 @@ def _both(name: str, logits: NDArray[np.float16], truth: NDArray[np.bool_]) -> I
     n = len(logits)
     words = np.packbits(truth.reshape(n, -1), axis=1, bitorder="little").reshape(-1).view(np.uint64)
     word_offsets = np.arange(n + 1) * (words.size // n)
-    own, heights, widths = np.arange(n), np.full(n, HEIGHT), np.full(n, WIDTH)
+    index, heights, widths = np.arange(n), np.full(n, HEIGHT), np.full(n, WIDTH)
 
     def ours(threads: int) -> Any:
         def run() -> NDArray[np.int64]:
             return cpu.logit_counts(
-                logits, own, heights, widths, words, word_offsets, threads=threads
+                logits, index, heights, widths, words, word_offsets, threads=threads
             ).counts
 
         return run
 
-    found = cpu.logit_counts(logits, own, heights, widths, words, word_offsets)
-    peers, absent, flips = _peers(logits, truth, found.counts)
+    result = cpu.logit_counts(logits, index, heights, widths, words, word_offsets)
+    peers, absent, flips = _peers(logits, truth, result.counts)
     contenders = [Contender(OURS, ours(1), n, "ours"), *peers]
     library = limits.compiled()
     if library is None:
@@ -64,11 +64,11 @@ def _both(name: str, logits: NDArray[np.float16], truth: NDArray[np.bool_]) -> I
             Contender("read the logits once, C", limits.reader(library, logits), n, "limit")
         )
     notes = {
-        "share of cells interpolated": float(found.mixed_cells.mean()) / CELLS**2,
+        "share of cells interpolated": float(result.mixed_cells.mean()) / CELLS**2,
         "pixels that differ from F.interpolate": flips,
         "pixels": n * HEIGHT * WIDTH,
     }
-    # The peers round differently: how many pixels they flip is in the notes.
+    # The peers round differently; the notes give the number of pixels they flip.
     yield Case(
         f"logits {name} 256² float16 → 480×640, 1 thread", contenders, absent, notes, compare=False
     )

@@ -33,7 +33,7 @@ print(len(store), seconds, 1024 * peak)
 
 
 def cases(w: Workload) -> Iterator[Case]:
-    """The command, then growth."""
+    """Start-up of the command, then growth."""
     folder = Path(tempfile.mkdtemp(prefix="refcocom-command-"))
     try:
         dataset = w.write_dataset(folder / "dataset.jsonl")
@@ -77,7 +77,7 @@ def cases(w: Workload) -> Iterator[Case]:
 
 
 def growth(folder: Path, environment: dict[str, str]) -> Case:
-    """10² to 10⁵ predictions over the same 2,080 masks: one process each, its time and peak memory in the notes."""
+    """10² to 10⁵ predictions over the same 2,080 masks, one process each; the notes give its time and peak memory."""
     notes = {}
     for n in GROWTH:
         w = Workload(sentences=n / N_SAMPLES)

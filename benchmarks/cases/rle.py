@@ -14,7 +14,7 @@ from benchmarks.timing import OURS, Case, Contender
 from benchmarks.workload import N_SAMPLES, Workload
 
 NAIVE_ROWS = 300
-"""Rows for peers that take a millisecond a pair."""
+"""Rows on which peers that take a millisecond a pair are timed."""
 
 
 def cases(w: Workload) -> Iterator[Case]:
@@ -62,7 +62,7 @@ def cases(w: Workload) -> Iterator[Case]:
         [
             Contender(OURS, _ours(w, areas, threads), n, "ours"),
             Contender(f"{OURS}, 1 thread", _ours(w, areas, 1), n, "limit"),
-            # What the machine's threads are worth: the same loop on one and on all of them.
+            # The same C loop on one thread and on all shows what the threads of the machine gain.
             *bounds[1],
             *(bounds[threads] if threads > 1 else []),
         ],

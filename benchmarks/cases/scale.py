@@ -1,6 +1,6 @@
-"""What a million predictions cost: bytes read and kept, CPU-seconds of every step, and what that makes at two scales.
+"""The cost of a million predictions: bytes read and kept, CPU-seconds of every step, and the sums at two scales.
 
-CPU-seconds are of the whole process (`time.process_time`), one file at a time on one thread, so that cores divide them.
+CPU-seconds are of the whole process (`time.process_time`), with one file at a time on one thread; divide by the cores.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ FEW = 512
 """Predictions of a dense file: 157 MB of bool masks."""
 
 MODELS = 10_000
-"""Checkpoints of the large sweep."""
+"""Models of the large sweep."""
 
 BOARDS = (250, 500, 1_000)
-"""Models of the leaderboards whose intervals are timed."""
+"""Numbers of models for which the intervals of a leaderboard are timed."""
 
 MASKS = 100_000_000
 """Samples of the large set, each predicted once."""
@@ -40,7 +40,7 @@ MILLION = 1_000_000
 
 
 def cases(w: Workload) -> Iterator[Case]:
-    """Predictions in every form, what a sweep keeps of them, and the store."""
+    """Predictions in every form, the files that a sweep keeps, and the store."""
     import refcocom_gpu as rc
 
     folder = Path(tempfile.mkdtemp(prefix="refcocom-scale-"))
@@ -63,7 +63,7 @@ def cases(w: Workload) -> Iterator[Case]:
 
 
 def _cpu_seconds(run: Callable[[], Any]) -> float:
-    """Median CPU-seconds of the process, after a first time that fills the caches."""
+    """Median CPU-seconds of the process, after a first run that fills the caches."""
     run()
     seconds = []
     for _ in range(REPEATS):
@@ -119,7 +119,7 @@ def _predictions(w: Workload, folder: Path, store: Any) -> dict[str, dict[str, f
 
 
 def _kept(w: Workload, folder: Path, store: Any) -> dict[str, dict[str, float]]:
-    """What a sweep keeps of a million scored predictions, and the leaderboard's bootstrap over them."""
+    """The time of a sweep, and the files that it keeps, for a million predictions."""
     from refcocom_gpu.engines import make_engine
     from refcocom_gpu.sweep.inputs import read_inputs
     from refcocom_gpu.sweep.run import run_sweep
@@ -150,7 +150,7 @@ def _kept(w: Workload, folder: Path, store: Any) -> dict[str, dict[str, float]]:
 
 
 def _ground_truth(dataset: Any, folder: Path, store: Any) -> dict[str, dict[str, float]]:
-    """A million masks of ground truth: the store, built."""
+    """A million masks of ground truth: time to build the store, and its size."""
     import refcocom_gpu as rc
 
     def build() -> None:
@@ -178,19 +178,19 @@ def _models(costs: dict[str, dict[str, float]], n_examples: int) -> dict[str, An
         "counts kept",
         "per-example rows",
     )
-    found: dict[str, Any] = {name: _carried(costs[name], millions) for name in names}
+    totals: dict[str, Any] = {name: _carried(costs[name], millions) for name in names}
     seconds = {n: _pairs(n) for n in BOARDS}
-    found |= {
+    totals |= {
         f"intervals of all pairs of {n:,} models": {"CPU-seconds": s} for n, s in seconds.items()
     }
     few, many = BOARDS[-2:]
     power = float(np.log(seconds[many] / seconds[few]) / np.log(many / few))
-    found["grows with models to the power"] = power
-    found[f"intervals of all pairs of {MODELS:,} models, carried as the square"] = {
+    totals["grows with models to the power"] = power
+    totals[f"intervals of all pairs of {MODELS:,} models, carried as the square"] = {
         "core-hours": seconds[many] * (MODELS / many) ** 2 / 3600,
         "GB of a matrix of pairs": MODELS**2 * 8 / 1e9,
     }
-    return found
+    return totals
 
 
 def _pairs(n_models: int) -> float:
@@ -212,7 +212,7 @@ def _masks(costs: dict[str, dict[str, float]]) -> dict[str, Any]:
 
 
 def _carried(cost: dict[str, float], millions: float) -> dict[str, float]:
-    """CPU-seconds to core-hours, gigabytes to terabytes."""
+    """A cost for that many millions, in core-hours and terabytes."""
     carried = {}
     if "CPU-seconds" in cost:
         carried["core-hours"] = cost["CPU-seconds"] * millions / 3600

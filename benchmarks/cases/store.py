@@ -1,4 +1,4 @@
-"""The store of 2,080 masks: built cold, opened warm, against decoding them with pycocotools."""
+"""The store of 2,080 masks: built cold and opened warm, beside decoding them with pycocotools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.workload import N_SAMPLES, Workload
 
 
 def cases(w: Workload) -> Iterator[Case]:
-    """Cold and warm, runs alone and with packed bits; finding the dataset's fingerprint is part of a warm open."""
+    """Cold and warm, runs alone and with packed bits; a warm open includes the fingerprint of the dataset."""
     import refcocom_gpu as rc
 
     folder = Path(tempfile.mkdtemp(prefix="refcocom-store-"))

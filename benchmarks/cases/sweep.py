@@ -1,4 +1,4 @@
-"""Many prediction files: time per file and memory as they grow, threads against one after the other, and Ray."""
+"""Many prediction files: time per file and memory as the files grow in number, with serial, threads and Ray."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FEW = 12
 """Files of a timed sweep."""
 
 GROWTH = (10, int(os.environ.get("REFCOCOM_SWEEP_FILES", "300")))
-"""Files of the sweeps whose time per file is compared; the environment makes a trial shorter."""
+"""Files of the sweeps whose time per file is compared; set the variable for a shorter trial."""
 
-# A process of its own: what a sweep of n files takes until the last is kept, what the end takes, the peak of its memory
-# (not ru_maxrss: Linux hands a child the peak of the process that started it), and a hash of all counts.
+# Run in a separate process. It prints the time of a sweep of n files until the last is kept, the time of the end, the
+# peak memory and a hash of all counts. Not ru_maxrss: Linux hands a child the peak of the process that started it.
 SWEEP = """
 import json, os, sys, time
 import refcocom_gpu as rc
@@ -60,7 +60,7 @@ print(json.dumps({"start-up s": start - begin, "ms/file": 1e3 * (last - start) /
 
 
 def cases(w: Workload) -> Iterator[Case]:
-    """Engines, then growth."""
+    """The engines, then growth."""
     import refcocom_gpu as rc
     from refcocom_gpu.engines import make_engine
     from refcocom_gpu.sweep.inputs import read_inputs
@@ -96,10 +96,10 @@ def cases(w: Workload) -> Iterator[Case]:
 
 
 def write_files(w: Workload, folder: Path, n: int) -> list[str]:
-    """`n` files of the workload's predictions, in each of which another mask is the true one."""
+    """Write `n` files of the workload's predictions; in file k, prediction k is the true mask."""
     folder.mkdir()
     rows = w.prediction_rows()
-    # One table, cut and joined: what differs is one row.
+    # The files differ in one row, so one table is cut and joined.
     table = pa.Table.from_pylist(rows)
     files = []
     for k in range(n):
@@ -115,7 +115,7 @@ def write_files(w: Workload, folder: Path, n: int) -> list[str]:
 
 
 def growth(folder: Path, dataset: Path) -> Case:
-    """Few and many files, a process each; the first `GROWTH[0]` with every engine, whose counts must be equal."""
+    """Few and many files, and many with Ray, each in a process of its own; the counts of all engines must be equal."""
     few, many = GROWTH
     runs = [("threads", few), ("serial", few), ("threads", many), ("serial", many)]
     absent = {}
@@ -138,14 +138,14 @@ def growth(folder: Path, dataset: Path) -> Case:
             text=True,
             env=environment,
         )
-        for made in (output, folder / f"{output.name}-first"):
-            shutil.rmtree(made)
-        found = json.loads(done.stdout.splitlines()[-1])
-        counts.setdefault(n, set()).add(found.pop("counts"))
+        for written in (output, folder / f"{output.name}-first"):
+            shutil.rmtree(written)
+        measured = json.loads(done.stdout.splitlines()[-1])
+        counts.setdefault(n, set()).add(measured.pop("counts"))
         # The first run fills the caches.
         if number:
-            notes[f"{n:,} files, engine={engine}, 2 workers"] = found
-    if any(len(found) > 1 for found in counts.values()):
+            notes[f"{n:,} files, engine={engine}, 2 workers"] = measured
+    if any(len(hashes) > 1 for hashes in counts.values()):
         raise AssertionError("the engines do not give the same counts")
     for n in GROWTH:
         serial, threads = (

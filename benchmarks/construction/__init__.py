@@ -1,1 +1,1 @@
-"""How far agreement can be trusted: masks that are known, made coarse, and simulated models that propose others."""
+"""How far agreement can be trusted: known masks are made coarse, and simulated models propose others."""

@@ -1,7 +1,7 @@
 """`python -m benchmarks.construction`: how much closer refined masks are to the truth, and when agreement misleads.
 
-Writes `docs/construct.png` and `benchmarks/results/construct.json`, from which the numbers in `docs/construct.md` are.
-Thresholds were set with `--tune`, on other seeds than those reported.
+Writes `docs/construct.png`, and `benchmarks/results/construct.json` with the numbers in `docs/construct.md`. Thresholds
+were set with `--tune`, on another seed than the reported one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from refcocom_gpu.construct.rules import Rules
 
 ROOT = Path(__file__).parents[2]
 REPORTED, TUNED = 0, 101
-"""Seeds of what is reported and of what thresholds were set on."""
+"""Seeds of the reported results, and of those on which thresholds were set."""
 
 N_IMAGES = 240
 
 
 def main() -> None:
-    """Make, judge, print, write."""
+    """Construct each set, judge it, print and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.construction", description=__doc__)
     parser.add_argument("--tune", action="store_true", help="print thresholds on the tuning seed")
     parser.add_argument("--real", help="image records with exact masks to study as well (JSONL)")

@@ -1,7 +1,7 @@
-"""Exact masks in, what an annotator and several models might have drawn instead out, all from a seed.
+"""Exact masks and a seed in, the masks that an annotator and several models might have drawn out.
 
-A model's mask is the true one with its outline moved: by a smooth random field, whose size grows with how hard the
-instance is, and by a bias of its own. Now and then it makes a mistake of another kind: it leaves out a part, or
+A model's mask is the true mask with its outline moved: by a smooth random field, which grows with the difficulty of
+the instance, and by the bias of the model. Now and then it makes another kind of mistake: it leaves out a part, or
 takes in a neighbour.
 """
 
@@ -26,7 +26,7 @@ class Model:
     """How a simulated model errs.
 
     Attributes:
-        name: Of the model.
+        name: Name of the model.
         spread: Standard deviation of its outline, pixels, on an instance of mean difficulty.
         bias: Pixels by which it draws outlines too wide.
         mistakes: Share of instances, of mean difficulty, with a mistake of another kind.
@@ -46,7 +46,7 @@ INDEPENDENT = (
     Model("fair", 1.7, -0.4, 0.09),
     Model("poor", 2.2, 0.6, 0.13),
 )
-"""Four models of different quality whose errors have nothing in common but the difficulty of an instance."""
+"""Four models of different quality. Their errors have only the difficulty of an instance in common."""
 
 CORRELATED = (
     Model("best", 1.0, 0.0, 0.04),
@@ -54,15 +54,15 @@ CORRELATED = (
     Model("alike 2", 1.7, 2.0, 0.09, 0.9),
     Model("alike 3", 2.2, 2.0, 0.13, 0.9),
 )
-"""The same, but three of them were trained alike: they draw the same wrong outline, two pixels too wide."""
+"""The same models, but three were trained alike: they draw the same wrong outline, two pixels too wide."""
 
 
 def coarsen(mask: Mask, rng: np.random.Generator) -> Mask:
-    """What is drawn by hand: a polygon of few corners, its outline inflated.
+    """A mask as drawn by hand: a polygon of few corners, its outline inflated.
 
     Args:
         mask: [H, W] bool.
-        rng: Decides the tolerance and the inflation.
+        rng: Source of the tolerance and the inflation.
 
     Returns:
         [H, W] bool, not empty where `mask` is not.
@@ -81,15 +81,15 @@ def coarsen(mask: Mask, rng: np.random.Generator) -> Mask:
 def propose(
     masks: Sequence[Mask], models: Sequence[Model], rng: np.random.Generator
 ) -> list[list[Mask]]:
-    """What the models draw for the instances of one image.
+    """The masks that the models draw for the instances of one image.
 
     Args:
         masks: The true masks, [H, W] bool each, none empty.
-        models: Who draws.
-        rng: Decides all.
+        models: The simulated models.
+        rng: Source of all randomness.
 
     Returns:
-        For each instance a mask of each model, none empty.
+        For each instance, the mask of each model, none empty.
     """
     proposed = []
     for place, mask in enumerate(masks):
@@ -98,8 +98,8 @@ def propose(
         common = _field(mask.shape, rng)
         drawn = []
         for model in models:
-            own = _field(mask.shape, rng)
-            mixed = np.sqrt(model.shared) * common + np.sqrt(1 - model.shared) * own
+            private = _field(mask.shape, rng)
+            mixed = np.sqrt(model.shared) * common + np.sqrt(1 - model.shared) * private
             moved = distance + model.bias + model.spread * difficulty * mixed > 0
             if rng.random() < min(0.9, model.mistakes * difficulty):
                 moved = _mistaken(moved, mask, masks, place, rng)
@@ -127,7 +127,7 @@ def _field(shape: tuple[int, ...], rng: np.random.Generator) -> Field:
 def _mistaken(
     moved: Mask, mask: Mask, masks: Sequence[Mask], place: int, rng: np.random.Generator
 ) -> Mask:
-    """A part left out, or a neighbour taken in."""
+    """The mask with a part left out, or with a neighbour taken in."""
     others = [other for k, other in enumerate(masks) if k != place]
     if others and rng.random() < 0.4:
         return moved | others[int(rng.integers(len(others)))]

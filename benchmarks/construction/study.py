@@ -1,4 +1,4 @@
-"""A set whose masks are known in, a judgement of what construction makes of its coarse version out."""
+"""A set of exact masks in, a judgement of the masks constructed from its coarse version out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENSEMBLES = {"independent": INDEPENDENT, "correlated": CORRELATED}
 
 @dataclass(frozen=True)
 class Scene:
-    """Image records with exact masks, and a seed for everything that is drawn of them."""
+    """Image records with exact masks, and the seed of everything random."""
 
     records: list[dict[str, Any]]
     seed: int
@@ -38,7 +38,7 @@ class Scene:
 
 
 def scene_of_file(path: str | Path, seed: int) -> Scene:
-    """Records of a JSONL file; masks below 200 pixels and images without another are left out."""
+    """Records of a JSONL file, without masks below 200 pixels and images left without masks."""
     records = []
     for line in Path(path).read_text("utf-8").splitlines():
         record = json.loads(line)
@@ -79,8 +79,8 @@ def construct_scene(scene: Scene, models: Sequence[Model], rules: Rules | None =
             for k, (model, rows) in enumerate(zip(models, predictions, strict=True))
         ]
         output = Output(folder / "out", pictures="none")
-        made = construct(original, output, proposers, rules=rules)
-        return judge(made.audit, truth)
+        construction = construct(original, output, proposers, rules=rules)
+        return judge(construction.audit, truth)
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:

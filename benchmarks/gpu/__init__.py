@@ -1,1 +1,1 @@
-"""What only a GPU can show: exact there too, and how fast."""
+"""Checks and timings that need a GPU: that it is exact, and how fast it is."""

@@ -1,6 +1,6 @@
 """`python -m benchmarks.gpu`: exactness, then timings on one CUDA device, written to `benchmarks/results/`.
 
-`--dry-run` takes the same way on the CPU with a few small masks and writes nothing: it shows that the script works, and
+`--dry-run` runs the same code on the CPU with a few small masks and writes nothing. It shows that the script works, and
 nothing about a GPU.
 """
 
@@ -23,7 +23,7 @@ from benchmarks.timing import machine
 
 
 def main() -> int:
-    """Run and write; 1 when anything was not exact."""
+    """Run the checks and timings and write the results; return 1 if anything was not exact."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument(
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def report(content: dict[str, Any], rounds: int) -> str:
-    """Everything as Markdown."""
+    """All results as Markdown."""
     about = content["machine"]
     versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
     exact = [
@@ -95,7 +95,7 @@ def report(content: dict[str, Any], rounds: int) -> str:
 
 
 def about(device: torch.device) -> dict[str, Any]:
-    """What the timings were taken on."""
+    """The device and the versions that the timings were taken with."""
     if device.type != "cuda":
         return {"device": "none"}
     import triton

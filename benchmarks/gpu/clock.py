@@ -18,15 +18,15 @@ class Clock:
     """Times work on one device.
 
     Args:
-        device: Whose work.
-        rounds: How often each contender is timed.
+        device: The device that does the work.
+        rounds: Timings of each contender.
     """
 
     def __init__(self, device: torch.device, rounds: int) -> None:
         self.device, self.rounds = device, rounds
 
     def once(self, work: Callable[[], Any]) -> float:
-        """Seconds one call takes until the device has finished it."""
+        """Seconds until the device has finished one call."""
         if self.device.type != "cuda":
             start = time.perf_counter()
             work()
@@ -40,7 +40,7 @@ class Clock:
         return start_event.elapsed_time(end_event) / 1e3
 
     def peak_bytes(self, work: Callable[[], Any]) -> int:
-        """Device memory one call takes above what was there before it; 0 without CUDA."""
+        """Device memory that one call adds at its peak, in bytes; 0 without CUDA."""
         if self.device.type != "cuda":
             return 0
         torch.cuda.synchronize(self.device)
@@ -53,7 +53,7 @@ class Clock:
     def case(
         self, name: str, contenders: list[Contender], notes: dict[str, Any], unit: str = "µs/pair"
     ) -> dict[str, Any]:
-        """Warm up, then time all contenders in turn; `ms` divides by nothing, other units by rows."""
+        """Warm up, then time all contenders in turn; a time in `ms` is of a whole call, other units are per row."""
         for contender in contenders:
             for _ in range(WARM_UP):
                 contender.run()

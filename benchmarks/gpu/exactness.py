@@ -15,36 +15,36 @@ import refcocom_gpu as rc
 from benchmarks.gpu.inputs import HEIGHT, WIDTH, Inputs
 
 BOUND = 2.0**-20
-"""How near the threshold a pixel must lie, as a share of its logits' largest magnitude, for fp32 to turn it over."""
+"""Largest distance from the threshold, as a share of the largest magnitude, at which fp32 may flip a pixel."""
 
 INTERPOLATE_BOUND = 2.0**-14
-"""The same against `F.interpolate`, which computes positions in fp32: up to 2⁻²⁴ of 1,024 cells, times their slope."""
+"""The same for `F.interpolate`, which computes positions in fp32: up to 2⁻²⁴ of 1,024 cells, times their slope."""
 
 Row = dict[str, Any]
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def run(inputs: Inputs) -> list[Row]:
-    """All checks; `wrong` of each must be 0."""
+    """Run all checks; `wrong` of each must be 0."""
     rows: list[Row] = []
     for check in (operators, circumstances, flips, scores):
         rows += check(inputs)
     return rows
 
 
-def compared(name: str, found: Any, expected: Any, **more: Any) -> Row:
-    """How many entries of what the device gave differ from what was expected."""
-    found = found if isinstance(found, tuple | list) else [found]
+def compared(name: str, results: Any, expected: Any, **more: Any) -> Row:
+    """Number of entries of the device's results that differ from the expected ones."""
+    results = results if isinstance(results, tuple | list) else [results]
     expected = expected if isinstance(expected, tuple | list) else [expected]
     wrong = sum(
         a.numel() if a.shape != b.shape else int((a.cpu() != b.cpu()).sum())
-        for a, b in zip(found, expected, strict=True)
+        for a, b in zip(results, expected, strict=True)
     )
     return {"check": name, "of": sum(e.numel() for e in expected), "wrong": wrong, **more}
 
 
 def calls(inputs: Inputs) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
-    """(name, operator, arguments on the host) of everything that is compared."""
+    """(name, operator, arguments on the host) of every call that is compared."""
     host = inputs.host
     store = (host["words"], host["word_offsets"])
     data, offsets = inputs.strings()
@@ -98,7 +98,7 @@ def calls(inputs: Inputs) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, 
                 (logits, samples, *sizes, 0.5, valid),
             )
             yield f"logit_runs, {kind}", ops.logit_runs, (logits[:64], HEIGHT, WIDTH)
-    # A ragged batch: every example has its own target size.
+    # A ragged batch: target sizes differ between examples.
     generator = torch.Generator().manual_seed(1)
     ragged = torch.randn(len(host["sample"]), 40, 56, generator=generator)
     yield (
@@ -108,27 +108,27 @@ def calls(inputs: Inputs) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, 
 
 
 def moved(inputs: Inputs, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same arguments on the device, layout and all."""
+    """The same arguments on the device, with the same memory layout."""
     return tuple(a.to(inputs.device) if isinstance(a, Tensor) else a for a in arguments)
 
 
 def operators(inputs: Inputs) -> Iterator[Row]:
     """The device against the CPU, and against itself."""
     for name, operator, arguments in calls(inputs):
-        there = moved(inputs, arguments)
-        first = operator(*there)
+        on_device = moved(inputs, arguments)
+        first = operator(*on_device)
         yield compared(name, first, operator(*arguments))
-        again = [compared("", operator(*there), first)["wrong"] for _ in range(3)]
+        again = [compared("", operator(*on_device), first)["wrong"] for _ in range(3)]
         yield {"check": f"{name}, run to run", "of": 3, "wrong": sum(map(bool, again))}
 
 
 def circumstances(inputs: Inputs) -> Iterator[Row]:
-    """Under compile, autocast and inference mode, and on a stream of one's own."""
+    """Operators under compile, autocast and inference mode, and on another stream."""
     for name, operator, arguments in calls(inputs):
         if name not in {"mask_counts, bool", "logit_counts, smooth float16", "rle_counts"}:
             continue
-        there = moved(inputs, arguments)
-        expected = operator(*there)
+        on_device = moved(inputs, arguments)
+        expected = operator(*on_device)
         registered = getattr(torch.ops.refcocom, name.split(",")[0])
 
         def step(*values: Any, registered: Any = registered) -> Any:
@@ -136,28 +136,28 @@ def circumstances(inputs: Inputs) -> Iterator[Row]:
 
         backend = "inductor" if inputs.device.type == "cuda" else "aot_eager"
         compiled = torch.compile(step, fullgraph=True, backend=backend)
-        yield compared(f"{name}, compiled", compiled(*there), expected)
+        yield compared(f"{name}, compiled", compiled(*on_device), expected)
         with torch.inference_mode(), torch.autocast(inputs.device.type, torch.bfloat16):
-            yield compared(f"{name}, autocast, inference mode", operator(*there), expected)
+            yield compared(f"{name}, autocast, inference mode", operator(*on_device), expected)
         if inputs.device.type == "cuda":
             stream = torch.cuda.Stream(inputs.device)
             stream.wait_stream(torch.cuda.current_stream(inputs.device))
             with torch.cuda.stream(stream):
-                found = operator(*there)
+                results = operator(*on_device)
             stream.synchronize()
-            yield compared(f"{name}, another stream", found, expected)
+            yield compared(f"{name}, another stream", results, expected)
 
 
 def flips(inputs: Inputs) -> Iterator[Row]:
-    """Pixels that change sides against float64 and against `F.interpolate`, and how near the threshold they lie."""
+    """Pixels that differ from float64 and from `F.interpolate`, and their distance from the threshold."""
     for noise in (False, True):
         logits = inputs.logits(120, 160, torch.float32, noise=noise)[: 2 if inputs.small else 512]
         turned = {"float64": 0, "F.interpolate": 0}
         farthest = dict.fromkeys(turned, 0.0)
-        there = logits.to(inputs.device)
-        ends, offsets = ops.logit_runs(there, HEIGHT, WIDTH)
+        on_device = logits.to(inputs.device)
+        ends, offsets = ops.logit_runs(on_device, HEIGHT, WIDTH)
         bounds = offsets.tolist()
-        for k, row in enumerate(there):
+        for k, row in enumerate(on_device):
             exact = _float64(row)
             mine = reference.decode_runs(ends[bounds[k] : bounds[k + 1]], HEIGHT, WIDTH)
             theirs = F.interpolate(row[None, None], (HEIGHT, WIDTH), mode="bilinear")[0, 0] > 0
@@ -183,7 +183,7 @@ def _float64(row: Tensor) -> Tensor:
 def scores(inputs: Inputs) -> Iterator[Row]:
     """Whole runs: the built-in sample in every form, on the device and on the CPU."""
     store = rc.MaskStore.build(rc.load_dataset("sample"))
-    there = store.to(str(inputs.device)) if inputs.device.type == "cuda" else store
+    device_store = store.to(str(inputs.device)) if inputs.device.type == "cuda" else store
     masks = [store.mask(k) for k in range(len(store))]
     rng = np.random.default_rng(0)
     noisy = [rng.normal(size=(64, 80)).astype(np.float16) for _ in masks]
@@ -193,6 +193,6 @@ def scores(inputs: Inputs) -> Iterator[Row]:
         "sample, masks there": lambda: ((k, torch.from_numpy(m).to(inputs.device)) for k, m in enumerate(masks)),
         "sample, logits from the host": lambda: enumerate(noisy),
     }.items():  # fmt: skip
-        found, expected = (rc.score(predictions(), where).per_example for where in (there, store))
-        wrong = sum(found.column(c) != expected.column(c) for c in ("intersection", "pred_area"))
+        result, expected = (rc.score(predictions(), s).per_example for s in (device_store, store))
+        wrong = sum(result.column(c) != expected.column(c) for c in ("intersection", "pred_area"))
         yield {"check": f"score, {name}", "of": len(store), "wrong": wrong}

@@ -1,4 +1,4 @@
-"""The seeded workload as tensors on a device: what the checks and the timings share."""
+"""The seeded workload as tensors on a device: shared by the checks and the timings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Inputs:
     """Predictions and truth.
 
     Args:
-        device: Where the tensors live.
-        small: A few examples, for trying the script without a GPU.
+        device: Device of the tensors.
+        small: Take only a few examples, to try the script without a GPU.
     """
 
     def __init__(self, device: torch.device, *, small: bool) -> None:
@@ -39,14 +39,14 @@ class Inputs:
             "run_offsets": torch.from_numpy(w.targets.run_offsets),
         }
         self.host["ranks"] = ops.run_ranks(self.host["ends"], self.host["run_offsets"])
-        self.there = {name: tensor.to(device) for name, tensor in self.host.items()}
+        self.on_device = {name: tensor.to(device) for name, tensor in self.host.items()}
 
     @cached_property
     def one_size(self) -> NDArray[np.int64]:
         """The examples whose image is 480×640."""
         w = self.workload
-        own = (w.heights[w.sample] == HEIGHT) & (w.widths[w.sample] == WIDTH)
-        return np.flatnonzero(own)[: 8 if self.small else None]
+        same_size = (w.heights[w.sample] == HEIGHT) & (w.widths[w.sample] == WIDTH)
+        return np.flatnonzero(same_size)[: 8 if self.small else None]
 
     @cached_property
     def masks(self) -> Tensor:
@@ -55,7 +55,7 @@ class Inputs:
 
     @cached_property
     def samples(self) -> Tensor:
-        """[B] int64 the sample of each of them."""
+        """[B] int64 the sample of each prediction in `masks`."""
         return torch.from_numpy(self.workload.sample[self.one_size].copy())
 
     @cached_property

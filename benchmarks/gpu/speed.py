@@ -1,6 +1,6 @@
-"""How fast: each operator beside what a user would write, as a share of the bandwidth measured in the same run.
+"""Speed of each operator, beside what a user would write and as a share of the bandwidth measured in the same run.
 
-No input is in the device's cache when its turn comes: inputs are larger than it, and those that are not are rotated.
+No input is in the device's cache when it is read: it is larger than the cache, or several copies take turns.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from refcocom_gpu.scores import metrics
 N_EXAMPLES = 5598
 BATCH = 256
 COPIES = 32
-"""Copies of an input of a few megabytes that take turns: more than 50 MB, the cache of an H100 or H200."""
+"""Copies of an input of a few megabytes that take turns; together more than 50 MB, the cache of an H100 or H200."""
 
 
 def run(inputs: Inputs, clock: Clock) -> Iterator[dict[str, Any]]:
-    """All timings, the bandwidth first."""
+    """Run all timings, the bandwidth first."""
     bandwidth = copy_bandwidth(inputs, clock)
     yield {
         "case": "copy on the device", "unit": "GB/s", "rounds": clock.rounds, "results": [], "absent": {},
@@ -40,7 +40,7 @@ def run(inputs: Inputs, clock: Clock) -> Iterator[dict[str, Any]]:
 
 
 def copy_bandwidth(inputs: Inputs, clock: Clock) -> float:
-    """Bytes a second that a copy on the device reads and writes."""
+    """Bytes that a copy on the device reads and writes per second."""
     source = torch.zeros(2**20 if inputs.small else 2**31, dtype=torch.uint8, device=inputs.device)
     target = torch.empty_like(source)
     for _ in range(3):
@@ -50,7 +50,7 @@ def copy_bandwidth(inputs: Inputs, clock: Clock) -> float:
 
 
 def rows_of(inputs: Inputs) -> Tensor:
-    """Rows of the 480×640 examples, repeated until there are as many as RefCOCO-M has examples."""
+    """Rows of the 480×640 examples, repeated up to the number of examples in RefCOCO-M."""
     n = len(inputs.masks) if inputs.small else N_EXAMPLES
     return torch.arange(n) % len(inputs.masks)
 
@@ -61,15 +61,15 @@ def batches(n: int) -> list[slice]:
 
 
 def dense(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, Any]]:
-    """Bool masks that are on the device already."""
-    rows, there = rows_of(inputs), inputs.there
+    """Bool masks that are already on the device."""
+    rows, store = rows_of(inputs), inputs.on_device
     masks = inputs.masks[rows].to(inputs.device)
     samples = inputs.samples[rows].to(inputs.device)
     few = slice(0, min(4 * BATCH, len(rows)))
     targets = inputs.targets[rows[few]].to(inputs.device)
 
     def ours() -> Tensor:
-        return ops.mask_counts(masks, samples, there["words"], there["word_offsets"])  # type: ignore[no-any-return]
+        return ops.mask_counts(masks, samples, store["words"], store["word_offsets"])  # type: ignore[no-any-return]
 
     def eager_batch(mask: Tensor, target: Tensor) -> Tensor:
         return torch.stack([(mask & target).sum((1, 2)), mask.sum((1, 2))], 1)
@@ -117,8 +117,8 @@ def dense(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, 
 
 
 def logits(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, Any]]:
-    """Half-precision logits of low resolution that are on the device already."""
-    rows, there = rows_of(inputs), inputs.there
+    """Half-precision logits of low resolution that are already on the device."""
+    rows, store = rows_of(inputs), inputs.on_device
     samples = inputs.samples[rows].to(inputs.device)
     few = slice(0, min(BATCH, len(rows)))
     targets = inputs.targets[rows[few]].to(inputs.device)
@@ -127,8 +127,8 @@ def logits(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str,
 
         def ours(values: Tensor = values) -> Tensor:
             return ops.logit_counts(  # type: ignore[no-any-return]
-                values, samples, there["heights"], there["widths"], there["words"],
-                there["word_offsets"], HEIGHT, WIDTH,
+                values, samples, store["heights"], store["widths"], store["words"],
+                store["word_offsets"], HEIGHT, WIDTH,
             )[0]  # fmt: skip
 
         def idiom(values: Tensor = values) -> Tensor:
@@ -163,7 +163,6 @@ def logits(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str,
 
 def rle(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, Any]]:
     """A column of strings in host memory to mIoU."""
-    there = inputs.there
     data, offsets = (x.numpy() for x in inputs.strings())
     sample = inputs.host["sample"].numpy()
     areas = np.bincount(
@@ -171,7 +170,7 @@ def rle(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, An
         weights=_ones(inputs),
     ).astype(np.int64)  # fmt: skip
     staging = Staging(inputs.device)
-    store = [there[name] for name in ("ends", "ranks", "run_offsets", "pixels")]
+    store = [inputs.on_device[name] for name in ("ends", "ranks", "run_offsets", "pixels")]
     copies = cycle([staging.send(data, offsets, sample) for _ in range(COPIES)])
 
     def kernel() -> Any:
@@ -180,8 +179,8 @@ def rle(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, An
     def whole() -> float:
         sent = staging.send(data, offsets, sample)
         counts, _ = ops.rle_counts(*sent, *store)
-        found = counts.cpu().numpy()
-        return metrics.mean(metrics.iou(found[:, 0], found[:, 1], areas[sample]))
+        intersections, predicted_areas = counts.cpu().numpy().T
+        return metrics.mean(metrics.iou(intersections, predicted_areas, areas[sample]))
 
     host = [inputs.host[name] for name in ("ends", "ranks", "run_offsets", "pixels")]
     on_host = [torch.from_numpy(x) for x in (data, offsets, sample)]
@@ -203,7 +202,7 @@ def rle(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, An
 
 
 def _ones(inputs: Inputs) -> Any:
-    """[R] length of each run of ones of the targets, 0 for the others."""
+    """[R] length of each run of ones of the targets, 0 for runs of zeros."""
     column = inputs.workload.targets
     lengths = np.diff(column.ends, prepend=0)
     starts = column.run_offsets[:-1]
@@ -213,7 +212,7 @@ def _ones(inputs: Inputs) -> Any:
 
 
 def boundary(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, Any]]:
-    """Boundary counts, the truth's boundaries made beforehand, beside max pooling."""
+    """Boundary counts, with the boundaries of the truth computed beforehand, beside max pooling."""
     n = min(BATCH, len(inputs.masks))
     masks, samples = inputs.masks[:n].to(inputs.device), inputs.samples[:n].to(inputs.device)
     truth = inputs.boundaries
@@ -224,7 +223,7 @@ def boundary(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[st
 
     def ours() -> Tensor:
         return ops.mask_boundary_counts(  # type: ignore[no-any-return]
-            masks, samples, words, inputs.there["word_offsets"], distances
+            masks, samples, words, inputs.on_device["word_offsets"], distances
         )
 
     def pooled() -> Tensor:
@@ -245,7 +244,7 @@ def boundary(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[st
 
 
 def pairwise(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, Any]]:
-    """All pairs of masks of one image, beside the form that holds all pairs of pixels at once."""
+    """All pairs of masks of one image, beside torch on whole masks and a matrix product."""
     n = min(64, len(inputs.masks))
     masks = inputs.masks[:n].to(inputs.device)
     n_words = HEIGHT * WIDTH // 64
@@ -279,7 +278,7 @@ def pairwise(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[st
 
 
 def encode(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, Any]]:
-    """Masks to runs, beside a loop that waits for the device at every mask."""
+    """Masks to runs, beside a loop that waits for the device for each mask."""
     n = min(BATCH, len(inputs.masks))
     masks = inputs.masks[:n].to(inputs.device)
 
@@ -287,18 +286,18 @@ def encode(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str,
         return [x.cpu() for x in ops.mask_runs(masks)]
 
     def loop() -> list[Tensor]:
-        found = []
+        all_changes = []
         for mask in masks:
             flat = mask.T.reshape(-1)
             changes = torch.nonzero(flat[1:] != flat[:-1])[:, 0] + 1
-            found.append(changes.cpu())
-        return found
+            all_changes.append(changes.cpu())
+        return all_changes
 
     ends, offsets = ours()
     for k, changes in enumerate(loop()):
-        own = ends[offsets[k] : offsets[k + 1]]
-        # The first run may be empty and the last ends with the mask: neither is a change inside it.
-        if own[own > 0][:-1].tolist() != changes.tolist():
+        mask_ends = ends[offsets[k] : offsets[k + 1]]
+        # The first run may be empty and the last ends with the mask: neither end is a change inside the mask.
+        if mask_ends[mask_ends > 0][:-1].tolist() != changes.tolist():
             raise AssertionError(f"the loop disagrees at mask {k}")
     yield clock.case(
         f"masks {HEIGHT}×{WIDTH} → runs, read back",
@@ -314,7 +313,7 @@ def encode(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str,
 def end_to_end(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, Any]]:
     """`score` as a user calls it, from the host and from the device."""
     store = rc.MaskStore.build(rc.load_dataset("sample"))
-    there = store.to(str(inputs.device)) if inputs.device.type == "cuda" else store
+    device_store = store.to(str(inputs.device)) if inputs.device.type == "cuda" else store
     masks = [store.mask(k) for k in range(len(store))]
     moved = [torch.from_numpy(mask).to(inputs.device) for mask in masks]
     n = len(masks)
@@ -323,13 +322,13 @@ def end_to_end(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[
         [
             Contender(
                 f"{OURS}: from host memory",
-                lambda: rc.score(enumerate(masks), there).miou,
+                lambda: rc.score(enumerate(masks), device_store).miou,
                 n,
                 "ours",
             ),
             Contender(
                 f"{OURS}: from the device",
-                lambda: rc.score(enumerate(moved), there).miou,
+                lambda: rc.score(enumerate(moved), device_store).miou,
                 n,
                 "limit",
             ),

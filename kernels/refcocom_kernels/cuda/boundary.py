@@ -210,58 +210,20 @@ def mask_boundary_counts(
     eroded, strips = scratch(height * row_words), scratch(height * row_words)
     pack_tiles = triton.cdiv(pixels, 16 * chunks)
     tiles = triton.cdiv(height * row_words, block)
-    of_mask = (rows, rows.stride(0))
+    mask_arguments = (rows, rows.stride(0), height, width, sample, distances)
+    grid, options = (n_masks * tiles,), {"BLOCK": block, "num_warps": 4}
     with on_device_of(masks):
         _pack[(n_masks * pack_tiles,)](
-            *of_mask,
-            pixels,
-            strings.view(torch.int16),
-            2 * n_string_words,
-            pack_tiles,
-            CHUNKS=chunks,
-            num_warps=4,
+            rows, rows.stride(0), pixels, strings.view(torch.int16), 2 * n_string_words, pack_tiles,
+            CHUNKS=chunks, num_warps=4,
+        )  # fmt: skip
+        _erode_rows[grid](
+            *mask_arguments, strings, n_string_words, eroded, row_words, tiles, **options
         )
-        _erode_rows[(n_masks * tiles,)](
-            *of_mask,
-            height,
-            width,
-            sample,
-            distances,
-            strings,
-            n_string_words,
-            eroded,
-            row_words,
-            tiles,
-            BLOCK=block,
-            num_warps=4,
-        )
-        _erode_strips[(n_masks * tiles,)](
-            sample,
-            distances,
-            eroded,
-            strips,
-            height,
-            row_words,
-            tiles,
-            BLOCK=block,
-            num_warps=4,
-        )
-        _count_boundaries[(n_masks * tiles,)](
-            *of_mask,
-            height,
-            width,
-            sample,
-            distances,
-            strings,
-            n_string_words,
-            strips,
-            row_words,
-            truth_words.view(torch.int32),
-            word_offsets,
-            2 * triton.cdiv(pixels, 64),
-            counts,
-            tiles,
-            BLOCK=block,
-            num_warps=4,
-        )
+        _erode_strips[grid](sample, distances, eroded, strips, height, row_words, tiles, **options)
+        _count_boundaries[grid](
+            *mask_arguments, strings, n_string_words, strips, row_words,
+            truth_words.view(torch.int32), word_offsets, 2 * triton.cdiv(pixels, 64), counts, tiles,
+            **options,
+        )  # fmt: skip
     return counts

@@ -170,28 +170,10 @@ def logit_counts(
     with on_device_of(logits):
         inspect_cells[(n_rows * blocks,)](logits, seen, h * w, blocks, BLOCK=block)
         count_tiles[(n_rows * tiles_y * tiles_x,)](
-            logits,
-            sample,
-            heights,
-            widths,
-            words.contiguous().view(torch.int32),
-            word_offsets.contiguous(),
-            rows,
-            columns,
-            counts,
-            h * w,
-            w,
-            max_height,
-            max_width,
-            tiles_x,
-            tiles_y * tiles_x,
-            threshold,
-            TILE_Y=tile[0],
-            TILE_X=tile[1],
-            CELLS_Y=cells[0],
-            CELLS_X=cells[1],
-            enable_fp_fusion=False,
-        )
+            logits, sample, heights, widths, words.contiguous().view(torch.int32), word_offsets.contiguous(),
+            rows, columns, counts, h * w, w, max_height, max_width, tiles_x, tiles_y * tiles_x, threshold,
+            TILE_Y=tile[0], TILE_X=tile[1], CELLS_Y=cells[0], CELLS_X=cells[1], enable_fp_fusion=False,
+        )  # fmt: skip
     non_finite = (seen & _SEEN_NON_FINITE.value) != 0
     # Products, because `torch.where` copies its scalars to the device and waits for the copy.
     flags = non_finite.to(torch.int8) * NON_FINITE + (seen == 0).to(torch.int8) * UNIT_RANGE
