@@ -32,11 +32,11 @@ def arrays() -> dict[str, np.ndarray]:
     }
 
 
-def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert found.keys() == expected.keys()
+def assert_equal(loaded: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert loaded.keys() == expected.keys()
     for name, array in expected.items():
-        assert found[name].dtype == array.dtype
-        assert np.array_equal(found[name], array), name
+        assert loaded[name].dtype == array.dtype
+        assert np.array_equal(loaded[name], array), name
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ class Builds(list):
 
 
 def test_opens_what_was_written(path):
-    found = open_arrays(path, IDENTITY)
-    assert_equal(found, arrays())
-    assert all(array.flags.aligned and not array.flags.writeable for array in found.values())
+    loaded = open_arrays(path, IDENTITY)
+    assert_equal(loaded, arrays())
+    assert all(array.flags.aligned and not array.flags.writeable for array in loaded.values())
     assert [p.name for p in path.parent.iterdir()] == ["runs.safetensors"]
 
 
@@ -87,11 +87,11 @@ def test_pieces_make_the_same_file(tmp_path, step):
     write_arrays(whole, {**arrays(), "words": words}, IDENTITY)
     write_arrays(pieces, {**arrays(), "words": in_pieces(words, step)}, IDENTITY)
     assert whole.read_bytes() == pieces.read_bytes()
-    found = cached(
+    loaded = cached(
         tmp_path / "new.safetensors", IDENTITY, lambda: {"words": in_pieces(words, step)}
     )
-    assert_equal(found, {"words": words})
-    assert not found["words"].flags.writeable
+    assert_equal(loaded, {"words": words})
+    assert not loaded["words"].flags.writeable
     assert_equal(held({"words": in_pieces(words, step)}), {"words": words})
     assert len(held({"words": in_pieces(words[:0], step)})["words"]) == 0
 
@@ -196,10 +196,10 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     build = Builds()
     with pytest.warns(RuntimeWarning, match="Not a directory.*REFCOCOM_CACHE"):
-        found = cached(tmp_path / "file" / "store" / "runs.safetensors", IDENTITY, build)
-    assert_equal(found, arrays())
+        loaded = cached(tmp_path / "file" / "store" / "runs.safetensors", IDENTITY, build)
+    assert_equal(loaded, arrays())
     assert len(build) == 1
-    assert not any(array.flags.writeable for array in found.values())
+    assert not any(array.flags.writeable for array in loaded.values())
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
@@ -233,12 +233,12 @@ def test_an_error_of_the_build_is_its_own(tmp_path):
 
 
 def test_threads_build_once(tmp_path):
-    build, found = Builds(), []
+    build, loaded = Builds(), []
     start = threading.Barrier(16)
 
     def work():
         start.wait()
-        found.append(cached(tmp_path / "runs.safetensors", IDENTITY, build))
+        loaded.append(cached(tmp_path / "runs.safetensors", IDENTITY, build))
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
@@ -246,8 +246,8 @@ def test_threads_build_once(tmp_path):
     for thread in threads:
         thread.join()
     assert len(build) == 1
-    assert len(found) == 16
-    for one in found:
+    assert len(loaded) == 16
+    for one in loaded:
         assert_equal(one, arrays())
 
 
@@ -325,7 +325,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache.cache_dir() == home / ".cache" / "refcocom_gpu"
 
 
-def test_nobody_has_no_home(monkeypatch):
+def test_a_user_without_a_home_folder(monkeypatch):
     """A container's user without an entry in passwd: nothing is kept, and nothing called `~` is made."""
     for name in ("REFCOCOM_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)

@@ -87,7 +87,7 @@ def test_demo_leaves_only_its_result(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ["threads=abc"],
@@ -128,12 +128,12 @@ def test_demo_leaves_only_its_result(tmp_path):
         (["~dataset"], "predictions is given twice"),
     ],
 )
-def test_wrong_usage(folder, capsys, words, said):
-    assert said in failing(capsys, [*SAMPLE, "predictions=p.jsonl", *words])
+def test_wrong_usage(folder, capsys, words, message):
+    assert message in failing(capsys, [*SAMPLE, "predictions=p.jsonl", *words])
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["scoer"], "unknown verb 'scoer'; did you mean score?"),
         (
@@ -153,8 +153,8 @@ def test_wrong_usage(folder, capsys, words, said):
         (["cache", "build", "dataset=sample", "threads=-1"], "threads must be 0"),
     ],
 )
-def test_wrong_calls(folder, capsys, words, said):
-    assert said in failing(capsys, words)
+def test_wrong_calls(folder, capsys, words, message):
+    assert message in failing(capsys, words)
 
 
 def test_wrong_data_is_3(folder, capsys):
@@ -246,9 +246,9 @@ def test_names_without_an_ending(folder, capsys, rows, name):
 def test_lists_and_globs_are_one_set(folder, capsys, words):
     Path("p.jsonl").unlink()
     assert main([*SAMPLE, "json=true", *words]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["n_missing"] == 0
-    assert [Path(file).name for file in found["predictions"]["files"]] == ["a.jsonl", "b.jsonl"]
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["n_missing"] == 0
+    assert [Path(file).name for file in summary["predictions"]["files"]] == ["a.jsonl", "b.jsonl"]
 
 
 def test_odd_names_in_lists(folder, capsys):
@@ -292,8 +292,8 @@ def test_existing_result_is_refused_before_any_work(folder, capsys, monkeypatch)
     monkeypatch.setattr(
         "refcocom_gpu.dataset.table.load_dataset", lambda *_, **__: pytest.fail("work was done")
     )
-    said = failing(capsys, [*SAMPLE, "sample-coarse", "output_dir=out"])
-    assert "out already holds a result" in said
+    message = failing(capsys, [*SAMPLE, "sample-coarse", "output_dir=out"])
+    assert "out already holds a result" in message
     assert {p: p.read_bytes() for p in Path("out").iterdir()} == before
     monkeypatch.undo()
     monkeypatch.chdir(folder)
@@ -329,9 +329,9 @@ def test_json_is_all_of_stdout(folder, capsys):
 
 
 def test_missing_is_said_beside_every_score(folder, capsys):
-    said = failing(capsys, [*SAMPLE, "a.jsonl"], code=3)
-    assert "149 problems (149 missing)" in said
-    assert "missing=zero" in said
+    message = failing(capsys, [*SAMPLE, "a.jsonl"], code=3)
+    assert "149 problems (149 missing)" in message
+    assert "missing=zero" in message
     assert main([*SAMPLE, "a.jsonl", "missing=zero"]) == 0
     scores = [line for line in capsys.readouterr().out.splitlines() if " % " in f"{line} "]
     assert len(scores) == 8
@@ -352,9 +352,9 @@ def test_help_lists_every_key(capsys, verb):
         out, err = capsys.readouterr()
         assert err == ""
         assert max(map(len, out.splitlines())) <= 100
-        said = " ".join(out.split())
+        message = " ".join(out.split())
         for key in keys_of(VERBS[verb][0]):
-            assert f"{key.shown} {key.meaning}" in said
+            assert f"{key.shown} {key.meaning}" in message
     assert (conf_dir() / f"{verb}.yaml").is_file()
 
 

@@ -28,7 +28,7 @@ def case():
 
 
 @pytest.fixture(scope="module")
-def there(case):
+def device_store(case):
     """The store on a device."""
     store = copy.copy(case.store)
     store.device = "cpu:0"
@@ -64,23 +64,23 @@ def in_batches(predictions, size=7):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("part_bytes", [1, 5_000, 2**26])
 @pytest.mark.parametrize("letterbox", [None, 512])
-def test_the_counts_of_the_host(case, there, monkeypatch, form, part_bytes, letterbox):
+def test_the_counts_of_the_host(case, device_store, monkeypatch, form, part_bytes, letterbox):
     monkeypatch.setattr(stream, "BUFFER_BYTES", part_bytes)
     predictions = FORMS[form](case)
     options = {"letterbox": letterbox} if form in {"float16", "bfloat16 tensors"} else {}
-    mine = rc.score(in_batches(predictions), there, **options)
+    mine = rc.score(in_batches(predictions), device_store, **options)
     host = rc.score(in_batches(predictions), case.store, **options)
     assert mine.per_example.equals(host.per_example)
     assert mine.info["device"] == "cpu:0"
 
 
-def test_a_counter_for_each_device(case, there):
+def test_a_counter_for_each_device(case, device_store):
     assert isinstance(batch_counter(case.store, ReadOptions(), Problems()), HostBatches)
-    assert isinstance(batch_counter(there, ReadOptions(), Problems()), DeviceBatches)
+    assert isinstance(batch_counter(device_store, ReadOptions(), Problems()), DeviceBatches)
 
 
 @pytest.mark.parametrize("room", [1, 3, 5])
-def test_parts_shrink_until_they_fit(case, there, monkeypatch, room):
+def test_parts_shrink_until_they_fit(case, device_store, monkeypatch, room):
     """A device with room for a few masks: the parts are halved, and no row is counted twice or lost."""
     tried = []
     count = ops.mask_counts
@@ -92,7 +92,7 @@ def test_parts_shrink_until_they_fit(case, there, monkeypatch, room):
         return count(masks, *rest)
 
     monkeypatch.setattr(ops, "mask_counts", scarce)
-    result = rc.score(in_batches(case.masks, 16), there)
+    result = rc.score(in_batches(case.masks, 16), device_store)
     assert result.per_example.equals(rc.score(in_batches(case.masks), case.store).per_example)
     assert max(tried) > room
     # Once it is known what fits, nothing larger is tried.
@@ -102,7 +102,7 @@ def test_parts_shrink_until_they_fit(case, there, monkeypatch, room):
 
 
 @pytest.mark.parametrize("form", ["masks", "float32", "RLE"])
-def test_what_fits_nowhere_is_counted_on_the_host(case, there, monkeypatch, form):
+def test_what_fits_nowhere_is_counted_on_the_host(case, device_store, monkeypatch, form):
     def full(*_):
         raise torch.OutOfMemoryError("out of memory")
 
@@ -110,30 +110,30 @@ def test_what_fits_nowhere_is_counted_on_the_host(case, there, monkeypatch, form
         monkeypatch.setattr(ops, name, full)
     predictions = FORMS[form](case)
     with pytest.warns(RuntimeWarning, match="cpu:0 has no memory left for batch 0, row 0") as seen:
-        result = rc.score(in_batches(predictions), there)
+        result = rc.score(in_batches(predictions), device_store)
     assert len(seen) == 1
     host = rc.score(in_batches(predictions), case.store)
     assert result.per_example.equals(host.per_example)
 
 
-def test_mistakes_found_late_are_all_named(case, there):
+def test_mistakes_found_late_are_all_named(case, device_store):
     """Verdicts come back batches later; every one names its own row."""
     bad = {3: np.nan, 20: np.inf, len(case.masks) - 1: -np.inf}
     predictions = logits_of(case)
     for row, value in bad.items():
         predictions[row][0, 0] = value
     with pytest.raises(rc.PredictionError) as caught:
-        rc.score(in_batches(predictions, 4), there)
+        rc.score(in_batches(predictions, 4), device_store)
     places = [problem.where for problem in caught.value.problems]
     assert places == [f"batch {row // 4}, row {row % 4}" for row in bad]
 
 
-def test_malformed_strings_are_explained(case, there):
+def test_malformed_strings_are_explained(case, device_store):
     rows = [coco_encode(mask) for mask in case.masks]
     rows[5] = {**rows[5], "counts": rows[5]["counts"][:-1]}
     rows[30] = {**rows[30], "counts": rows[30]["counts"] + "~"}
     messages = []
-    for store in (there, case.store):
+    for store in (device_store, case.store):
         with pytest.raises(rc.PredictionError) as caught:
             rc.score(in_batches(rows, 8), store)
         messages.append([(p.where, p.message) for p in caught.value.problems])
@@ -141,10 +141,10 @@ def test_malformed_strings_are_explained(case, there):
     assert len(messages[0]) == 2
 
 
-def test_probabilities_are_noticed(case, there):
+def test_probabilities_are_noticed(case, device_store):
     predictions = [np.abs(np.tanh(x)) for x in logits_of(case)]
     with pytest.warns(UserWarning, match="if they are probabilities"):
-        rc.score(in_batches(predictions), there)
+        rc.score(in_batches(predictions), device_store)
 
 
 # Staging ------------------------------------------------------------------------------------------

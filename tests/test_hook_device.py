@@ -182,17 +182,17 @@ def test_what_is_not_finite_is_not_saved(case, on_device, tmp_path):
     metric.update([torch.ones(4, 4), torch.full((4, 4), float("nan"))], [0, 1])
     with pytest.raises(rc.PredictionError, match="non-finite"):
         metric.compute()
-    found = rc.score(tmp_path / "epoch-00000" / "*.parquet", case.store, missing="zero")
-    assert found.n_missing == len(case.masks) - 1
+    saved = rc.score(tmp_path / "epoch-00000" / "*.parquet", case.store, missing="zero")
+    assert saved.n_missing == len(case.masks) - 1
 
 
 def test_indices_of_a_device():
     """What is asked of an index that only a device knows is asked of its type and shape."""
     from refcocom_gpu.training.batches import as_index
 
-    there = torch.zeros(3, dtype=torch.int32, device="meta")
-    assert as_index(there).dtype == torch.int64
-    for bad in (there.float(), there.bool(), there[None]):
+    on_device = torch.zeros(3, dtype=torch.int32, device="meta")
+    assert as_index(on_device).dtype == torch.int64
+    for bad in (on_device.float(), on_device.bool(), on_device[None]):
         with pytest.raises(rc.UsageError, match=r"whole numbers|one row"):
             as_index(bad)
 
@@ -223,8 +223,8 @@ def test_forward_and_saving(case, on_device, tmp_path):
     metric = rc.RefCOCOMMetric(case.store, save_predictions=tmp_path)
     for first in range(0, len(case.masks), 40):
         index = range(first, min(first + 40, len(case.masks)))
-        found = metric([torch.from_numpy(case.masks[k]) for k in index], list(index))
-        assert found["refcocom_partial/n_examples"].item() == len(index)
+        saved = metric([torch.from_numpy(case.masks[k]) for k in index], list(index))
+        assert saved["refcocom_partial/n_examples"].item() == len(index)
     miou = metric.compute()["refcocom/miou"].item()
     assert rc.score(tmp_path / "epoch-00000" / "*.parquet", case.store).miou == miou
 
@@ -233,13 +233,13 @@ def test_forward_and_saving(case, on_device, tmp_path):
 def test_on_a_gpu_without_a_synchronisation(case):
     metric = rc.RefCOCOMMetric(case.store.to("cuda"))
     logits = fields(len(case.masks), 24, torch.float32)
-    there, index = logits.cuda(), torch.arange(len(case.masks))
+    on_device, index = logits.cuda(), torch.arange(len(case.masks))
     for where in (index, index.cuda()):
-        metric.update(there, where)  # kernels are compiled
+        metric.update(on_device, where)  # kernels are compiled
         metric.reset()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            metric.update(there, where)
+            metric.update(on_device, where)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         offline = rc.score([(index, logits)], case.store)

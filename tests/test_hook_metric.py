@@ -39,12 +39,12 @@ def assert_same(metric, offline):
     """Counts and scores equal the file scorer's, to the last bit."""
     result = metric.result()
     assert result.per_example.equals(offline.per_example)
-    found = metric.compute()
-    assert found["refcocom/miou"].item() == offline.miou
-    assert found["refcocom/ciou"].item() == offline.ciou
+    scores = metric.compute()
+    assert scores["refcocom/miou"].item() == offline.miou
+    assert scores["refcocom/ciou"].item() == offline.ciou
     for x, share in offline.precision_at.items():
-        assert found[f"refcocom/precision_at_{x}"].item() == share
-    assert found["refcocom/n_examples"].item() == offline.n_examples
+        assert scores[f"refcocom/precision_at_{x}"].item() == share
+    assert scores["refcocom/n_examples"].item() == offline.n_examples
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])
@@ -127,21 +127,21 @@ def test_masks_of_some_sizes_in_one_batch(case):
     store = case.store
     heights, widths = store.dataset.heights, store.dataset.widths
     sample = int(np.flatnonzero(heights != widths)[0])
-    own = np.flatnonzero(case.dataset.example_sample == sample)[:1]
+    one_example = np.flatnonzero(case.dataset.example_sample == sample)[:1]
     other = np.flatnonzero(
         (heights[case.dataset.example_sample] != heights[sample])
         & (heights[case.dataset.example_sample] != widths[sample])
     )[:2]
-    index = [int(own[0]), *other.tolist()]
+    index = [int(one_example[0]), *other.tolist()]
     mask = torch.from_numpy(case.masks[index[0]])
     metric = rc.RefCOCOMMetric(store, partial=True)
     metric.update(mask.expand(3, -1, -1), index)
     expected = rc.score(
         [(index, mask.float().expand(3, -1, -1))], store, values="probabilities", missing="zero"
     )
-    found = metric.counts[index, :2].tolist()
+    counts = metric.counts[index, :2].tolist()
     table = expected.per_example
-    assert found == [
+    assert counts == [
         [table[name][k].as_py() for name in ("intersection", "pred_area")] for k in index
     ]
 
@@ -176,12 +176,12 @@ def test_unseen_examples_raise(case):
 def test_partial_is_labelled(case):
     metric = rc.RefCOCOMMetric(case.store, partial=True)
     feed(metric, case, range(40))
-    found = metric.compute()
-    assert all(key.startswith("refcocom_partial/") for key in found)
-    assert found["refcocom_partial/n_examples"].item() == 40
+    scores = metric.compute()
+    assert all(key.startswith("refcocom_partial/") for key in scores)
+    assert scores["refcocom_partial/n_examples"].item() == 40
     iou = rc.score([(k, m) for k, m in enumerate(case.masks)], case.store).iou[:40]
     assert (
-        found["refcocom_partial/miou"].item() == rc.metrics.mean(iou)
+        scores["refcocom_partial/miou"].item() == rc.metrics.mean(iou)
         if hasattr(rc, "metrics")
         else True
     )
@@ -193,9 +193,9 @@ def test_partial_is_labelled(case):
 def test_nothing_seen(case):
     with pytest.raises(rc.PredictionError, match=f"{len(case.masks)} missing"):
         rc.RefCOCOMMetric(case.store).compute()
-    found = rc.RefCOCOMMetric(case.store, partial=True).compute()
-    assert found["refcocom_partial/n_examples"].item() == 0
-    assert found["refcocom_partial/miou"].isnan()
+    scores = rc.RefCOCOMMetric(case.store, partial=True).compute()
+    assert scores["refcocom_partial/n_examples"].item() == 0
+    assert scores["refcocom_partial/miou"].isnan()
 
 
 def test_repeats_count_once(case, offline):
@@ -233,12 +233,12 @@ def test_forward_scores_the_batch_and_keeps_the_rest(case, offline):
     n = len(case.masks)
     for k in range(0, n, 50):
         index = list(range(k, min(n, k + 50)))
-        found = metric([case.masks[i] for i in index], index)
-        assert found["refcocom_partial/n_examples"].item() == len(index)
+        scores = metric([case.masks[i] for i in index], index)
+        assert scores["refcocom_partial/n_examples"].item() == len(index)
         alone = rc.RefCOCOMMetric(case.store, partial=True)
         alone.update([case.masks[i] for i in index], index)
-        assert found == alone.compute()
-        assert metric._forward_cache == found
+        assert scores == alone.compute()
+        assert metric._forward_cache == scores
     assert_same(metric, offline)
     # An example that was seen before is scored in its batch as it is there.
     again = metric([~case.masks[0]], [0])
@@ -364,9 +364,9 @@ def test_collection_saves_all_of_it(case, tmp_path):
     )
     for part in np.array_split(np.arange(len(case.masks)), 4):
         collection.update([torch.from_numpy(case.masks[k]) for k in part], part)
-    found = collection.compute()
+    scores = collection.compute()
     offline = rc.score(tmp_path / "epoch-00000" / "*.parquet", case.store)
-    assert found["saving_refcocom/miou"].item() == offline.miou
+    assert scores["saving_refcocom/miou"].item() == offline.miou
 
 
 def test_collection_tells_metrics_apart(case):
@@ -385,10 +385,10 @@ def test_collection_tells_metrics_apart(case):
     collection.update(halves, list(range(5, n)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        found = collection.compute()
-    full, empty = (found[f"{name}_refcocom/ciou"].item() for name in ("logits", "probabilities"))
+        scores = collection.compute()
+    full, empty = (scores[f"{name}_refcocom/ciou"].item() for name in ("logits", "probabilities"))
     assert full != empty
-    assert found["same_refcocom/ciou"].item() == full
+    assert scores["same_refcocom/ciou"].item() == full
 
 
 def test_tracker_and_plot(case):
@@ -439,7 +439,7 @@ def test_convention_and_strictness(case):
 
 
 @pytest.mark.parametrize(
-    ("preds", "index", "error", "said"),
+    ("preds", "index", "error", "message"),
     [
         (np.zeros((2, 4, 4)), [0], rc.UsageError, "1 indices came with 2 predictions"),
         ([np.zeros((4, 4))], [0, 1], rc.UsageError, "2 indices came with 1 predictions"),
@@ -459,14 +459,14 @@ def test_convention_and_strictness(case):
         ([np.zeros((4, 4)), np.full((4, 4), np.inf)], [0, 1], rc.PredictionError, "row 1 of"),
     ],
 )
-def test_mistakes_are_named_and_nothing_is_counted(case, preds, index, error, said):
+def test_mistakes_are_named_and_nothing_is_counted(case, preds, index, error, message):
     metric = rc.RefCOCOMMetric(case.store)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         metric.update(preds, index)
     assert (metric.counts[:, INTERSECTION] == -1).all()
 
 
-def test_rows_that_are_none(case):
+def test_rows_of_another_form_are_refused(case):
     metric = rc.RefCOCOMMetric(case.store)
     for rows in (np.zeros((2, 6)), np.zeros((2, 5), np.int64), np.zeros((2, 1, 8, 8), np.float32)):
         with pytest.raises(rc.UsageError, match="needs preprocess_logits_for_metrics"):

@@ -39,10 +39,10 @@ def test_saved_as_counted(case, tmp_path, form, letterbox):
     )
     for part in np.array_split(np.random.default_rng(2).permutation(n), 9):
         metric.update([preds[k] for k in part], part)
-    found = metric.result()
+    result = metric.result()
     assert not list(tmp_path.rglob("*.parquet"))
-    assert metric.compute()["refcocom/miou"].item() == found.miou
-    assert offline(tmp_path / "é saved", case).per_example.equals(found.per_example)
+    assert metric.compute()["refcocom/miou"].item() == result.miou
+    assert offline(tmp_path / "é saved", case).per_example.equals(result.per_example)
 
 
 def test_epochs_have_folders_and_files_follow_the_epoch(case, tmp_path):
@@ -67,8 +67,8 @@ def test_partial_files_between(case, tmp_path):
     metric = rc.RefCOCOMMetric(case.store, save_predictions=tmp_path, partial=True)
     metric.update(case.masks[:10], range(10))
     metric.compute()
-    found = rc.score(tmp_path / "epoch-00000" / "*.parquet", case.store, missing="zero")
-    assert found.n_missing == len(case.masks) - 10
+    result = rc.score(tmp_path / "epoch-00000" / "*.parquet", case.store, missing="zero")
+    assert result.n_missing == len(case.masks) - 10
 
 
 def test_repeats_are_saved_once(case, tmp_path):
@@ -115,14 +115,14 @@ def test_reset_loses_nothing(case, tmp_path):
     """What no compute has written, reset writes."""
     metric = rc.RefCOCOMMetric(case.store, save_predictions=tmp_path)
     metric.update(case.masks, range(len(case.masks)))
-    found = metric.result()
+    result = metric.result()
     metric.reset()
-    assert offline(tmp_path, case).per_example.equals(found.per_example)
+    assert offline(tmp_path, case).per_example.equals(result.per_example)
     # An epoch in which nothing came has no folder.
     metric.reset()
     metric.update(case.masks, range(len(case.masks)))
     metric.compute()
-    assert offline(tmp_path, case, 1).miou == found.miou
+    assert offline(tmp_path, case, 1).miou == result.miou
 
 
 def test_counts_from_elsewhere_are_not_in_the_file(case, tmp_path):

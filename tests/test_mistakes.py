@@ -36,7 +36,7 @@ def sides(k: int) -> tuple[int, int]:
 def mistakes(in_json: bool) -> list[tuple[str, int | None, dict, str, str]]:
     """(what, the example it is about, changes to its row, kind, what the message says)."""
     h, w = sides(0)
-    found = [
+    cases = [
         ("unknown sample", 0, {"sample_id": 10**9}, "unknown key", "is not in the dataset"),
         ("no such sentence", 1, {"sentence_idx": 99}, "unknown key", "that sample has sentences 0 to"),
         ("negative sentence", 2, {"sentence_idx": -1}, "unknown key", "sentence_idx -1"),
@@ -58,11 +58,11 @@ def mistakes(in_json: bool) -> list[tuple[str, int | None, dict, str, str]]:
         ("not ASCII", 17, {"segmentation": mask_of(17, counts="0é")}, "malformed mask", "of counts is outside"),
     ]  # fmt: skip
     if not in_json:
-        return found
+        return cases
     for value in (1.0, True, "1", HUGE, -HUGE * 4, [1], {}):
-        found.append((f"id {value!r}", None, {"sample_id": value}, "bad key", "sample_id is"))
+        cases.append((f"id {value!r}", None, {"sample_id": value}, "bad key", "sample_id is"))
     for value in ("0", 1.5, False):
-        found.append(
+        cases.append(
             (f"idx {value!r}", None, {"sentence_idx": value}, "bad key", "sentence_idx is")
         )
     for k, (value, says) in enumerate([
@@ -81,8 +81,8 @@ def mistakes(in_json: bool) -> list[tuple[str, int | None, dict, str, str]]:
         (mask_of(29, counts=7), "counts must be"),
         (mask_of(30, counts=[]), "runs total 0"),
     ], 18):  # fmt: skip
-        found.append((f"mask {k}", k, {"segmentation": value}, "malformed mask", says))
-    found.append(
+        cases.append((f"mask {k}", k, {"segmentation": value}, "malformed mask", says))
+    cases.append(
         (
             "absent",
             32,
@@ -91,7 +91,7 @@ def mistakes(in_json: bool) -> list[tuple[str, int | None, dict, str, str]]:
             "the row has sample_id, sentence_idx;",
         )
     )
-    found.append(
+    cases.append(
         (
             "misspelt",
             33,
@@ -100,8 +100,8 @@ def mistakes(in_json: bool) -> list[tuple[str, int | None, dict, str, str]]:
             "segmentations",
         )
     )
-    found.append(("sentence is a number", 34, {"sentence": 5}, "wrong sentence", "5 here"))
-    return found
+    cases.append(("sentence is a number", 34, {"sentence": 5}, "wrong sentence", "5 here"))
+    return cases
 
 
 def broken_rows(in_json: bool) -> tuple[list[dict], list[tuple[str, str, str, int]], int]:
@@ -135,9 +135,9 @@ def assert_all_found(error, expected, missing, place) -> None:
     counts["missing"] += missing
     assert error.counts == counts
     for what, kind, says, row in expected:
-        there = [p for p in error.problems if p.where == place(row)]
-        assert [p.kind for p in there] == [kind], (what, there)
-        assert says in there[0].message, (what, there)
+        at_row = [p for p in error.problems if p.where == place(row)]
+        assert [p.kind for p in at_row] == [kind], (what, at_row)
+        assert says in at_row[0].message, (what, at_row)
     lines = str(error).splitlines()
     assert lines[0].startswith(f"{counts.total()} problems (")
     assert len(lines) == 22
@@ -291,24 +291,24 @@ def arrays() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
 def test_every_mistake_of_an_archive(tmp_path, kind):
     names = CASE.names()
-    found = arrays()
+    members = arrays()
     h, w = sides(2)
     for k, bad in enumerate([np.nan, np.inf, -np.inf]):
-        found[names[k]] = np.zeros((4, 4), kind)
-        found[names[k]][1, 2] = bad
-    found[names[3]] = np.full((2, 2), 1e300)
-    found[names[4]] = np.zeros((h + 1, w), bool)
-    found[names[5]] = np.zeros((2, h, w), bool)
-    found[names[6]] = np.zeros(5, bool)
-    found[names[7]] = np.zeros((0, 3), bool)
-    found[names[8]] = np.zeros((h, w), complex)
-    found[names[9]] = np.zeros((h, w), "U1")
-    found[names[10]] = np.zeros((h, w), [("int_float", "i4")])
-    found[names[11]] = np.array([{"an": "object"}])
-    found["0" + names[12]] = found[names[12]]
-    found["mask_1"] = found.pop(names[13])
-    found["999999_0"] = found.pop(names[14])
-    np.savez(tmp_path / "p.npz", **found)
+        members[names[k]] = np.zeros((4, 4), kind)
+        members[names[k]][1, 2] = bad
+    members[names[3]] = np.full((2, 2), 1e300)
+    members[names[4]] = np.zeros((h + 1, w), bool)
+    members[names[5]] = np.zeros((2, h, w), bool)
+    members[names[6]] = np.zeros(5, bool)
+    members[names[7]] = np.zeros((0, 3), bool)
+    members[names[8]] = np.zeros((h, w), complex)
+    members[names[9]] = np.zeros((h, w), "U1")
+    members[names[10]] = np.zeros((h, w), [("int_float", "i4")])
+    members[names[11]] = np.array([{"an": "object"}])
+    members["0" + names[12]] = members[names[12]]
+    members["mask_1"] = members.pop(names[13])
+    members["999999_0"] = members.pop(names[14])
+    np.savez(tmp_path / "p.npz", **members)
     error = problems_of(tmp_path / "p.npz", STORE)
     assert error.counts == {
         "non-finite": 4, "wrong size": 1, "malformed mask": 7, "duplicate": 1,

@@ -46,12 +46,12 @@ def with_sentences(case: Case) -> list[dict]:
     return [{**row, "sentence": s} for row, s in zip(case.rows(), sentences, strict=True)]
 
 
-def on_torch(found: Case) -> Case:
+def on_torch(original: Case) -> Case:
     """The same predictions, counted as on a device: staged, by the torch operators, read back at the end."""
-    store = copy.copy(found.store)
+    store = copy.copy(original.store)
     # Any name but `cpu` takes the way of a device; torch reads this one as the CPU.
     store.device = "cpu:0"
-    return Case(store, found.masks, found.expected)
+    return Case(store, original.masks, original.expected)
 
 
 @pytest.fixture(params=["real", "sample as on a device"])

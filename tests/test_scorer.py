@@ -131,10 +131,10 @@ def test_missing_examples(tmp_path, source):
     assert result.n_missing == N - len(some)
     expected = np.zeros_like(CASE.expected)
     expected[list(some)] = CASE.expected[list(some)]
-    found = result.per_example
-    np.testing.assert_array_equal(found["intersection"], expected[:, 0])
-    np.testing.assert_array_equal(found["pred_area"], expected[:, 1])
-    missing = np.array(found["status"].to_pylist()) == "missing"
+    table = result.per_example
+    np.testing.assert_array_equal(table["intersection"], expected[:, 0])
+    np.testing.assert_array_equal(table["pred_area"], expected[:, 1])
+    missing = np.array(table["status"].to_pylist()) == "missing"
     np.testing.assert_array_equal(np.flatnonzero(~missing), list(some))
 
 

@@ -28,8 +28,8 @@ def masks_dataset(folder, images):
     for image_id, masks in enumerate(images):
         samples = []
         for mask in masks:
-            found = rle.encode(mask) if isinstance(mask, np.ndarray) else mask
-            samples.append({"id": sample_id, "sentences": ["one", "two"], "mask": found})
+            encoded = rle.encode(mask) if isinstance(mask, np.ndarray) else mask
+            samples.append({"id": sample_id, "sentences": ["one", "two"], "mask": encoded})
             sample_id += 3
         lines.append(json.dumps({"image_id": image_id, "samples": samples}))
     path = folder / "masks.jsonl"

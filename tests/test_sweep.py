@@ -304,7 +304,7 @@ def test_manifests(runs, tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("m.csv", "file,model\na,b\n", "m.csv, row 1: no column path; the row has file, model"),
         ("m.csv", "path,model\n,b\n", "row 1: path is None, not a file name"),
@@ -315,9 +315,9 @@ def test_manifests(runs, tmp_path, kind):
         ("m.csv", "path\n", "no prediction file was given"),
     ],
 )
-def test_wrong_manifests(tmp_path, name, text, said):
+def test_wrong_manifests(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(rc.UsageError, match=said.replace(".", r"\.")):
+    with pytest.raises(rc.UsageError, match=message.replace(".", r"\.")):
         read_inputs(None, tmp_path / name)
 
 
@@ -580,11 +580,11 @@ def test_command(folder, capsys):
     assert main([*SWEEP, "runs/*/preds.jsonl", "quiet=true"]) == 3
     out, err = capsys.readouterr()
     assert out == ""
-    said = err.splitlines()
-    assert len(said) == 2
-    assert said[0].startswith("failed: runs/step-01/preds.jsonl: 298 problems ")
-    assert "line 1: bad key: no sentence_idx" in said[0]
-    assert said[1].startswith("refcocom: 1 of 3 sets of predictions could not be scored")
+    message = err.splitlines()
+    assert len(message) == 2
+    assert message[0].startswith("failed: runs/step-01/preds.jsonl: 298 problems ")
+    assert "line 1: bad key: no sentence_idx" in message[0]
+    assert message[1].startswith("refcocom: 1 of 3 sets of predictions could not be scored")
     # The leaderboard is written all the same.
     assert contents("out") != written
 
@@ -632,7 +632,7 @@ def test_a_name_that_is_not_unicode(folder):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["runs/*/preds.jsonl", "output_dir=null"], "pass output_dir=DIR"),
         (["output_dir=out"], "a sweep needs predictions"),
@@ -652,21 +652,21 @@ def test_a_name_that_is_not_unicode(folder):
         (["sample", "manifest=m.csv", "output_dir=out"], "named twice"),
     ],
 )
-def test_wrong_usage(folder, capsys, words, said):
+def test_wrong_usage(folder, capsys, words, message):
     assert main(["sweep", "dataset=sample", *words]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert said in err
+    assert message in err
     assert not Path("out/results").exists() or not list(Path("out/results").iterdir())
 
 
 def test_a_log_gets_a_line_now_and_then(folder, capsys, monkeypatch):
     monkeypatch.setattr("refcocom_gpu.cli.verbs.sweep.SECONDS_A_LINE", 0.0)
     assert main([*SWEEP, "runs/*/preds.jsonl"]) == 0
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2
-    assert said[0].startswith("1 of 3 files, ")
-    assert said[0].endswith(" s left")
+    message = capsys.readouterr().err.splitlines()
+    assert len(message) == 2
+    assert message[0].startswith("1 of 3 files, ")
+    assert message[0].endswith(" s left")
 
 
 def test_what_is_imported(folder):

@@ -191,7 +191,7 @@ JOURNALS = {
 
 
 @pytest.mark.parametrize("content", JOURNALS)
-def test_a_journal_that_is_none_is_refused(tmp_path, content):
+def test_a_damaged_journal_is_refused(tmp_path, content):
     path = tmp_path / "p.jsonl"
     writer = interrupted(path)
     head, row = writer.journal.path.read_bytes().splitlines(keepends=True)
