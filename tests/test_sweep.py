@@ -24,11 +24,13 @@ from refcocom_gpu.cli.main import main
 from refcocom_gpu.dataset.sample import make_records
 from refcocom_gpu.predictions.header import SCHEMA, VERSION
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.sweep import run as run_module
 from refcocom_gpu.sweep import task as task_module
 from refcocom_gpu.sweep.inputs import distinguish, read_inputs
 from refcocom_gpu.sweep.per_example import partition
 from refcocom_gpu.sweep.run import Ranking, run_sweep
 from refcocom_gpu.sweep.task import Options
+from refcocom_gpu.utils.files import hash_file
 
 
 @pytest.fixture
@@ -214,6 +216,20 @@ def test_a_file_that_changes_while_it_is_read(runs, tmp_path, monkeypatch):
     assert np.array_equal(
         outcome.results[1].counts[:, 0], rc.score(runs[1], STORE).per_example["intersection"]
     )
+
+
+def test_a_new_file_is_hashed_once(runs, tmp_path, monkeypatch):
+    hashed = []
+
+    def hashing(path):
+        hashed.append(str(path))
+        return hash_file(path)
+
+    for module in (run_module, task_module):
+        monkeypatch.setattr(module, "hash_file", hashing)
+    outcome = sweep(runs, tmp_path / "out")
+    assert outcome.n_scored == len(runs)
+    assert sorted(hashed) == runs
 
 
 def test_damaged_results_are_scored_anew(runs, tmp_path, counted):

@@ -146,6 +146,12 @@ class SweepConfig(_Output, _Precision, _ManyFiles):
 class ConstructConfig(_Output, Rules, ReadOptions, _ManyFiles):
     """Make a refined dataset of an original one; stopped at any moment, it goes on where it was."""
 
+    predictions: Any = option(
+        None,
+        "prediction files, each the masks of one model; [[A,B],C] makes A and B the shards of one",
+        path=True,
+        nested=True,
+    )
     images: str | None = option(
         None, "folder of the pictures by file_name, where the dataset does not hold them", path=True
     )
@@ -187,6 +193,9 @@ class CacheConfig(_Dataset):
     threads: int = option(0, "CPU threads; 0 for all cores")
     quiet: bool = option(False, "print nothing but warnings and errors")
 
+
+OUTPUT_KEYS = ("output_dir", "overwrite", "json", "quiet")
+"""Keys that say what becomes of a result; `--help` lists them last."""
 
 VERBS: dict[str, tuple[type, str]] = {
     "score": (ScoreConfig, "predictions"),

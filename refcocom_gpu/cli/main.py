@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from refcocom_gpu._version import __version__
-from refcocom_gpu.cli.config import VERBS, groups, keys_of
+from refcocom_gpu.cli.config import OUTPUT_KEYS, VERBS, groups, keys_of
 from refcocom_gpu.cli.verbs import StdoutClosed, print_, say
 from refcocom_gpu.errors import DataError, UsageError
 
@@ -109,8 +109,8 @@ def _help(verb: str) -> str:
         (f"{group}={'|'.join(options)}", "a whole group at once")
         for group, options in groups(config).items()
     ]
-    # The main key comes first, the others in the order of the config.
-    keys = sorted(keys_of(config), key=lambda key: key.name != main_key)
+    # The main key comes first and what becomes of the result last, the others in the order of the config.
+    keys = sorted(keys_of(config), key=lambda key: (key.name in OUTPUT_KEYS, key.name != main_key))
     rows += [(key.shown, key.meaning) for key in keys]
     width = max(len(left) for left, _ in rows) + 2
     for left, meaning in rows:

@@ -19,6 +19,7 @@ from refcocom_gpu.predictions.batches import ArrayBatch, Batches, Where
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.optional import require
+from refcocom_gpu.utils.text import first_line
 
 BATCH_BYTES = 2**26
 """Bytes of arrays that a batch holds at most, whatever `batch_size` allows."""
@@ -102,8 +103,7 @@ def read_torch(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        lines = str(error).strip().splitlines()
-        problems.add("malformed", str(path), f"{lines[0] if lines else error!r}; {PICKLE_HINT}")
+        problems.add("malformed", str(path), f"{first_line(error)}; {PICKLE_HINT}")
         return
     if not isinstance(saved, dict) or not all(isinstance(v, torch.Tensor) for v in saved.values()):
         problems.add("malformed", str(path), "a .pt file of predictions is a dict of tensors")

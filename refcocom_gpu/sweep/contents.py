@@ -18,6 +18,7 @@ from typing import Any
 import xxhash
 
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.utils.text import first_line
 
 _URL = re.compile(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://.*", re.DOTALL)
 
@@ -129,7 +130,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         system, path = url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"{url} cannot be opened: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"{url} cannot be opened: {first_line(error)}") from None
     return system, path
 
 
@@ -141,5 +142,6 @@ def _named_errors(url: str) -> Iterator[None]:
         raise
     # Every file system has its own errors, and few of them are OSErrors.
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise UsageError(f"{url} cannot be fetched: {type(error).__name__}: {reason}") from None
+        raise UsageError(
+            f"{url} cannot be fetched: {type(error).__name__}: {first_line(error)}"
+        ) from None

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.sweep.contents import at_hand, is_url
 from refcocom_gpu.sweep.item import Item
+from refcocom_gpu.utils.text import first_line
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 
@@ -34,7 +35,7 @@ def read_manifest(manifest: str) -> list[Item]:
         with at_hand(manifest) as path:
             rows = _rows(path, suffix)
     except (pa.ArrowException, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{manifest} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"{manifest} cannot be read: {first_line(error)}") from None
     except OSError as error:
         raise UsageError(f"{manifest} cannot be read: {error.strerror or error}") from None
     return [_item(row, number, manifest) for number, row in enumerate(rows, 1)]
