@@ -149,6 +149,9 @@ class RefCOCOMMetric(CountsMetric):
 
         Args:
             rows: [B, 6] int64.
+
+        Raises:
+            UsageError: When the table is something else, or in host memory holds an index that no store has.
         """
         self._refuse_synced()
         table = torch.as_tensor(rows)
@@ -158,6 +161,10 @@ class RefCOCOMMetric(CountsMetric):
                 "preprocess_logits_for_metrics as well as compute_metrics"
             )
         table = table.to(self.counts.device)
+        n = len(self.store)
+        # Only what is in host memory is looked at. Row N takes what a device could not name.
+        if table.is_cpu and len(table) and not (0 <= table[:, 0].min() and table[:, 0].max() <= n):
+            raise UsageError(f"rows hold an index outside 0…{n}; they are of another dataset")
         self._note_update()
         record(self._writable(), table[:, 0], table[:, 1:])
 
