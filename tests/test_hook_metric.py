@@ -195,6 +195,8 @@ def test_nothing_seen(case):
         rc.RefCOCOMMetric(case.store).compute()
     scores = rc.RefCOCOMMetric(case.store, partial=True).compute()
     assert scores["refcocom_partial/n_examples"].item() == 0
+    # No examples have no score: not 1, as two empty masks have.
+    assert all(value.isnan() for key, value in scores.items() if "/n_" not in key)
     assert scores["refcocom_partial/miou"].isnan()
 
 
