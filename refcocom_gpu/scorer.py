@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.counting.choose import batch_counter
+from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.options import ReadOptions, warn_of_probabilities
 from refcocom_gpu.predictions.read import Source, find_source, read_predictions
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.result import Result, about_run, per_example
-from refcocom_gpu.store.store import MaskStore
+from refcocom_gpu.store.store import MaskStore, as_store
 
 MISSING_POLICIES = ("error", "zero")
 
@@ -42,7 +43,7 @@ class Counted(NamedTuple):
 
 def score(
     predictions: str | Path | Iterable[Any],
-    store: MaskStore,
+    store: MaskStore | Dataset | str | Path,
     *,
     missing: str = "error",
     convention: str = "official",
@@ -55,7 +56,8 @@ def score(
     Args:
         predictions: A path, glob or list of paths in any accepted format (several are the shards of one set), one
             of the built-in sets `sample` and `sample-coarse`, or an iterable of `(index, masks)`.
-        store: Ground truth; `store.to("cuda")` counts on a GPU.
+        store: Ground truth; `store.to("cuda")` counts on a GPU. The store of a dataset, or of the name or path of
+            one, is built first.
         missing: `error`, or `zero` to score examples without a prediction as empty.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
@@ -77,6 +79,7 @@ def score(
     """
     start = time.perf_counter()
     get_convention(convention)
+    store = as_store(store)
     options = ReadOptions(**reading)
     check_missing(missing)
     source = find_source(predictions)

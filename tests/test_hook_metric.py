@@ -195,6 +195,8 @@ def test_nothing_seen(case):
         rc.RefCOCOMMetric(case.store).compute()
     scores = rc.RefCOCOMMetric(case.store, partial=True).compute()
     assert scores["refcocom_partial/n_examples"].item() == 0
+    # No examples have no score: not 1, as two empty masks have.
+    assert all(value.isnan() for key, value in scores.items() if "/n_" not in key)
     assert scores["refcocom_partial/miou"].isnan()
 
 
@@ -471,6 +473,9 @@ def test_rows_of_another_form_are_refused(case):
     for rows in (np.zeros((2, 6)), np.zeros((2, 5), np.int64), np.zeros((2, 1, 8, 8), np.float32)):
         with pytest.raises(rc.UsageError, match="needs preprocess_logits_for_metrics"):
             metric.add(rows)
+    for index in (-1, len(case.store) + 1):
+        with pytest.raises(rc.UsageError, match="an index outside 0…"):
+            metric.add(np.array([[index, 0, 0, 0, 0, 0]]))
     with pytest.raises(rc.UsageError, match="dense"):
         metric.update(torch.eye(4).to_sparse()[None], [0])
     with pytest.raises(rc.UsageError, match="dist_sync_on_step"):

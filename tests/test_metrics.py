@@ -80,6 +80,7 @@ def test_values_by_hand():
     assert metrics.ciou(*columns(rows)) == 6 / 13
     assert metrics.ciou(*columns([(0, 0, 0)])) == 1
     assert metrics.ciou(*columns([(0, 0, 0)]), empty=0.0) == 0
+    assert np.isnan(metrics.ciou(*(np.zeros(0, np.int64) for _ in range(3))))
     nothing = np.zeros(0)
     assert math.isnan(metrics.mean(nothing))
     assert all(math.isnan(x) for x in metrics.precision_at(nothing).values())

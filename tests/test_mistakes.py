@@ -373,6 +373,21 @@ def test_pickles_are_refused_with_a_way_out(tmp_path):
     assert ".npy" in problems_of(tmp_path / "one.npz", STORE).problems[0].message
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "BMP", "EPS", "TIFF"])
+def test_another_format_under_the_name_of_a_png(tmp_path, kind):
+    """Its pixels may be those of a lossy format, so it is refused and not opened as what it is."""
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name, mask in arrays().items():
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{name}.png")
+    path = folder / f"{CASE.names()[3]}.png"
+    with path.open("wb") as file:
+        Image.fromarray(CASE.masks[3].astype(np.uint8) * 255).save(file, kind)
+    (problem,) = problems_of(folder, STORE, missing="zero").problems
+    assert (problem.kind, problem.where) == ("malformed mask", str(path))
+    assert "not a PNG image, whatever its name says" in problem.message
+
+
 def test_every_mistake_of_a_folder(tmp_path):
     folder = tmp_path / "masks"
     folder.mkdir()

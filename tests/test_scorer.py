@@ -22,12 +22,37 @@ from hypothesis.extra import numpy as hnp
 from refcocom_kernels import cpu
 
 import refcocom_gpu as rc
+from refcocom_gpu.dataset.sample import make_records
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions import rows as rows_module
 
 CASE = sample_case()
 STORE = CASE.store
 N = len(CASE.masks)
+
+# Ground truth -------------------------------------------------------------------------------------
+
+
+def test_the_store_of_a_dataset_is_built(tmp_path):
+    """A dataset, its name or its path will do: in scoring and in the metric."""
+    path = tmp_path / "set.jsonl"
+    path.write_text("\n".join(map(json.dumps, make_records())))
+    expected = rc.score("sample", rc.MaskStore.build(rc.load_dataset("sample"))).miou
+    for truth in (rc.load_dataset("sample"), "sample", path, str(path)):
+        assert rc.score("sample", truth).miou == expected
+        metric = rc.RefCOCOMMetric(truth)
+        metric.update(np.stack([metric.store.mask(0)]), [0])
+        assert metric.count(np.stack([metric.store.mask(0)]), [0]).tolist()[0][0] == 0
+
+
+@pytest.mark.parametrize("truth", [None, 5, [], {"mask": 1}, np.zeros((3, 3))])
+def test_ground_truth_of_another_type_is_named(truth):
+    message = f"not {type(truth).__name__}"
+    with pytest.raises(rc.UsageError, match=message):
+        rc.score("sample", truth)
+    with pytest.raises(rc.UsageError, match=message):
+        rc.RefCOCOMMetric(truth)
+
 
 # Requests -----------------------------------------------------------------------------------------
 

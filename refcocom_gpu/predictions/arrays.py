@@ -43,7 +43,14 @@ def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Prob
             problems.add("unknown file", str(entry), "a folder of masks holds .png files only")
 
     def load(k: int) -> Any:
-        with pillow.open(files[k]) as image:
+        try:
+            # Pillow goes by content: a JPEG under this name would be opened, and its noise counted.
+            image = pillow.open(files[k], formats=("PNG",))
+        except pillow.UnidentifiedImageError:
+            raise ValueError(
+                "not a PNG image, whatever its name says; save masks as PNG, which keeps every pixel"
+            ) from None
+        with image:
             if len(image.getbands()) != 1:
                 raise ValueError(f"a mask has one channel, this image is {image.mode}")
             return np.asarray(image)

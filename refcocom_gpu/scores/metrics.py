@@ -60,9 +60,14 @@ def ciou(intersection: Ints, pred_area: Ints, target_area: Ints, *, empty: float
         target_area: [N] pixels in the true mask.
         empty: The value where every union is empty.
 
+    Returns:
+        A number in 0…1; NaN for no examples.
+
     >>> ciou(np.array([1, 3]), np.array([2, 3]), np.array([1, 5]))
     0.5714285714285714
     """
+    if not len(intersection):
+        return math.nan
     total = int(intersection.sum())
     union = int(pred_area.sum()) + int(target_area.sum()) - total
     return total / union if union else empty

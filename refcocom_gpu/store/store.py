@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
-from refcocom_gpu.errors import SHOWN, DatasetError
+from refcocom_gpu.dataset.table import Dataset, load_dataset
+from refcocom_gpu.errors import SHOWN, DatasetError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.utils.cache import Arrays, Built, Pieces, cache_root, cached, held
 
 if TYPE_CHECKING:
     import torch
 
-    from refcocom_gpu.dataset.table import Dataset
     from refcocom_gpu.store.device import DeviceStore
 
 LAYOUT_VERSION = "2"
@@ -201,6 +201,30 @@ class MaskStore:
                 )
 
         return {"words": Pieces(int(self.word_offsets[-1]), np.dtype(np.uint64), pieces)}
+
+
+def as_store(truth: MaskStore | Dataset | str | Path) -> MaskStore:
+    """Return a store as it is, or build that of a dataset.
+
+    Args:
+        truth: A store, a dataset, or what `load_dataset` loads: the name or the path of one.
+
+    Raises:
+        UsageError: For anything else, or when there is no such dataset.
+        DatasetError: When the dataset cannot be used.
+
+    >>> as_store("sample")
+    MaskStore('sample', 105 masks, 297 examples, device='cpu')
+    """
+    if isinstance(truth, MaskStore):
+        return truth
+    if isinstance(truth, str | Path):
+        truth = load_dataset(truth)
+    if not isinstance(truth, Dataset):
+        raise UsageError(
+            f"ground truth is a MaskStore, a Dataset, or the name or path of one, not {type(truth).__name__}"
+        )
+    return MaskStore.build(truth)
 
 
 def _cached(folder: Path | None, name: str, dataset: Dataset, build: Callable[[], Built]) -> Arrays:

@@ -15,11 +15,12 @@ from refcocom_gpu.counting.choose import counter_on
 from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.rows import N_COLUMNS, N_COUNTS
 from refcocom_gpu.counting.stacks import CountedBatch, Index, Stack, count_stacks
+from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.result import Result, about_run, per_example
-from refcocom_gpu.store.store import MaskStore
+from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.training.base import CountsMetric
 from refcocom_gpu.training.batches import as_index, as_stacks
 from refcocom_gpu.training.saving import Saver
@@ -38,7 +39,8 @@ class RefCOCOMMetric(CountsMetric):
     size, the order, the number of ranks or a sampler that repeats examples to pad. `update` waits for no device.
 
     Args:
-        store: Ground truth. Metrics that share a store share the memory of its masks.
+        store: Ground truth. Metrics that share a store share the memory of its masks. The store of a dataset, or of
+            the name or path of one, is built first.
         values: What float predictions are: `logits` (set above 0) or `probabilities` (set above 0.5).
         letterbox: Side of the padded square input when the image fills only its top-left part (SAM, LISA: 1024).
         convention: Name of the convention the scores follow.
@@ -66,7 +68,7 @@ class RefCOCOMMetric(CountsMetric):
 
     def __init__(
         self,
-        store: MaskStore,
+        store: MaskStore | Dataset | str | Path,
         *,
         values: str = "logits",
         letterbox: int | None = None,
@@ -80,6 +82,7 @@ class RefCOCOMMetric(CountsMetric):
         **kwargs: Any,
     ) -> None:
         get_convention(convention)
+        store = as_store(store)
         options = ReadOptions(values=values, letterbox=letterbox)
         saver = None
         if save_predictions is not None:
@@ -149,6 +152,9 @@ class RefCOCOMMetric(CountsMetric):
 
         Args:
             rows: [B, 6] int64.
+
+        Raises:
+            UsageError: When the table is something else, or in host memory holds an index that no store has.
         """
         self._refuse_synced()
         table = torch.as_tensor(rows)
@@ -158,6 +164,10 @@ class RefCOCOMMetric(CountsMetric):
                 "preprocess_logits_for_metrics as well as compute_metrics"
             )
         table = table.to(self.counts.device)
+        n = len(self.store)
+        # Only what is in host memory is looked at. Row N takes what a device could not name.
+        if table.is_cpu and len(table) and not (0 <= table[:, 0].min() and table[:, 0].max() <= n):
+            raise UsageError(f"rows hold an index outside 0…{n}; they are of another dataset")
         self._note_update()
         record(self._writable(), table[:, 0], table[:, 1:])
 
