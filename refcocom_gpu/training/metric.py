@@ -166,7 +166,7 @@ class RefCOCOMMetric(CountsMetric):
         table = table.to(self.counts.device)
         n = len(self.store)
         # Only what is in host memory is looked at. Row N takes what a device could not name.
-        if table.is_cpu and len(table) and not (0 <= table[:, 0].min() and table[:, 0].max() <= n):
+        if table.is_cpu and len(table) and not (table[:, 0].min() >= 0 and table[:, 0].max() <= n):
             raise UsageError(f"rows hold an index outside 0…{n}; they are of another dataset")
         self._note_update()
         record(self._writable(), table[:, 0], table[:, 1:])
