@@ -94,6 +94,12 @@ class Counter(ABC):
         """
 
     @cached_property
+    def _sizes(self) -> Ints:
+        """[M] H and W of each sample in one number, so that one comparison tells whether both fit."""
+        sizes: Ints = (self.store.heights << 32) + self.store.widths
+        return sizes
+
+    @cached_property
     def _padded(self) -> Vector:
         """[M, 2] height and width of each image in the padded input."""
         side = self.options.letterbox
@@ -134,8 +140,7 @@ class Counter(ABC):
     def _all_fit(self, shape: Any, sample: Ints) -> bool:
         """Return whether all images have the size of masks of one shape."""
         _, h, w = shape
-        store = self.store
-        return bool(((store.heights[sample] == h) & (store.widths[sample] == w)).all())
+        return np.count_nonzero(self._sizes[sample] == (h << 32) + w) == len(sample)
 
     def _resized_masks(
         self, masks: Tensor, sample: Vector, known: Ints | None

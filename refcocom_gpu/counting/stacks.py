@@ -87,7 +87,7 @@ def count_stacks(counter: Counter, stacks: Sequence[Stack], index: Index) -> Cou
             rows = counter.stack(values, sample, sample)
         else:
             rows[where] = counter.stack(values, sample[where], sample[where])
-    if rows[:, FAULT].any():
+    if np.count_nonzero(rows[:, FAULT]):
         _raise_faults(counter.store, rows[:, FAULT], sample)
     return CountedBatch(index, torch.from_numpy(rows))
 
