@@ -140,7 +140,7 @@ class Counter(ABC):
     def _all_fit(self, shape: Any, sample: Ints) -> bool:
         """Return whether all images have the size of masks of one shape."""
         _, h, w = shape
-        return np.count_nonzero(self._sizes[sample] == (h << 32) + w) == len(sample)
+        return int(np.count_nonzero(self._sizes[sample] == (h << 32) + w)) == len(sample)
 
     def _resized_masks(
         self, masks: Tensor, sample: Vector, known: Ints | None

@@ -132,7 +132,7 @@ class RefCOCOMMetric(CountsMetric):
         if self._saver is not None:
             self._saver.write(stacks, indices)
         record(self.counts, batch.index, batch.rows)
-        # Through `__dict__`, because Module.__setattr__ takes some 10 µs, a tenth of what `update` costs beside counting.
+        # Through `__dict__`, because Module.__setattr__ takes 10 µs, a tenth of what `update` costs beside counting.
         self.__dict__["_last"] = batch
 
     def count(self, preds: Any, index: Any) -> Tensor:
