@@ -32,7 +32,7 @@ def cases(w: Workload) -> Iterator[Case]:
 
     def ours(threads: int) -> Any:
         def run() -> NDArray[np.int64]:
-            counts = cpu.mask_counts(flat, index, words, word_offsets, threads=threads)
+            counts = cpu.mask_counts(flat, index, words, word_offsets, threads=threads).counts
             return np.column_stack([counts, areas])
 
         return run

@@ -75,7 +75,7 @@ def _beside_kernel(
                 counts.append(result.counts)
             else:
                 flat = values.view(np.uint8).reshape(len(values), HEIGHT * WIDTH)
-                counts.append(cpu.mask_counts(flat, sample, words, word_offsets))
+                counts.append(cpu.mask_counts(flat, sample, words, word_offsets).counts)
         return np.concatenate(counts)
 
     return Case(

@@ -82,8 +82,8 @@ def mask_counts(masks: Tensor, sample: Tensor, words: Tensor, word_offsets: Tens
     tensor([[1, 2]])
     """
     pixels = _bytes(masks).reshape(len(masks), masks.shape[1] * masks.shape[2])
-    counts = cpu.mask_counts(pixels, _array(sample), _words(words), _array(word_offsets))
-    return torch.from_numpy(counts)
+    result = cpu.mask_counts(pixels, _array(sample), _words(words), _array(word_offsets))
+    return torch.from_numpy(result.counts)
 
 
 @mask_counts.register_kernel("cuda")
@@ -199,8 +199,8 @@ def logit_counts(
         valid: [B, 2] float64 rows and columns of cells that hold content, from the top left; all by default.
 
     Returns:
-        [B, 2] int64 intersection and predicted area, 0 where a logit is not finite, and [B] int8 `cpu.NON_FINITE`,
-        `cpu.UNIT_RANGE` or 0.
+        [B, 2] int64 intersection and predicted area, 0 where a logit is not finite, and [B] int8 what the
+        values look like, as `codes` says.
     """
     result = cpu.logit_counts(
         _floats(logits),
@@ -212,7 +212,7 @@ def logit_counts(
         threshold=threshold,
         valid=None if valid is None else _array(valid),
     )
-    return torch.from_numpy(result.counts), torch.from_numpy(result.flags)
+    return torch.from_numpy(result.counts), torch.from_numpy(result.kinds)
 
 
 @logit_counts.register_kernel("cuda")

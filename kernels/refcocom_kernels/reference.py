@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from refcocom_kernels import codes
 from refcocom_kernels.tables import axis_table
 
 UNSEEN = -1
@@ -182,6 +183,32 @@ def logit_counts(
     """
     height, width = target.shape
     return mask_counts(resize_logits(logits, height, width, valid) > threshold, target)
+
+
+def value_kind(values: Tensor) -> int:
+    """What the values of one float prediction look like.
+
+    Args:
+        values: [h, w] float of any kind.
+
+    Returns:
+        A kind of `refcocom_kernels.codes`.
+
+    >>> value_kind(torch.tensor([[-3.0, 7.0]])) == codes.SIGNED, value_kind(torch.tensor([[0.0, 0.3]])) == codes.SOFT
+    (True, True)
+    """
+    values = values.float()
+    largest = float(values.abs().max())
+    if not bool(values.isfinite().all()):
+        return codes.NON_FINITE
+    if largest >= codes.FAINT and float(values.min()) < -codes.CLEAR * min(largest, 1.0):
+        return codes.SIGNED
+    if largest > 1 + codes.CLEAR:
+        return codes.LARGE
+    if largest == 0:
+        return codes.ZERO
+    is_binary = bool(((values == 0) | (values == 1)).all())
+    return codes.BINARY if is_binary else codes.SOFT
 
 
 def run_ends(mask: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from refcocom_kernels.cpu.groups import group_votes as group_votes
 from refcocom_kernels.cpu.logits import LogitCounts as LogitCounts
 from refcocom_kernels.cpu.logits import logit_counts as logit_counts
 from refcocom_kernels.cpu.logits import logit_runs as logit_runs
+from refcocom_kernels.cpu.logits import value_kinds as value_kinds
+from refcocom_kernels.cpu.masks import MaskCounts as MaskCounts
 from refcocom_kernels.cpu.masks import mask_counts as mask_counts
 from refcocom_kernels.cpu.masks import mask_list_counts as mask_list_counts
 from refcocom_kernels.cpu.masks import packed_counts as packed_counts
@@ -30,5 +32,3 @@ from refcocom_kernels.cpu.rle import rle_counts as rle_counts
 from refcocom_kernels.cpu.rle import rle_parse as rle_parse
 from refcocom_kernels.cpu.rle import rle_write as rle_write
 from refcocom_kernels.cpu.tally import tally as tally
-from refcocom_kernels.logit_codes import NON_FINITE as NON_FINITE
-from refcocom_kernels.logit_codes import UNIT_RANGE as UNIT_RANGE

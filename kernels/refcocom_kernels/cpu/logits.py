@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from refcocom_kernels.cpu.encode import fit_runs
 from refcocom_kernels.cpu.pool import Int32, Int64, Status, Words, most, over_rows
-from refcocom_kernels.logit_codes import BFLOAT16, FLOAT16, FLOAT32
+from refcocom_kernels.codes import BFLOAT16, FLOAT16, FLOAT32
 from refcocom_kernels.tables import Table, axis_table
 
 
@@ -19,12 +19,12 @@ class LogitCounts(NamedTuple):
 
     Attributes:
         counts: [B, 2] intersection and predicted area; 0 where a logit is not finite.
-        flags: [B] `NON_FINITE`, `UNIT_RANGE` or 0.
+        kinds: [B] what the values look like, as `codes` says.
         mixed_cells: [B] cells whose corners lie on both sides of the threshold: only these are interpolated.
     """
 
     counts: Int64
-    flags: Status
+    kinds: Status
     mixed_cells: Int64
 
 
@@ -67,7 +67,7 @@ def logit_counts(
         layout[b, 3:] = pool.place(valid_w, int(widths[mask]))
     tables = pool.concatenated()
     counts = np.zeros((n_rows, 2), np.int64)
-    flags = np.zeros(n_rows, np.int8)
+    kinds = np.zeros(n_rows, np.int8)
     mixed_cells = np.zeros(n_rows, np.int64)
     flat_layout, flat_counts = layout.reshape(-1), counts.reshape(-1)
     widest = most(widths[sample])
@@ -89,14 +89,37 @@ def logit_counts(
             a,
             b,
             flat_counts,
-            flags,
+            kinds,
             mixed_cells,
         ),
         n_rows,
         threads,
         min_rows=1,
     )
-    return LogitCounts(counts, flags, mixed_cells)
+    return LogitCounts(counts, kinds, mixed_cells)
+
+
+def value_kinds(logits: NDArray[Any], *, threads: int = 0) -> Status:
+    """Say what the values of logits or probabilities look like; equal to `reference.value_kind`.
+
+    Args:
+        logits: [B, h, w] as for `logit_counts`.
+        threads: 0 for all cores.
+
+    Returns:
+        [B] as `codes` says.
+    """
+    from refcocom_kernels.cpu.numba import logits as kernels
+
+    n_rows, h, w = logits.shape
+    raw16, raw32, kind = _raw(logits)
+    kinds = np.zeros(n_rows, np.int8)
+    over_rows(
+        lambda a, b: kernels.kinds_of_values(raw16, raw32, kind, h * w, a, b, kinds),
+        n_rows,
+        threads,
+    )
+    return kinds
 
 
 def logit_runs(

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from refcocom_kernels.cpu.pool import Bytes, Int32, Int64, Words, most, offsets_from, over_rows
+from refcocom_kernels.cpu.pool import Bytes, Int32, Int64, Status, Words, most, offsets_from, over_rows
+
+
+class MaskCounts(NamedTuple):
+    """The result of `mask_counts` and `mask_list_counts`.
+
+    Attributes:
+        counts: [B, 2] intersection and predicted area.
+        mixed: [B] 1 where a mask holds more than one value other than 0; 0 where nobody looked.
+    """
+
+    counts: Int64
+    mixed: Status
 
 
 def mask_counts(
@@ -15,8 +28,9 @@ def mask_counts(
     words: Words,
     word_offsets: Int64,
     *,
+    looks: bool = False,
     threads: int = 0,
-) -> Int64:
+) -> MaskCounts:
     """Count dense masks of one size against packed stored masks.
 
     Args:
@@ -24,29 +38,33 @@ def mask_counts(
         sample: [B] the stored mask each row is scored against; each must have H·W pixels.
         words: [P] packed bits of the stored masks.
         word_offsets: [M + 1] where a stored mask's words begin.
+        looks: Find out which masks are mixed, in the same pass.
         threads: 0 for all cores.
-
-    Returns:
-        [B, 2] intersection and predicted area.
     """
     from refcocom_kernels.cpu.numba import masks
 
     n_rows, n_pixels = pixels.shape
-    counts = np.zeros((n_rows, 2), np.int64)
-    flat, flat_counts = pixels.reshape(-1), counts.reshape(-1)
+    result = MaskCounts(np.zeros((n_rows, 2), np.int64), np.zeros(n_rows, np.int8))
+    flat, counts = pixels.reshape(-1), result.counts.reshape(-1)
     over_rows(
         lambda a, b: masks.count_masks(
-            flat, n_pixels, sample, words, word_offsets, a, b, flat_counts
+            flat, n_pixels, sample, words, word_offsets, looks, a, b, counts, result.mixed
         ),
         n_rows,
         threads,
     )
-    return counts
+    return result
 
 
 def mask_list_counts(
-    masks: Sequence[Bytes], sample: Int64, words: Words, word_offsets: Int64, *, threads: int = 0
-) -> Int64:
+    masks: Sequence[Bytes],
+    sample: Int64,
+    words: Words,
+    word_offsets: Int64,
+    *,
+    looks: bool = False,
+    threads: int = 0,
+) -> MaskCounts:
     """Count dense masks of any sizes, each in its own memory, against packed stored masks.
 
     Args:
@@ -54,24 +72,23 @@ def mask_list_counts(
         sample: [B] the stored mask each is scored against, of the same size.
         words: [P] packed bits of the stored masks.
         word_offsets: [M + 1] where a stored mask's words begin.
+        looks: Find out which masks are mixed, in the same pass.
         threads: 0 for all cores.
-
-    Returns:
-        [B, 2] intersection and predicted area.
     """
     from refcocom_kernels.cpu.numba import masks as kernels
 
-    counts = np.zeros((len(masks), 2), np.int64)
+    result = MaskCounts(np.zeros((len(masks), 2), np.int64), np.zeros(len(masks), np.int8))
 
     def count(first: int, last: int) -> None:
         for row in range(first, last):
-            flat = masks[row].reshape(-1)
+            flat, counts, mixed = masks[row].reshape(-1), result.counts[row], result.mixed[row:]
+            own = sample[row : row + 1]
             kernels.count_masks(
-                flat, flat.size, sample[row : row + 1], words, word_offsets, 0, 1, counts[row]
+                flat, flat.size, own, words, word_offsets, looks, 0, 1, counts, mixed
             )
 
     over_rows(count, len(masks), threads, min_rows=4)
-    return counts
+    return result
 
 
 def packed_counts(

@@ -3,7 +3,7 @@
 A program takes one tile of target pixels of one example. If the cells under it all lie on one side of the threshold
 (`resize.cell_range`), the tile is empty, or counted by a popcount over the packed truth. Otherwise each of its pixels
 is interpolated. The grid covers the largest target of the batch; programs beyond the target of their example return at
-once. A second kernel checks every logit, padding included, for NaN, infinity and the unit range.
+once. A second kernel looks at every logit, padding included, and says what the values look like.
 
 Shapes: `B` examples, `h` × `w` cells, `H` × `W` pixels, `M` stored masks, `P` packed words.
 """
@@ -18,13 +18,13 @@ from torch import Tensor
 from refcocom_kernels.cuda.bits import bits32_at, popcount
 from refcocom_kernels.cuda.launch import on_device_of
 from refcocom_kernels.cuda.resize import axis_entries, cell_range, margin, resized
-from refcocom_kernels.logit_codes import NON_FINITE, UNIT_RANGE
+from refcocom_kernels.codes import BINARY, CLEAR, FAINT, LARGE, NON_FINITE, SIGNED, SOFT, ZERO
 
 MAX_TILE = 2**14
 """Most pixels of a tile: the low half of an int32 holds its area, the high half its intersection."""
 
-_SEEN_NON_FINITE = tl.constexpr(1)
-_SEEN_OUTSIDE_UNIT = tl.constexpr(2)
+_INFINITY = 0x7F800000
+"""The bits of infinity in float32; those of NaN are larger."""
 
 
 @triton.jit
@@ -94,18 +94,35 @@ def count_tiles(
 
 @triton.jit
 def inspect_cells(logits, seen, cells, blocks, BLOCK: tl.constexpr):
-    """OR the flags of a block of one example's cells into `seen` [B] int32; program `b · blocks + block`."""
-    example = tl.program_id(0) // blocks
+    """Take the maxima of a block of one example's cells into `seen` [B, 3] int32; program `b · blocks + block`.
+
+    They are the largest magnitude, the largest magnitude of a negative value, both as bits of float32, which order as
+    integers do, and 1 if a value is neither 0 nor 1.
+    """
+    example = (tl.program_id(0) // blocks).to(tl.int64)
     at = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
-    source = logits + example.to(tl.int64) * cells
-    values = tl.load(source + at, mask=at < cells, other=0.0).to(tl.float32)
-    finite = tl.abs(values) < float("inf")
-    in_unit = (values >= 0.0) & (values <= 1.0)
-    found = tl.where(finite, 0, _SEEN_NON_FINITE) | tl.where(in_unit, 0, _SEEN_OUTSIDE_UNIT)
-    most = tl.max(found)
-    if most > 0:
-        # NaN and infinity also lie outside the unit range, so the largest value has all bits.
-        tl.atomic_or(seen + example, most, sem="relaxed")
+    values = tl.load(logits + example * cells + at, mask=at < cells, other=0.0).to(tl.float32)
+    bits = values.to(tl.int32, bitcast=True)
+    magnitude = bits & 0x7FFFFFFF
+    negative = tl.where(bits < 0, magnitude, 0)
+    odd = ((magnitude != 0) & (bits != 0x3F800000)).to(tl.int32)
+    tl.atomic_max(seen + 3 * example, tl.max(magnitude), sem="relaxed")
+    tl.atomic_max(seen + 3 * example + 1, tl.max(negative), sem="relaxed")
+    tl.atomic_max(seen + 3 * example + 2, tl.max(odd), sem="relaxed")
+
+
+def _kinds(seen: Tensor) -> Tensor:
+    """[B, 3] int32 as `inspect_cells` leaves them to [B] int8 what the values look like."""
+    bits = seen[:, 0]
+    magnitudes = seen.view(torch.float32)
+    largest, lowest = magnitudes[:, 0], magnitudes[:, 1]
+    kinds = torch.full((len(seen),), SOFT, dtype=torch.int8, device=seen.device)
+    # The last that holds stays, so the first of `codes` comes last.
+    kinds.masked_fill_(bits == 0, ZERO)
+    kinds.masked_fill_((largest == 1.0) & (seen[:, 2] == 0), BINARY)
+    kinds.masked_fill_(largest > 1.0 + CLEAR, LARGE)
+    kinds.masked_fill_((largest >= FAINT) & (lowest > CLEAR * largest.clamp(max=1.0)), SIGNED)
+    return kinds.masked_fill_(bits >= _INFINITY, NON_FINITE)
 
 
 def logit_counts(
@@ -144,8 +161,8 @@ def logit_counts(
         block: Cells that a program of the second kernel takes, a power of two.
 
     Returns:
-        [B, 2] int64 intersection and predicted area, 0 where a logit is not finite, and [B] int8 flags:
-        `NON_FINITE`, `UNIT_RANGE` or 0.
+        [B, 2] int64 intersection and predicted area, 0 where a logit is not finite, and [B] int8 what the
+        values look like, as `codes` says.
     """
     n_rows, h, w = logits.shape
     if h * w >= 2**31:
@@ -157,9 +174,9 @@ def logit_counts(
             f"a tile must have at least 32 columns and at most {MAX_TILE} pixels, not {tile[0]} × {tile[1]}"
         )
     counts = torch.zeros(n_rows, 2, dtype=torch.int64, device=logits.device)
-    seen = torch.zeros(n_rows, dtype=torch.int32, device=logits.device)
+    seen = torch.zeros(n_rows, 3, dtype=torch.int32, device=logits.device)
     if n_rows == 0:
-        return counts, seen.to(torch.int8)
+        return counts, _kinds(seen)
     logits, sample = logits.contiguous(), sample.contiguous()
     heights, widths = heights.contiguous(), widths.contiguous()
     valid = None if valid is None else valid.contiguous()
@@ -174,7 +191,5 @@ def logit_counts(
             rows, columns, counts, h * w, w, max_height, max_width, tiles_x, tiles_y * tiles_x, threshold,
             TILE_Y=tile[0], TILE_X=tile[1], CELLS_Y=cells[0], CELLS_X=cells[1], enable_fp_fusion=False,
         )  # fmt: skip
-    non_finite = (seen & _SEEN_NON_FINITE.value) != 0
-    # Products, because `torch.where` copies its scalars to the device and waits for the copy.
-    flags = non_finite.to(torch.int8) * NON_FINITE + (seen == 0).to(torch.int8) * UNIT_RANGE
-    return counts.masked_fill_(non_finite[:, None], 0), flags
+    kinds = _kinds(seen)
+    return counts.masked_fill_((kinds == NON_FINITE)[:, None], 0), kinds

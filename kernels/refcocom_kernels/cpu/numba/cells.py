@@ -1,4 +1,4 @@
-"""Functions over logit cells: bits to values, order keys and largest magnitudes, and a row of cells to a resized row.
+"""Functions over logit cells: bits to values, order keys and kinds of values, and a row of cells to a resized row.
 
 Logits reach the kernels as the bits of their own type, because those bits can be compared as integers.
 """
@@ -11,6 +11,7 @@ import numpy as np
 
 from refcocom_kernels.cpu.numba.jit import inline
 from refcocom_kernels.cpu.numba.vectors import (
+    above64,
     as_bits,
     as_float,
     below64,
@@ -18,7 +19,19 @@ from refcocom_kernels.cpu.numba.vectors import (
     magnitude64,
     resize4,
 )
-from refcocom_kernels.logit_codes import BFLOAT16, FLOAT16, FLOAT32
+from refcocom_kernels.codes import (
+    BFLOAT16,
+    BINARY,
+    CLEAR,
+    FAINT,
+    FLOAT16,
+    FLOAT32,
+    LARGE,
+    NON_FINITE,
+    SIGNED,
+    SOFT,
+    ZERO,
+)
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
 
@@ -77,19 +90,72 @@ def largest_in(raw16: Any, raw32: Any, kind: int, start: int, cells: int) -> int
 
 
 @inline
-def any_negative(raw16: Any, raw32: Any, kind: int, start: int, cells: int) -> bool:
-    """Whether any of some cells is below 0; −0 is not."""
+def any_below(raw16: Any, raw32: Any, kind: int, start: int, cells: int, key: int) -> bool:
+    """Whether the order key of any of some cells is below `key`; it ends at the first."""
     whole = cells // 64
     for k in range(whole):
         at = start + 64 * k
-        # The order key of −0 is −1.
-        if (below64(raw32, at, -1) if kind == FLOAT32 else below64(raw16, at, -1)) != _U0:
+        if (below64(raw32, at, key) if kind == FLOAT32 else below64(raw16, at, key)) != _U0:
             return True
     for k in range(64 * whole, cells):
-        bits = np.int64(raw32[start + k] if kind == FLOAT32 else raw16[start + k])
-        if bits < 0 and bits & (0x7FFFFFFF if kind == FLOAT32 else 0x7FFF):
+        if _key_at(raw16, raw32, kind, start + k) < key:
             return True
     return False
+
+
+@inline
+def any_between(raw16: Any, raw32: Any, kind: int, start: int, cells: int, one: int) -> bool:
+    """Whether any of some cells is neither 0 nor 1, whose order key is `one`; none may be above 1."""
+    whole = cells // 64
+    for k in range(whole):
+        at = start + 64 * k
+        # The order key of 0 is 0, that of −0 is −1.
+        if kind == FLOAT32:
+            odd = below64(raw32, at, -1) | (above64(raw32, at, 0) ^ above64(raw32, at, one - 1))
+        else:
+            odd = below64(raw16, at, -1) | (above64(raw16, at, 0) ^ above64(raw16, at, one - 1))
+        if odd != _U0:
+            return True
+    for k in range(64 * whole, cells):
+        here = _key_at(raw16, raw32, kind, start + k)
+        if here < -1 or (here > 0 and here != one):
+            return True
+    return False
+
+
+@inline
+def _key_at(raw16: Any, raw32: Any, kind: int, at: int) -> int:
+    """Order key of one cell."""
+    bits = np.int64(raw32[at] if kind == FLOAT32 else raw16[at])
+    below = 0x7FFFFFFF if kind == FLOAT32 else 0x7FFF
+    return bits ^ below if bits < 0 else bits  # type: ignore[return-value]
+
+
+@inline
+def values_kind(raw16: Any, raw32: Any, kind: int, start: int, cells: int, largest: int) -> int:
+    """What the values of an example look like (see `codes`), given the bits of their largest magnitude."""
+    if largest >= (0x7F800000 if kind == FLOAT32 else 0x7C00 if kind == FLOAT16 else 0x7F80):
+        return NON_FINITE
+    if largest == 0:
+        return ZERO
+    one = 0x3F800000 if kind == FLOAT32 else 0x3C00 if kind == FLOAT16 else 0x3F80
+    if kind == FLOAT32:
+        top = as_float(np.int32(largest))
+    elif kind == BFLOAT16:
+        top = as_float(np.int32(largest << 16))
+    elif largest >= 0x400:
+        top = as_float(np.int32((largest << 13) + (112 << 23)))
+    else:
+        top = np.float32(largest) * np.float32(2.0**-24)
+    if top >= np.float32(FAINT):
+        bound = np.float32(CLEAR) * min(top, np.float32(1.0))
+        if any_below(raw16, raw32, kind, start, cells, order_key(-bound, kind)):
+            return SIGNED
+    if top > np.float32(1.0 + CLEAR):
+        return LARGE
+    if largest == one and not any_between(raw16, raw32, kind, start, cells, one):
+        return BINARY
+    return SOFT
 
 
 @inline

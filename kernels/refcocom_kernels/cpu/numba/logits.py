@@ -18,12 +18,12 @@ import numpy as np
 
 from refcocom_kernels.cpu.numba.bits import bits_at
 from refcocom_kernels.cpu.numba.cells import (
-    any_negative,
     decode_row,
     largest_in,
     order_key,
     resize_row,
     value_at,
+    values_kind,
 )
 from refcocom_kernels.cpu.numba.jit import inline, jit
 from refcocom_kernels.cpu.numba.vectors import (
@@ -34,7 +34,7 @@ from refcocom_kernels.cpu.numba.vectors import (
     trailing_zeros,
     weighted_above64,
 )
-from refcocom_kernels.logit_codes import BFLOAT16, FLOAT16, FLOAT32, NON_FINITE, UNIT_RANGE
+from refcocom_kernels.codes import BFLOAT16, FLOAT16, FLOAT32, NON_FINITE
 
 MARGIN = np.float32(2.0**-20)
 """Share of the largest magnitude by which corners must clear the threshold.
@@ -132,14 +132,14 @@ def count_logits(
     raw16: Any, raw32: Any, kind: int, h: int, w: int, sample: Any, widths: Any,
     words: Any, word_offsets: Any, threshold: Any,
     low: Any, high: Any, weight_low: Any, weight_high: Any, first_pixel: Any, layout: Any,
-    widest: int, first: int, last: int, counts: Any, flags: Any, mixed_cells: Any,
+    widest: int, first: int, last: int, counts: Any, kinds: Any, mixed_cells: Any,
 ) -> None:  # fmt: skip
     """Examples `first` to `last - 1` of [B, h, w] logits.
 
     The tables of all sizes in the batch are concatenated in `low` … `weight_high`, the first pixel of each cell in
     `first_pixel`. `layout` is [B, 6] flat: for rows, then for columns, where an example's table begins, where its list
-    of first pixels begins, and how many cells hold content. `counts` is [B, 2] flat; `mixed_cells` [B] counts the
-    cells that had to be interpolated.
+    of first pixels begins, and how many cells hold content. `counts` is [B, 2] flat; `kinds` [B] says what the
+    values look like; `mixed_cells` [B] counts the cells that had to be interpolated.
     """
     n_words = (w >> 6) + 1
     surely_set = np.zeros(2 * n_words, np.uint64)
@@ -291,15 +291,21 @@ def count_logits(
         # Rows of padding are checked too: NaN anywhere is a fault.
         for row in range(rows, h):
             largest = max(largest, largest_in(raw16, raw32, kind, base + row * w, w))
-        flag = 0
-        if largest >= (0x7F800000 if kind == FLOAT32 else 0x7C00 if kind == FLOAT16 else 0x7F80):
-            flag = NON_FINITE
+        seen = values_kind(raw16, raw32, kind, base, h * w, largest)
+        if seen == NON_FINITE:
             intersection, area = 0, 0
-        elif largest <= (
-            0x3F800000 if kind == FLOAT32 else 0x3C00 if kind == FLOAT16 else 0x3F80
-        ) and not any_negative(raw16, raw32, kind, base, h * w):
-            flag = UNIT_RANGE
         counts[2 * b] = intersection
         counts[2 * b + 1] = area
-        flags[b] = flag
+        kinds[b] = seen
         mixed_cells[b] = mixed_total
+
+
+@jit("in i2, in i4, i8, i8, i8, i8, out i1 -> void")
+def kinds_of_values(
+    raw16: Any, raw32: Any, kind: int, cells: int, first: int, last: int, kinds: Any
+) -> None:
+    """What the values of examples `first` to `last - 1` of [B, cells] look like."""
+    for b in range(first, last):
+        base = b * cells
+        largest = largest_in(raw16, raw32, kind, base, cells)
+        kinds[b] = values_kind(raw16, raw32, kind, base, cells, largest)

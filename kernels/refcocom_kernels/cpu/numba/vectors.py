@@ -64,6 +64,21 @@ def nonzero64(typingctx: Any, array: Any, at: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def equal64(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
+    """64 bytes of a uint8 vector from index `at` to a uint64 whose bit k says whether byte k is `value`, a uint8."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(8), 64)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+        loaded = builder.load(pointer, align=1)
+        equal = builder.icmp_unsigned("==", loaded, _splat(builder, args[2], 64))
+        return builder.bitcast(equal, ir.IntType(64))
+
+    return types.uint64(array, types.intp, types.uint8), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def trailing_zeros(typingctx: Any, word: Any) -> Any:
     """Index of the lowest set bit of a uint64 that is not 0, through LLVM's `cttz`."""
 
