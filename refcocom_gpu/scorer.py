@@ -7,6 +7,7 @@ predictions; if there is any, nothing is scored. `count` returns the integers, `
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.counting.choose import batch_counter
+from refcocom_gpu.counting.doubts import doubts
+from refcocom_gpu.counting.rows import N_COUNTS, PRED_AREA, TRAITS
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, UsageError
-from refcocom_gpu.predictions.options import ReadOptions, warn_of_probabilities
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source, find_source, read_predictions
+from refcocom_gpu.predictions.values import judge_set
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.result import Result, about_run, per_example
 from refcocom_gpu.store.store import MaskStore, as_store
@@ -35,10 +39,12 @@ class Counted(NamedTuple):
     Attributes:
         counts: [N, 2] int64 intersection and predicted area.
         absent: Indices of the examples that had no prediction, int64.
+        warnings: What makes the predictions look misread.
     """
 
     counts: NDArray[np.int64]
     absent: NDArray[np.int64]
+    warnings: tuple[str, ...] = ()
 
 
 def score(
@@ -55,17 +61,20 @@ def score(
 
     Args:
         predictions: A path, glob or list of paths in any accepted format (several are the shards of one set), one
-            of the built-in sets `sample` and `sample-coarse`, or an iterable of `(index, masks)`.
+            of the built-in sets `sample` and `sample-coarse`, an iterable of `(index, masks)`, or a dict of masks by
+            index or key. A mask is anything that `PredictionWriter.write` takes.
         store: Ground truth; `store.to("cuda")` counts on a GPU. The store of a dataset, or of the name or path of
             one, is built first.
         missing: `error`, or `zero` to score examples without a prediction as empty.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
         progress: Called with the number of examples each batch has counted.
-        reading: Fields of `ReadOptions`: `values`, `letterbox`, `resize`, `polygons`, `batch_size`, `threads`.
+        reading: Fields of `ReadOptions`: `values`, `label`, `letterbox`, `resize`, `resize_masks`, `polygons`,
+            `batch_size`, `threads`.
 
     Returns:
-        The result; every score is a property of it.
+        The result; every score is a property of it. What makes the predictions look misread is warned of, and stands
+        in `result.info["warnings"]`.
 
     Raises:
         PredictionError: When predictions are wrong or missing; it holds every mistake of one pass over them.
@@ -83,14 +92,19 @@ def score(
     options = ReadOptions(**reading)
     check_missing(missing)
     source = find_source(predictions)
-    counts, absent = count(source, store, options, missing=missing, progress=progress)
+    counted = count(source, store, options, missing=missing, progress=progress)
+    for text in counted.warnings:
+        warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=2)
     info = {
         **about_run(store),
         "predictions": source.about(),
         "options": {"missing": missing, **asdict(options)},
+        "warnings": list(counted.warnings),
         "wall_seconds": round(time.perf_counter() - start, 6),
     }
-    return Result(per_example(store, counts, absent), info, convention, precision_strict)
+    return Result(
+        per_example(store, counted.counts, counted.absent), info, convention, precision_strict
+    )
 
 
 def count(
@@ -123,8 +137,12 @@ def count(
         counter.add(batch)
         if progress is not None:
             progress(len(batch.index))
-    counts = counter.finish()
-    absent = keys.missing()
+    rows = counter.finish()
+    absent, given = keys.missing(), np.flatnonzero(keys.given)
+    for verdict in judge_set(rows[:, TRAITS]):
+        verdict.add_to(problems, source.name, keys.where)
+    if options.label is not None and len(given) and not rows[:, PRED_AREA].any():
+        problems.add("no labels", source.name, f"no prediction holds label={options.label}")
     if missing == "error":
         for index in absent.tolist():
             problems.add(
@@ -133,9 +151,7 @@ def count(
                 f"no prediction for {keys.describe(index)}; missing=zero scores such examples as empty",
             )
     problems.raise_if_any()
-    if counter.only_unit_range:
-        warn_of_probabilities(options)
-    return Counted(counts, absent)
+    return Counted(rows[:, :N_COUNTS], absent, tuple(doubts(rows[given], given, store)))
 
 
 def check_missing(missing: str) -> None:

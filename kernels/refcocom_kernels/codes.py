@@ -9,7 +9,8 @@ NON_FINITE, SIGNED, LARGE, BINARY, ZERO, SOFT = range(1, 7)
 """What the values of a float prediction look like; the first that holds:
 
 - `NON_FINITE`: NaN or infinity is among them.
-- `SIGNED`: a value is clearly negative, as logits are: below −`CLEAR` times the largest magnitude or 1, if that is less.
+- `SIGNED`: a value is clearly negative, as logits are: below −`CLEAR` times the largest magnitude, or times 1 if that
+  is less.
 - `LARGE`: the largest magnitude is clearly above 1: above 1 + `CLEAR`.
 - `BINARY`: all are exactly 0 or 1, and a 1 is among them.
 - `ZERO`: all are 0.

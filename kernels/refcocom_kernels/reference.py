@@ -17,16 +17,17 @@ UNSEEN = -1
 """The counts of an example that no batch has held yet."""
 
 
-def tally(state: Tensor, index: Tensor, rows: Tensor) -> None:
+def tally(state: Tensor, index: Tensor, rows: Tensor, conflict: int = 1) -> None:
     """Add a batch of counted predictions to a state, in place, without waiting for the device.
 
-    The columns are intersection, predicted area, fault, beyond-unit and conflict. An example keeps the counts it was
-    first given, and the largest fault and beyond-unit. Conflict is 1 where an example came again with other counts.
+    The columns are intersection, predicted area, fault, traits and conflict. An example keeps the counts it was first
+    given, and the largest of the others. Where it comes again with other counts, its conflict becomes `conflict`.
 
     Args:
         state: [N, 5] int64; the first two columns are `UNSEEN` for an example that no batch has held yet.
         index: [B] int64 rows of the state; where one comes twice, the first counts in the batch are kept.
         rows: [B, 5] int64.
+        conflict: A bit.
 
     >>> state = torch.tensor([[-1, -1, 0, 0, 0], [-1, -1, 0, 0, 0]])
     >>> tally(state, torch.tensor([1, 1]), torch.tensor([[3, 4, 0, 1, 0], [3, 5, 0, 1, 0]]))
@@ -41,7 +42,7 @@ def tally(state: Tensor, index: Tensor, rows: Tensor) -> None:
     before = state[index, :2]
     kept = torch.where(before < 0, counts[first], before)
     marks = rows[:, 2:].clone()
-    marks[:, 2] |= (counts != kept).any(1)
+    marks[:, 2] |= (counts != kept).any(1) * conflict
     # Rows of one example write equal counts, so their order does not matter.
     state[:, :2].index_copy_(0, index, kept)
     state[:, 2:].scatter_reduce_(0, index[:, None].expand(marks.shape), marks, "amax")

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from refcocom_kernels import cpu, rle_status
+from refcocom_kernels import rle_status
 
 from refcocom_gpu.counting.host import HostCounter
-from refcocom_gpu.counting.sam import sam_counts
+from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS
 from refcocom_gpu.errors import Problems
-from refcocom_gpu.predictions.arrays import is_float
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, RLEBatch
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.resize import NON_FINITE, as_logits
+from refcocom_gpu.predictions.values import explain_fault, fault_name, is_plain
 
 if TYPE_CHECKING:
     from refcocom_gpu.store.store import MaskStore
@@ -35,13 +34,9 @@ class BatchCounter(ABC):
         store: Ground truth.
         options: How predictions are read.
         problems: Collects predictions that cannot be counted.
-
-    Attributes:
-        only_unit_range: Whether every float array so far lay in 0…1, as probabilities do; None before the first.
     """
 
     def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
-        self.only_unit_range: bool | None = None
         self._store, self._options, self._problems = store, options, problems
 
     @abstractmethod
@@ -50,10 +45,19 @@ class BatchCounter(ABC):
 
     @abstractmethod
     def finish(self) -> Ints:
-        """Return [N, 2] intersection and predicted area of all examples, 0 for those that no batch held."""
+        """Return [N, 5] rows of all examples as `rows` describes them, 0 for those that no batch held."""
 
-    def _saw_unit_range(self, only: bool) -> None:
-        self.only_unit_range = only and self.only_unit_range is not False
+    def _report(self, batch: ArrayBatch, rows: Ints, faults: Ints) -> None:
+        """Record the predictions of some rows of a batch that have a fault."""
+        for k in np.flatnonzero(faults).tolist():
+            row, fault = int(rows[k]), int(faults[k])
+            sample = int(self._store.example_sample[batch.index[row]])
+            size = int(self._store.heights[sample]), int(self._store.widths[sample])
+            values = batch.arrays[row]
+            if not isinstance(values, np.ndarray):
+                values = values.detach().cpu()
+            reason = explain_fault(fault, *size, self._options, values)
+            self._problems.add(fault_name(fault), batch.where(row), reason)
 
 
 class HostBatches(BatchCounter):
@@ -62,20 +66,22 @@ class HostBatches(BatchCounter):
     def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
         super().__init__(store, options, problems)
         self._counter = HostCounter(store, options)
-        self._counts = np.zeros((len(store), 2), np.int64)
+        self._rows = np.zeros((len(store), N_COLUMNS), np.int64)
 
     def add(self, batch: Batch) -> None:
         """Count a batch."""
         if isinstance(batch, RLEBatch):
-            self._counts[batch.index] = self._rle(batch)
+            self._rows[batch.index, :N_COUNTS] = self._rle(batch)
             return
-        for part, is_logits in split_kinds(batch):
-            count = self._logits if is_logits else self._masks
-            self._counts[part.index] = count(part)
+        samples = self._store.example_sample[batch.index]
+        for rows, stacked in stacks_of(batch.arrays, self._options):
+            counted = self._counter.stack(stacked, samples[rows], samples[rows])
+            self._rows[batch.index[rows]] = counted
+            self._report(batch, rows, counted[:, FAULT])
 
     def finish(self) -> Ints:
-        """Return [N, 2] counts of all examples."""
-        return self._counts
+        """Return [N, 5] rows of all examples."""
+        return self._rows
 
     def _rle(self, batch: RLEBatch) -> Ints:
         sample = self._store.example_sample[batch.index]
@@ -86,32 +92,39 @@ class HostBatches(BatchCounter):
             self._problems.add("malformed mask", batch.where(row), reason)
         return counts
 
-    def _masks(self, batch: ArrayBatch) -> Ints:
-        return self._counter.mask_list(batch.arrays, self._store.example_sample[batch.index])
 
-    def _logits(self, batch: ArrayBatch) -> Ints:
-        if self._options.resize == "sam":
-            sam, in_unit = sam_counts(batch, self._store, self._options, self._problems, "cpu")
-            self._saw_unit_range(in_unit)
-            return sam.numpy()
-        counts = np.zeros((len(batch.index), 2), np.int64)
-        arrays = [as_logits(array) for array in batch.arrays]
-        for rows in group_rows([(array.shape, array.dtype.name) for array in arrays]):
-            stacked = np.stack([arrays[row] for row in rows])
-            sample = self._store.example_sample[batch.index[rows]]
-            counts[rows], flags = self._counter.logits(stacked, sample)
-            for row in rows[flags == cpu.NON_FINITE].tolist():
-                self._problems.add("non-finite", batch.where(row), NON_FINITE)
-            self._saw_unit_range(bool((flags == cpu.UNIT_RANGE).all()))
-        return counts
+def stacks_of(arrays: Sequence[Any], options: ReadOptions) -> Iterator[tuple[Ints, Any]]:
+    """Yield arrays and tensors in host memory as stacks of one shape and type, each with its rows.
+
+    Masks of the usual types stay a list, because counting needs no copy of them in one piece.
+
+    Args:
+        arrays: B [h, w] arrays or tensors.
+        options: How they are read.
+    """
+    arrays = [on_host(array) for array in arrays]
+    for rows in group_rows([(array.shape, str(array.dtype)) for array in arrays]):
+        chosen = [arrays[row] for row in rows]
+        if isinstance(chosen[0], np.ndarray):
+            yield rows, chosen if is_plain(chosen[0], options) else np.stack(chosen)
+        else:
+            import torch
+
+            yield rows, torch.stack(chosen)
 
 
-def split_kinds(batch: ArrayBatch) -> Iterator[tuple[ArrayBatch, bool]]:
-    """Split a batch into its float arrays and its masks; yield each part and whether it holds floats."""
-    floats = np.array([is_float(array) for array in batch.arrays], np.bool_)
-    for rows, are_floats in ((np.flatnonzero(floats), True), (np.flatnonzero(~floats), False)):
-        if len(rows):
-            yield batch.take(rows), are_floats
+def on_host(array: Any) -> Any:
+    """Return an array, or a tensor in host memory if NumPy does not have its type."""
+    if isinstance(array, np.ndarray):
+        return array
+    tensor = array.detach().cpu()
+    # NumPy has no bfloat16 and no floats of eight bits.
+    if tensor.dtype.is_floating_point and str(tensor.dtype)[6:] not in _NUMPY_FLOATS:
+        return tensor
+    return tensor.numpy()
+
+
+_NUMPY_FLOATS = ("float16", "float32", "float64")
 
 
 def group_rows(kinds: Sequence[Hashable]) -> Iterator[Ints]:

@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from refcocom_kernels import cpu
 
-from refcocom_gpu.counting.rows import BEYOND_UNIT, FAULT, N_COUNTS, NON_FINITE, SWAPPED
+from refcocom_gpu.counting.rows import FAULT, N_COUNTS, TRAITS
+from refcocom_gpu.counting.sam import sam_counts
 from refcocom_gpu.predictions.options import VALUES, ReadOptions
-from refcocom_gpu.predictions.resize import padded_sizes, valid_region
+from refcocom_gpu.predictions.padding import LOOKED_AT, SWAPPED, padding_traits
+from refcocom_gpu.predictions.resize import nearest_cells, padded_sizes, valid_region
+from refcocom_gpu.predictions.values import (
+    is_float,
+    is_plain,
+    judge_floats,
+    read_stack,
+    wrong_size,
+)
 from refcocom_gpu.store.store import MaskStore
 
 if TYPE_CHECKING:
@@ -39,6 +47,7 @@ class Counter(ABC):
 
     def __init__(self, store: MaskStore, options: ReadOptions) -> None:
         self.store, self.options = store, options
+        self._looked_at = 0
 
     @property
     @abstractmethod
@@ -58,16 +67,24 @@ class Counter(ABC):
     def place(self, array: NDArray[Any]) -> Vector:
         """Return an array of the host on the counter's side: itself, or a tensor on the device."""
 
+    def readable(self, values: Any) -> Any:
+        """Return floats as something that compares and selects on the counter's side."""
+        return values
+
     @abstractmethod
-    def masks(self, masks: Any, sample: Vector) -> Vector:
+    def from_tensors(self, *tensors: Tensor) -> tuple[Vector, ...]:
+        """Return tensors that are on the counter's side as its vectors."""
+
+    @abstractmethod
+    def masks(self, masks: Any, sample: Vector) -> tuple[Vector, Vector]:
         """Count masks that have the size of their images.
 
         Args:
-            masks: [K, H, W] bool or uint8; what is not 0 is set.
+            masks: [K, H, W] bool or integers; what is not 0 is set.
             sample: [K] the sample of each.
 
         Returns:
-            [K, 2] intersection and predicted area.
+            [K, 2] intersection and predicted area, and [K] faults of integers.
         """
 
     @abstractmethod
@@ -76,8 +93,8 @@ class Counter(ABC):
         logits: Any,
         sample: Vector,
         *,
-        threshold: float | None = None,
-        valid: Vector | None = None,
+        threshold: float,
+        valid: Vector | None,
         known: Ints | None = None,
     ) -> tuple[Vector, Vector]:
         """Resize logits to their images, threshold and count.
@@ -85,12 +102,13 @@ class Counter(ABC):
         Args:
             logits: [K, h, w] floats.
             sample: [K] the sample of each.
-            threshold: The value that a set pixel lies strictly above; by default that of `values`.
-            valid: [K, 2] float64 rows and columns of cells that the image fills; by default those of `letterbox`.
+            threshold: The value that a set pixel lies strictly above.
+            valid: [K, 2] float64 rows and columns of cells that the image fills; None for all.
             known: `sample` in host memory, if the host has it.
 
         Returns:
-            [K, 2] intersection and predicted area, 0 where a logit is not finite; [K] flags of `refcocom_kernels`.
+            [K, 2] intersection and predicted area, 0 where a logit is not finite; [K] what the values look like, as
+            `refcocom_kernels.codes` says.
         """
 
     @cached_property
@@ -111,56 +129,117 @@ class Counter(ABC):
         side = self.options.letterbox
         return None if side is None else valid_region(self._padded[sample], cells, side)
 
-    def stack(self, values: Tensor, sample: Vector, known: Ints | None) -> Vector:
-        """Count a stack of a training loop.
+    def stack(self, values: Any, sample: Vector, known: Ints | None) -> Vector:
+        """Count predictions of one shape and type.
 
         Args:
-            values: [K, h, w] masks of any size, or floats.
+            values: [K, h, w] masks, logits or probabilities, or a list of K [h, w] masks in host memory.
             sample: [K] the sample of each.
             known: `sample` in host memory, if the host has it.
 
         Returns:
             [K, 5] int64 as `rows` describes them.
         """
+        h, w = values[0].shape
         rows = self.zeros(len(values))
-        if values.is_floating_point():
-            counts, flags = self.logits(values, sample, known=known)
-            rows[:, FAULT] = (flags == cpu.NON_FINITE) * NON_FINITE
-            rows[:, BEYOND_UNIT] = flags != cpu.UNIT_RANGE
-        else:
-            rows[:, BEYOND_UNIT] = 1
-            if known is not None and self._all_fit(values.shape, known):
-                counts = self.masks(values, sample)
-            else:
-                counts, swapped = self._resized_masks(values, sample, known)
-                rows[:, FAULT] = swapped * SWAPPED
-        rows[:, :N_COUNTS] = counts
-        return rows
-
-    def _all_fit(self, shape: Any, sample: Ints) -> bool:
-        """Return whether all images have the size of masks of one shape."""
-        _, h, w = shape
-        return int(np.count_nonzero(self._sizes[sample] == (h << 32) + w)) == len(sample)
-
-    def _resized_masks(
-        self, masks: Tensor, sample: Vector, known: Ints | None
-    ) -> tuple[Vector, Vector]:
-        """Count masks, some of another size than their image; those are resized as probabilities of 0 and 1.
-
-        Returns:
-            [K, 2] counts, and [K] whether height and width of the mask are swapped.
-        """
-        _, h, w = masks.shape
+        if known is not None and is_plain(values[0], self.options) and self._all_fit(h, w, known):
+            rows[:, :N_COUNTS], rows[:, FAULT] = self.masks(values, sample)
+            return rows
+        if isinstance(values, list):
+            values = np.stack(values)
         heights, widths = self.heights[sample], self.widths[sample]
         fits = (heights == h) & (widths == w)
-        valid = self.valid(sample, (h, w))
+        read = read_stack(values, fits, self.options)
+        faults, traits = read.faults, read.evidence
+        if read.are_masks is True:
+            counts, misfits = self._masks_of_any_size(read.values, sample, fits, known)
+            faults = faults + misfits
+        else:
+            counts, kinds = self._floats(read.values, sample, fits, known)
+            if is_float(values):
+                own_faults, own_traits = judge_floats(kinds, fits, self.options)
+                faults, traits = faults + own_faults, traits + own_traits
+                traits = traits + self._doubts(values, heights, widths, fits)
+            else:
+                fits = fits | ~read.are_masks
+                if self.options.resize_masks is None:
+                    faults = faults + wrong_size(fits, h, w)
+                else:
+                    masks = read.values > VALUES["probabilities"]
+                    resized, _ = self._masks_of_any_size(masks, sample, fits, known)
+                    counts = counts * fits[:, None] + resized * ~fits[:, None]
+        rows[:, :N_COUNTS], rows[:, FAULT], rows[:, TRAITS] = counts, faults, traits
+        return rows
+
+    def _all_fit(self, h: int, w: int, sample: Ints) -> bool:
+        """Return whether all images have one size."""
+        return int(np.count_nonzero(self._sizes[sample] == (h << 32) + w)) == len(sample)
+
+    def _valid_or_whole(
+        self, sample: Vector, cells: tuple[int, int], fits: Vector
+    ) -> Vector | None:
+        """Return the cells that the images fill: all of them where a prediction has the size of its image."""
+        valid = self.valid(sample, cells)
         if valid is not None:
-            # A mask of the size of its image is not letterboxed: all of it is valid, and resizing leaves it unchanged.
-            valid[:, 0] = fits * h + ~fits * valid[:, 0]
-            valid[:, 1] = fits * w + ~fits * valid[:, 1]
-        threshold = VALUES["probabilities"]
-        probabilities = (masks != 0).half()
-        counts, _ = self.logits(
-            probabilities, sample, threshold=threshold, valid=valid, known=known
+            for axis, n in enumerate(cells):
+                valid[:, axis] = fits * n + ~fits * valid[:, axis]
+        return valid
+
+    def _floats(
+        self, values: Any, sample: Vector, fits: Vector, known: Ints | None
+    ) -> tuple[Vector, Vector]:
+        """Count floats; as `logits` does, with the options."""
+        if self.options.resize == "sam":
+            assert known is not None  # `resize` is an option of files, whose samples the host has
+            return self.from_tensors(*sam_counts(values, known, self.store, self.options))
+        valid = self._valid_or_whole(sample, values.shape[1:], fits)
+        return self.logits(
+            values, sample, threshold=self.options.threshold, valid=valid, known=known
         )
-        return counts, ~fits & (heights == w) & (widths == h)
+
+    def _masks_of_any_size(
+        self, masks: Any, sample: Vector, fits: Vector, known: Ints | None
+    ) -> tuple[Vector, Vector]:
+        """Count bool masks, of which some may have another size than their image.
+
+        Returns:
+            [K, 2] counts, and [K] faults of those that must have that size.
+        """
+        _, h, w = masks.shape
+        values, valid, misfits = masks, None, 0
+        if self.options.resize_masks is None:
+            misfits = wrong_size(fits, h, w)
+        else:
+            region = self._valid_or_whole(sample, (h, w), fits)
+            values, valid = nearest_cells(
+                masks, self.heights[sample], self.widths[sample], region, self._largest(known)
+            )
+        # As probabilities of 0 and 1, because the kernel for logits takes images of different sizes.
+        halves = values.astype(np.float16) if isinstance(values, np.ndarray) else values.half()
+        counts, _ = self.logits(
+            halves, sample, threshold=VALUES["probabilities"], valid=valid, known=known
+        )
+        return counts, misfits
+
+    def _largest(self, known: Ints | None) -> tuple[int, int]:
+        """Return at least the largest H and the largest W of the images; asking a device would wait for it."""
+        store = self.store
+        if known is None or not len(known):
+            return int(store.heights.max()), int(store.widths.max())
+        return int(store.heights[known].max()), int(store.widths[known].max())
+
+    def _doubts(self, values: Any, heights: Vector, widths: Vector, fits: Vector) -> Vector:
+        """Return [K] bits of `predictions.padding`: what makes floats look misread."""
+        _, h, w = values.shape
+        if h != w:
+            return (~fits & (heights == w) & (widths == h)) * SWAPPED
+        bits = 0 * heights
+        left = LOOKED_AT - self._looked_at
+        if self.options.letterbox is None and left > 0:
+            self._looked_at += len(values)
+            look = slice(left)
+            looked_at = self.readable(values[look])
+            bits[look] = padding_traits(
+                looked_at, heights[look], widths[look], self.options.threshold
+            )
+        return bits

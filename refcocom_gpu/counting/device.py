@@ -12,6 +12,8 @@ from torch import Tensor
 from refcocom_gpu.counting.counter import Counter, Ints
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.resize import as_float32
+from refcocom_gpu.predictions.values import read_stack
 from refcocom_gpu.store.store import MaskStore
 
 
@@ -30,7 +32,6 @@ class DeviceCounter(Counter):
         super().__init__(store, options)
         self.truth = store.tensors(device)
         self.device = self.truth.device
-        self._largest = int(store.heights.max()), int(store.widths.max())
 
     @property
     def heights(self) -> Tensor:
@@ -50,42 +51,46 @@ class DeviceCounter(Counter):
         """Return the array as a tensor on the device."""
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
-    def masks(self, masks: Tensor, sample: Tensor) -> Tensor:
+    def from_tensors(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors."""
+        return tensors
+
+    def masks(self, masks: Tensor, sample: Tensor) -> tuple[Tensor, Any]:
         """As `Counter.masks`."""
+        faults: Any = 0
+        if masks.dtype != torch.bool:
+            fits = torch.ones(len(masks), dtype=torch.bool, device=self.device)
+            read = read_stack(masks, fits, self.options)
+            masks, faults = read.values, read.faults
         truth = self.truth
         counts: Tensor = ops.mask_counts(masks, sample, truth.words, truth.word_offsets)
-        return counts
+        return counts, faults
 
     def logits(
         self,
         logits: Tensor,
         sample: Tensor,
         *,
-        threshold: float | None = None,
-        valid: Tensor | None = None,
+        threshold: float,
+        valid: Tensor | None,
         known: Ints | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `Counter.logits`."""
         truth = self.truth
-        # Asking the device for the sizes of these images would wait for it; the largest image is an upper bound.
-        largest = self._largest
-        if known is not None and len(known):
-            store = self.store
-            largest = int(store.heights[known].max()), int(store.widths[known].max())
         counts: Tensor
-        flags: Tensor
-        counts, flags = ops.logit_counts(
-            logits,
+        kinds: Tensor
+        counts, kinds = ops.logit_counts(
+            as_float32(logits, threshold),
             sample,
             truth.heights,
             truth.widths,
             truth.words,
             truth.word_offsets,
-            *largest,
-            self.options.threshold if threshold is None else threshold,
-            self.valid(sample, logits.shape) if valid is None else valid,
+            *self._largest(known),
+            threshold,
+            valid,
         )
-        return counts, flags
+        return counts, kinds
 
     def rle(self, data: Tensor, offsets: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
         """Count RLE strings without decoding them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from refcocom_gpu.counting.counter import Counter, Ints
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.resize import as_logits
+from refcocom_gpu.predictions.values import SEVERAL, is_bool, read_stack
 
 
 class HostCounter(Counter):
@@ -36,57 +36,63 @@ class HostCounter(Counter):
         """Return the array itself."""
         return array
 
-    def masks(self, masks: Any, sample: Ints) -> Ints:
-        """As `Counter.masks`."""
-        pixels = as_bytes(masks)
-        return cpu.mask_counts(
-            pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2]),
-            sample,
-            self.store.words,
-            self.store.word_offsets,
-            threads=self.options.threads,
-        )
+    def stack(self, values: Any, sample: Ints, known: Ints | None) -> Ints:
+        """As `Counter.stack`; tensors are read as arrays, apart from bfloat16, which NumPy does not have."""
+        if not isinstance(values, list) and str(values.dtype) != "torch.bfloat16":
+            values = as_array(values)
+        rows: Ints = super().stack(values, sample, known)
+        return rows
 
-    def mask_list(self, masks: Sequence[Any], sample: Ints) -> Ints:
-        """Count masks that each have the size of their image, without stacking them.
+    def readable(self, values: Any) -> NDArray[Any]:
+        """Return floats as an array."""
+        return values if isinstance(values, np.ndarray) else as_array(values.float())
 
-        Args:
-            masks: K [H, W] arrays or tensors of bools or integers.
-            sample: [K] the sample of each.
+    def from_tensors(self, *tensors: Any) -> tuple[NDArray[Any], ...]:
+        """Return the tensors as arrays."""
+        return tuple(tensor.cpu().numpy() for tensor in tensors)
 
-        Returns:
-            [K, 2] intersection and predicted area.
-        """
-        return cpu.mask_list_counts(
-            [as_bytes(mask) for mask in masks],
-            sample,
-            self.store.words,
-            self.store.word_offsets,
-            threads=self.options.threads,
-        )
+    def masks(self, masks: Any, sample: Ints) -> tuple[Ints, Ints]:
+        """As `Counter.masks`; masks may also be a list of K [H, W] arrays, which are not stacked."""
+        looks, faults = not is_bool(masks[0]), np.zeros(len(masks), np.int64)
+        if looks and str(masks[0].dtype) not in ("uint8", "torch.uint8"):
+            # The kernel takes bytes that are 0 or not; wider integers are looked at before they become such.
+            stacked = np.stack(masks) if isinstance(masks, list) else masks
+            read = read_stack(stacked, np.ones(len(masks), np.bool_), self.options)
+            masks, faults, looks = read.values, faults + read.faults, False
+        store, threads = self.store, self.options.threads
+        truth = store.words, store.word_offsets
+        if isinstance(masks, list):
+            own = [as_bytes(mask) for mask in masks]
+            counted = cpu.mask_list_counts(own, sample, *truth, looks=looks, threads=threads)
+        else:
+            flat = as_bytes(masks).reshape(len(masks), masks.shape[1] * masks.shape[2])
+            counted = cpu.mask_counts(flat, sample, *truth, looks=looks, threads=threads)
+        if looks:
+            faults += counted.mixed * np.int64(SEVERAL)
+        return counted.counts, faults
 
     def logits(
         self,
         logits: Any,
         sample: Ints,
         *,
-        threshold: float | None = None,
-        valid: NDArray[np.float64] | None = None,
+        threshold: float,
+        valid: NDArray[np.float64] | None,
         known: Ints | None = None,
     ) -> tuple[Ints, NDArray[np.int8]]:
         """As `Counter.logits`."""
-        counts, flags, _ = cpu.logit_counts(
-            as_logits(logits),
+        counts, kinds, _ = cpu.logit_counts(
+            as_logits(logits, threshold),
             sample,
             self.store.heights,
             self.store.widths,
             self.store.words,
             self.store.word_offsets,
-            threshold=self.options.threshold if threshold is None else threshold,
-            valid=self.valid(sample, logits.shape) if valid is None else valid,
+            threshold=threshold,
+            valid=valid,
             threads=self.options.threads,
         )
-        return counts, flags
+        return counts, kinds
 
     def rle(self, strings: Column, sample: Ints) -> tuple[Ints, NDArray[np.int8], Ints]:
         """Count RLE strings without decoding them.
@@ -111,9 +117,11 @@ class HostCounter(Counter):
         )
 
 
+def as_array(values: Any) -> NDArray[Any]:
+    """Return an array, or a tensor of a type that NumPy has, as an array."""
+    return values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
+
+
 def as_bytes(mask: Any) -> NDArray[np.uint8]:
-    """Return a mask, or a stack of them, of bools or integers as contiguous bytes, 0 where it is 0."""
-    array = mask if isinstance(mask, np.ndarray) else mask.detach().cpu().numpy()
-    if array.dtype.itemsize > 1:
-        array = array != 0
-    return np.ascontiguousarray(array).view(np.uint8)
+    """Return a mask, or a stack of them, of bools or bytes as contiguous bytes."""
+    return np.ascontiguousarray(as_array(mask)).view(np.uint8)

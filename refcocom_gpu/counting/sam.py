@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+from refcocom_kernels import codes
 
-from refcocom_gpu.errors import Problems
-from refcocom_gpu.predictions.batches import ArrayBatch
+from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.resize import NON_FINITE, as_tensor, finite_range, logit_mask
+from refcocom_gpu.predictions.resize import as_tensor, logit_mask
 from refcocom_gpu.store.store import MaskStore
 
 if TYPE_CHECKING:
@@ -17,27 +18,33 @@ if TYPE_CHECKING:
 
 
 def sam_counts(
-    batch: ArrayBatch, store: MaskStore, options: ReadOptions, problems: Problems, device: Any
-) -> tuple[Tensor, bool]:
-    """Count each array on a device with `refcocom_kernels.reference`.
+    values: Any, known: NDArray[np.int64], store: MaskStore, options: ReadOptions
+) -> tuple[Tensor, Tensor]:
+    """Count each prediction with `refcocom_kernels.reference`.
+
+    Args:
+        values: [K, h, w] floats, an array or a tensor on any device.
+        known: [K] the sample of each, in host memory.
+        store: Ground truth.
+        options: How predictions are read.
 
     Returns:
-        [B, 2] int64 on the device, zeros for rows recorded as problems, and whether all values lay in 0…1.
+        [K, 2] int64 intersection and predicted area, 0 where a logit is not finite, and [K] int8 what the values look
+        like; both on the device of the values.
     """
     import torch
     from refcocom_kernels import reference
 
-    counts = torch.zeros((len(batch.index), 2), dtype=torch.int64, device=device)
-    only_unit_range = True
-    for row, array in enumerate(batch.arrays):
-        logits = as_tensor(array).to(device)
-        value_range = finite_range(logits)
-        if value_range is None:
-            problems.add("non-finite", batch.where(row), NON_FINITE)
-            only_unit_range = False
+    logits = as_tensor(values)
+    counts = torch.zeros((len(logits), 2), dtype=torch.int64, device=logits.device)
+    kinds = torch.zeros(len(logits), dtype=torch.int8, device=logits.device)
+    for row, sample in enumerate(known.tolist()):
+        kind = kinds[row] = reference.value_kind(logits[row])
+        if kind == codes.NON_FINITE:
             continue
-        only_unit_range &= value_range[0] >= 0 and value_range[1] <= 1
-        target = torch.from_numpy(store.mask(int(batch.index[row])).astype(np.bool_)).to(device)
-        mask = logit_mask(logits, target.shape[0], target.shape[1], options)
+        ends = store.ends[store.run_offsets[sample] : store.run_offsets[sample + 1]]
+        height, width = int(store.heights[sample]), int(store.widths[sample])
+        target = torch.from_numpy(rle.decode_ends(ends, height, width)).to(logits.device)
+        mask = logit_mask(logits[row], height, width, options)
         counts[row] = reference.mask_counts(mask, target)
-    return counts, only_unit_range
+    return counts, kinds

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.device import DeviceCounter, take
-from refcocom_gpu.counting.rows import FAULT, FAULTS, UNKNOWN, explain_fault
+from refcocom_gpu.counting.rows import FAULT
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.batches import row_of_batch
 from refcocom_gpu.predictions.keys import NO_ROW
-from refcocom_gpu.store.store import MaskStore
+from refcocom_gpu.predictions.values import FAULTS, UNKNOWN, explain_fault, fault_name
 
 Ints = NDArray[np.int64]
 Index = Tensor | Ints
@@ -28,11 +28,11 @@ class Stack(NamedTuple):
     """Predictions of one shape and type.
 
     Attributes:
-        values: [K, h, w] of one type, without a graph.
+        values: [K, h, w] of one type, without a graph; None for K masks that are empty on purpose.
         rows: Their rows in the batch; None if they are the whole batch, in order.
     """
 
-    values: Tensor
+    values: Tensor | None
     rows: list[int] | None
 
 
@@ -70,7 +70,7 @@ def count_stacks(counter: Counter, stacks: Sequence[Stack], index: Index) -> Cou
 
     Raises:
         PredictionError: For an index in host memory that names no example. If the predictions are in host memory
-            too, also for a mask whose height and width are swapped and for logits that are not finite.
+            too, also for one that breaks the rules of `predictions.values`.
         UsageError: When predictions are in host memory and indices are not.
     """
     if isinstance(index, np.ndarray):
@@ -82,13 +82,15 @@ def count_stacks(counter: Counter, stacks: Sequence[Stack], index: Index) -> Cou
     rows = counter.zeros(len(index))
     sample = counter.store.example_sample[index]
     for values, where in stacks:
+        if values is None:
+            continue
         # Nearly always one stack is the whole batch, and its rows need no selection.
         if where is None:
             rows = counter.stack(values, sample, sample)
         else:
             rows[where] = counter.stack(values, sample[where], sample[where])
     if np.count_nonzero(rows[:, FAULT]):
-        _raise_faults(counter.store, rows[:, FAULT], sample)
+        _raise_faults(counter, rows[:, FAULT], sample, stacks)
     return CountedBatch(index, torch.from_numpy(rows))
 
 
@@ -103,13 +105,17 @@ def _on_device(counter: DeviceCounter, stacks: Sequence[Stack], index: Index) ->
     sample = counter.truth.example_sample[index.clamp(0, n - 1)]
     index = index.masked_fill(unknown, n)
     if len(stacks) == 1 and stacks[0].rows is None:
+        assert stacks[0].values is not None
         rows = counter.stack(stacks[0].values, sample, known)
     else:
         parts, order = [counter.zeros(0)], []
         for values, where in stacks:
             assert where is not None
             known_part = None if known is None else known[where]
-            parts.append(counter.stack(values, take(sample, where), known_part))
+            if values is None:
+                parts.append(counter.zeros(len(where)))
+            else:
+                parts.append(counter.stack(values, take(sample, where), known_part))
             order += where
         rows = torch.cat(parts)
         if order:
@@ -141,10 +147,17 @@ def refuse_unknown(index: Ints, n: int) -> None:
     problems.raise_if_any()
 
 
-def _raise_faults(store: MaskStore, faults: Ints, sample: Ints) -> None:
-    problems = Problems()
+def _raise_faults(counter: Counter, faults: Ints, sample: Ints, stacks: Sequence[Stack]) -> None:
+    store, problems = counter.store, Problems()
+    values_of: dict[int, Tensor] = {}
+    for values, where in stacks:
+        if values is not None:
+            rows = range(len(faults)) if where is None else where
+            values_of.update(zip(rows, values, strict=True))
     for row in np.flatnonzero(faults).tolist():
-        height, width = int(store.heights[sample[row]]), int(store.widths[sample[row]])
-        reason = explain_fault(int(faults[row]), height, width)
-        problems.add(FAULTS[int(faults[row])], row_of_batch(row), reason)
+        fault, size = int(faults[row]), (store.heights[sample[row]], store.widths[sample[row]])
+        values = values_of[row]
+        held = values if values.is_floating_point() else values.numpy()
+        reason = explain_fault(fault, int(size[0]), int(size[1]), counter.options, held)
+        problems.add(fault_name(fault), row_of_batch(row), reason)
     problems.raise_if_any()

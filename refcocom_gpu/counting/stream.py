@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 from torch import Tensor
 
-from refcocom_gpu.counting.batches import BatchCounter, HostBatches, group_rows, split_kinds
+from refcocom_gpu.counting.batches import BatchCounter, HostBatches, group_rows, on_host
 from refcocom_gpu.counting.device import DeviceCounter
-from refcocom_gpu.counting.host import as_bytes
-from refcocom_gpu.counting.sam import sam_counts
+from refcocom_gpu.counting.rows import FAULT, N_COUNTS
 from refcocom_gpu.counting.staging import BUFFER_BYTES, Staging
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, RLEBatch
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.resize import NON_FINITE, as_logits
+from refcocom_gpu.predictions.resize import as_logits
+from refcocom_gpu.predictions.values import is_float
 from refcocom_gpu.store.store import MaskStore
 
 FREE_SHARE = 8
@@ -45,7 +45,7 @@ class DeviceBatches(BatchCounter):
         self._counter = DeviceCounter(store, options)
         self._device = self._counter.device
         self._staging = Staging(self._device)
-        self._counts = torch.zeros((len(store), 2), dtype=torch.int64, device=self._device)
+        self._rows = self._counter.zeros(len(store))
         self._verdicts: deque[tuple[Tensor, Any, Callable[[NDArray[Any]], None]]] = deque()
         self._part_bytes = BUFFER_BYTES
         if self._device.type == "cuda":
@@ -60,19 +60,15 @@ class DeviceBatches(BatchCounter):
         if isinstance(batch, RLEBatch):
             lengths = np.diff(batch.strings.offsets)
             self._in_parts(batch, lengths, lambda rows: self._rle(batch, rows))
-            return
-        for part, are_logits in split_kinds(batch):
-            count = self._logits if are_logits else self._masks
-            count(part)
+        else:
+            self._arrays(batch)
 
     def finish(self) -> NDArray[np.int64]:
-        """Wait for the device and return [N, 2] counts of all examples."""
+        """Wait for the device and return [N, 5] rows of all examples."""
         self._settle(0)
-        counts = self._counts.cpu().numpy()
-        counts[self._on_host] = self._host.finish()[self._on_host]
-        if self._host.only_unit_range is not None:
-            self._saw_unit_range(self._host.only_unit_range)
-        return counts
+        rows = self._rows.cpu().numpy()
+        rows[self._on_host] = self._host.finish()[self._on_host]
+        return rows
 
     # Parts ----------------------------------------------------------------------------------------
 
@@ -117,7 +113,7 @@ class DeviceBatches(BatchCounter):
             strings.data, strings.offsets, samples, batch.index
         )
         counts, valid = self._counter.rle(data, offsets, sample)
-        self._counts.index_copy_(0, index, counts)
+        self._rows[:, :N_COUNTS].index_copy_(0, index, counts)
 
         def report(valid: NDArray[np.bool_]) -> None:
             malformed = np.flatnonzero(~valid)
@@ -133,60 +129,19 @@ class DeviceBatches(BatchCounter):
 
         self._later(valid, report)
 
-    def _masks(self, batch: ArrayBatch) -> None:
-        def count(stacked: Tensor, rows: Rows, sample: Tensor) -> Tensor:
-            return self._counter.masks(stacked, sample)
-
-        def as_mask(mask: Tensor) -> Tensor:
-            return mask if mask.dtype in (torch.bool, torch.uint8) else mask != 0
-
-        self._arrays(batch, as_bytes, as_mask, count)
-
-    def _logits(self, batch: ArrayBatch) -> None:
-        if self._options.resize == "sam":
-            sam, in_unit = sam_counts(
-                batch, self._store, self._options, self._problems, self._device
-            )
-            self._counts[torch.from_numpy(batch.index).to(self._device)] = sam
-            self._saw_unit_range(in_unit)
-            return
-        samples = self._store.example_sample[batch.index]
-
-        def count(stacked: Tensor, rows: Rows, sample: Tensor) -> Tensor:
-            if stacked.dtype == torch.uint16:
-                # NumPy has no bfloat16, so its bits were sent.
-                stacked = stacked.view(torch.bfloat16)
-            counts, flags = self._counter.logits(stacked, sample, known=samples[rows])
-
-            def report(flags: NDArray[np.int8]) -> None:
-                for k in np.flatnonzero(flags == cpu.NON_FINITE).tolist():
-                    self._problems.add("non-finite", batch.where(int(rows[k])), NON_FINITE)
-                self._saw_unit_range(bool((flags == cpu.UNIT_RANGE).all()))
-
-            self._later(flags, report)
-            return counts
-
-        def as_float(logits: Tensor) -> Tensor:
-            is_native = logits.dtype in (torch.float32, torch.float16, torch.bfloat16)
-            return logits.detach() if is_native else logits.detach().float()
-
-        self._arrays(batch, as_logits, as_float, count)
-
-    def _arrays(
-        self, batch: ArrayBatch, from_host: Any, from_device: Any, count: Callable[..., Tensor]
-    ) -> None:
+    def _arrays(self, batch: ArrayBatch) -> None:
         """Stack arrays of one shape and type, and count each stack."""
         on_device = [
             isinstance(array, Tensor) and array.device == self._device for array in batch.arrays
         ]
         arrays = [
-            from_device(array) if is_on_device else from_host(array)
-            for array, is_on_device in zip(batch.arrays, on_device, strict=True)
+            array.detach() if is_there else _sendable(array, self._options.threshold)
+            for array, is_there in zip(batch.arrays, on_device, strict=True)
         ]
         samples = self._store.example_sample[batch.index]
         kinds = [
-            (tuple(array.shape), str(array.dtype), is_on_device)
-            for array, is_on_device in zip(arrays, on_device, strict=True)
+            (tuple(array.shape), str(array.dtype), is_there)
+            for array, is_there in zip(arrays, on_device, strict=True)
         ]
         for group in group_rows(kinds):
             sizes = np.array([arrays[row].nbytes for row in group], np.int64)
@@ -199,7 +154,12 @@ class DeviceBatches(BatchCounter):
                     batch.index[rows],
                     on_device[rows[0]],
                 )
-                self._counts.index_copy_(0, index, count(stacked, rows, sample))
+                if stacked.dtype == torch.uint16 and is_float(batch.arrays[rows[0]]):
+                    # NumPy has no bfloat16, so its bits were sent.
+                    stacked = stacked.view(torch.bfloat16)
+                counted = self._counter.stack(stacked, sample, samples[rows])
+                self._rows.index_copy_(0, index, counted)
+                self._later(counted[:, FAULT], lambda faults: self._report(batch, rows, faults))
 
             self._in_parts(batch.take(group), sizes, count_rows)
 
@@ -231,3 +191,11 @@ class DeviceBatches(BatchCounter):
             if event is not None:
                 event.synchronize()
             report(verdict.numpy())
+
+
+def _sendable(array: Any, threshold: float) -> NDArray[Any]:
+    """Return a prediction in host memory as an array of a type that a device reads."""
+    if is_float(array):
+        return as_logits(array, threshold)
+    array = on_host(array)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))

@@ -187,6 +187,26 @@ def parse(strings: Column, pixels: NDArray[np.int64], *, threads: int = 0) -> cp
     return runs
 
 
+def ends_of(segmentation: Any, height: int, width: int) -> NDArray[np.int32]:
+    """Return the run ends of one mask object that must have a given size.
+
+    Args:
+        segmentation: As for `check`.
+        height: H.
+        width: W.
+
+    Returns:
+        [R] int32 as `run_ends` gives them.
+
+    Raises:
+        RLEError: The mask is not valid or has another size.
+    """
+    *size, counts = check(segmentation)
+    if size != [height, width]:
+        raise RLEError(f"mask is {size[0]}×{size[1]} (height×width), the image is {height}×{width}")
+    return parse(column([counts]), np.array([height * width]), threads=1).ends
+
+
 def decode(segmentation: Any) -> NDArray[np.bool_]:
     """Decode one mask object to pixels.
 

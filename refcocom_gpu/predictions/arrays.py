@@ -1,7 +1,6 @@
 """PNG folders, `.npz`, safetensors and tensor-only `.pt` in, `ArrayBatch` out: each member is read when it is needed.
 
-A member is named by its key, `{sample_id}_{sentence_idx}`; integers and bools are masks, floats logits or
-probabilities.
+A member is named by its key, `{sample_id}_{sentence_idx}`; `values.py` says what its values mean.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ import numpy as np
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.batches import ArrayBatch, Batches, Where
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.normalise import as_prediction
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.pictures import picture_array
 from refcocom_gpu.utils.optional import require
 from refcocom_gpu.utils.text import first_line
 
@@ -33,7 +34,7 @@ Load = Callable[[int], Any]
 
 
 def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """Read a folder of one-channel PNG masks, whose pixels other than 0 are set."""
+    """Read a folder of PNG masks, label maps or maps of probabilities, as `pictures` reads them."""
     pillow = require("PIL.Image", "PNG masks need Pillow", "images")
     # Hidden files such as .DS_Store come from the system, not from the user.
     entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
@@ -51,9 +52,7 @@ def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Prob
                 "not a PNG image, whatever its name says; save masks as PNG, which keeps every pixel"
             ) from None
         with image:
-            if len(image.getbands()) != 1:
-                raise ValueError(f"a mask has one channel, this image is {image.mode}")
-            return np.asarray(image)
+            return picture_array(image, options)
 
     names = [p.stem for p in files]
     yield from _members(names, load, lambda k: str(files[k]), keys, options, problems)
@@ -152,65 +151,36 @@ def _members(
     columns = list(np.array(parts, np.int64).reshape(-1, len(keys.fields)).T)
     index = keys.resolve(columns, lambda row: where(named[row]))
     members = [(i, k) for i, k in zip(index.tolist(), named, strict=True) if i >= 0]
-    yield from batched(_loaded(members, load, where, keys, problems), options.batch_size)
+    yield from batched(_loaded(members, load, where, options, problems), options.batch_size)
 
 
 def _loaded(
-    members: Iterable[tuple[int, int]], load: Load, where: Where, keys: Keys, problems: Problems
+    members: Iterable[tuple[int, int]],
+    load: Load,
+    where: Where,
+    options: ReadOptions,
+    problems: Problems,
 ) -> Iterable[tuple[int, Any, str]]:
     for index, k in members:
         try:
-            array = load(k)
+            array = as_prediction(load(k), options)
         # The decoders of four libraries raise almost anything on damaged bytes.
         except Exception as error:
             problems.add("malformed mask", where(k), _reason(error) or type(error).__name__)
             continue
-        checked = check_array(array, index, where(k), keys, problems)
+        checked = check_shape(array, where(k), problems)
         if checked is not None:
             yield index, checked, where(k)
 
 
-def check_array(array: Any, index: int, where: str, keys: Keys, problems: Problems) -> Any:
-    """Return one array, tensor or nested list as [H, W], or None after recording what is wrong.
-
-    Floats may have any size, because they are resized. Masks must have the size of the image.
-    """
-    if not hasattr(array, "detach"):
-        try:
-            array = np.asarray(array)
-        except ValueError as error:
-            problems.add("malformed mask", where, str(error))
-            return None
+def check_shape(array: Any, where: str, problems: Problems) -> Any:
+    """Return one array or tensor as [h, w], or None after recording that it is not of this shape."""
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or 0 in array.shape:
         problems.add("malformed mask", where, f"a mask is [H, W], not of shape {list(array.shape)}")
         return None
-    if is_float(array):
-        # Counting the logits finds non-finite values, so no pass over them is spent here.
-        return array
-    if not _is_integer(array):
-        problems.add(
-            "malformed mask", where, f"a mask is bool, integer or float, not {array.dtype}"
-        )
-        return None
-    height, width = (np.array([x]) for x in array.shape)
-    if keys.check_sizes(np.array([index]), height, width, lambda _: where)[0] < 0:
-        return None
     return array
-
-
-def is_float(array: Any) -> bool:
-    """Return whether an array or tensor holds logits or probabilities."""
-    if isinstance(array, np.ndarray):
-        return bool(array.dtype.kind == "f")
-    return bool(array.dtype.is_floating_point)
-
-
-def _is_integer(array: Any) -> bool:
-    if isinstance(array, np.ndarray):
-        return str(array.dtype.kind) in "biu"
-    return str(array.dtype).startswith(("torch.bool", "torch.int", "torch.uint"))
 
 
 def batched(loaded: Iterable[tuple[int, Any, str]], batch_size: int) -> Batches:

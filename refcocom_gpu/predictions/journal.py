@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 ROW_GROUP = 8192
 """Rows per Parquet row group, and the most that are held in memory while a journal becomes a file."""
 
+_TRAIT = "trait"
+
 _DAMAGED = (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError, OverflowError)
 """What reading a journal raises if its lines are not the rows that were written."""
 
@@ -42,6 +44,7 @@ class Journal:
 
     Attributes:
         written: [N] bool, which examples have a row.
+        traits: [N] int64, what each prediction tells about the set, as `predictions.values` says.
 
     Raises:
         UsageError: The journal cannot be written, is damaged, or was begun with another header.
@@ -74,6 +77,7 @@ class Journal:
 
     def _resume(self) -> NDArray[np.bool_]:
         """Read the rows of an earlier writer; drop a line that a kill cut."""
+        self.traits = np.zeros(self.dataset.n_examples, np.int64)
         self._file.seek(0)
         problems = Problems()
         keys = Keys(self.dataset, problems)
@@ -85,7 +89,8 @@ class Journal:
             row = msgspec.json.decode(line, type=dict[str, Any])
             if number > 1:
                 columns = [np.array([row[name]], np.int64) for name in keys.fields]
-                keys.resolve(columns, partial("line {}".format, number))
+                index = keys.resolve(columns, partial("line {}".format, number))
+                self.traits[index] = int(row.get(_TRAIT, 0))
             elif row != self.header:
                 # Otherwise the masks of two models would stand in one file under one name.
                 raise UsageError(
@@ -98,12 +103,23 @@ class Journal:
             self.append([self.header])
         return keys.given
 
-    def append(self, rows: list[dict[str, Any]]) -> None:
+    def mark(self, index: NDArray[np.int64], traits: Sequence[int]) -> None:
+        """Note that examples were written, and what their predictions tell."""
+        self.written[index] = True
+        self.traits[index] = traits
+
+    def append(self, rows: list[dict[str, Any]], traits: Sequence[int] = ()) -> None:
         """Add rows to the end and flush them.
+
+        Args:
+            rows: The rows of the file.
+            traits: What each tells about the set; it stands in the journal but not in the file.
 
         Raises:
             UsageError: They cannot be written; none of them is kept.
         """
+        if any(traits):
+            rows = [{**row, _TRAIT: trait} for row, trait in zip(rows, traits, strict=True)]
         end = self._file.seek(0, os.SEEK_END)
         try:
             self._file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
@@ -124,6 +140,8 @@ class Journal:
         with self.path.open("rb") as lines:
             next(lines)
             while rows := [msgspec.json.decode(row) for row in itertools.islice(lines, ROW_GROUP)]:
+                for row in rows:
+                    row.pop(_TRAIT, None)
                 if keep is not None:
                     columns = [np.array([row[name] for row in rows], np.int64) for name in fields]
                     kept = keep[self.dataset.index_of_key(columns)]

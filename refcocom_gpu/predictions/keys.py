@@ -48,11 +48,15 @@ class Keys:
         Returns:
             [B] indices, −1 for a row that was recorded as a problem.
         """
+        return self.claim(self.look_up(columns, where), where)
+
+    def look_up(self, columns: Sequence[Ints], where: Where) -> Ints:
+        """Return the indices of a batch of keys as `resolve` does, without claiming the examples."""
         index = self.lookup(columns)
         for row in np.flatnonzero(index < 0):
             key = tuple(int(column[row]) for column in columns)
             self.problems.add("unknown key", where(int(row)), self._explain_unknown(key))
-        return self.claim(index, where)
+        return index
 
     def resolve_indices(self, index: Ints, where: Where) -> Ints:
         """Check [B] indices, given instead of keys, as `resolve` checks keys."""
@@ -62,6 +66,17 @@ class Keys:
             message = f"index {index[row]} {NO_ROW.format(n - 1)}"
             self.problems.add("unknown key", where(row), message)
         return self.claim(np.where(known, index, -1), where)
+
+    def resolve_any(self, keys: Ints, where: Where) -> Ints:
+        """Return the indices of [B] row numbers or of [B, F] keys, as `resolve` does."""
+        if keys.ndim == 1:
+            return self.resolve_indices(keys, where)
+        return self.resolve(list(keys.T), where)
+
+    def where(self, index: int) -> str:
+        """Return the place of the prediction that was given for an example."""
+        where: Where = self._places[self._batch_of[index]]
+        return where(int(self._row_of[index]))
 
     def lookup(self, columns: Sequence[Ints]) -> Ints:
         """Return the indices of a batch of keys, −1 where a key is unknown; record nothing."""
@@ -81,11 +96,10 @@ class Keys:
         result[taken] = index[taken]
         for row in known[result[known] < 0].tolist():
             example = int(index[row])
-            before = self._places[self._batch_of[example]](int(self._row_of[example]))
             self.problems.add(
                 "duplicate",
                 where(row),
-                f"{self.describe(example)} was already predicted at {before}",
+                f"{self.describe(example)} was already predicted at {self.where(example)}",
             )
         return result
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from refcocom_gpu.errors import Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
-from refcocom_gpu.predictions.arrays import batched, check_array
+from refcocom_gpu.predictions.arrays import batched, check_shape
 from refcocom_gpu.predictions.batches import Batches, RLEBatch
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.normalise import as_pairs, as_rows, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
 
@@ -22,15 +23,17 @@ def read_pairs(
     """Read an iterable of `(index, masks)`.
 
     Args:
-        pairs: `index` is an int or [B] ints, row numbers in the store. `masks` is one [H, W] array or tensor, a
-            [B, H, W] or [B, 1, H, W] one, a list of [H, W], or COCO RLE objects (one, or a list).
+        pairs: `index` and `masks` are what `as_rows` takes as keys and values: row numbers or keys, and one prediction
+            or several. A dict maps row numbers or keys to predictions.
         keys: Resolver of this read.
-        options: What floats mean.
+        options: What values mean.
         problems: Collects what is wrong.
 
     Raises:
         UsageError: When the predictions are not pairs.
     """
+    if isinstance(pairs, Mapping):
+        pairs = [as_pairs(pairs)]
     if not isinstance(pairs, Iterable):
         raise UsageError(
             f"predictions are paths or (index, masks) pairs, not {type(pairs).__name__}"
@@ -40,77 +43,45 @@ def read_pairs(
             raise UsageError(
                 f"predictions in memory are (index, masks) pairs, not {type(pair).__name__}"
             )
-        given, masks = as_lists(*pair)
-        places = [f"batch {number}, row {row}" for row in range(len(given))]
-        index = keys.resolve_indices(given, places.__getitem__)
-        if masks and isinstance(masks[0], dict):
-            yield _rle(index, masks, places, keys, problems)
-        else:
-            yield from batched(_arrays(index, masks, places, keys, problems), options.batch_size)
-
-
-def as_lists(index: Any, masks: Any) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[Any]]:
-    """Return indices as an int64 vector, and masks as a list of as many [H, W] arrays or RLE objects.
-
-    Raises:
-        UsageError: When their numbers differ, or the indices are not whole numbers.
-    """
-    indices = np.atleast_1d(as_ints(index))
-    if isinstance(masks, dict) or (hasattr(masks, "ndim") and masks.ndim == 2):
-        masks = [masks]
-    try:
-        # Iterating a [B, H, W] array or tensor yields views, not copies.
-        listed = list(masks)
-    except TypeError:
-        raise UsageError(
-            f"masks are arrays, tensors or RLE objects, not {type(masks).__name__}"
-        ) from None
-    if indices.ndim != 1 or len(indices) != len(listed):
-        raise UsageError(f"{indices.size} indices came with {len(listed)} masks")
-    return indices, listed
-
-
-def as_ints(numbers: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the whole numbers of any container as int64.
-
-    Raises:
-        UsageError: For anything else: NumPy would cut 1.9 to 1 and take False for 0.
-    """
-    if hasattr(numbers, "detach"):
-        numbers = numbers.detach().cpu().numpy()
-    try:
-        array = np.asarray(numbers)
-    except ValueError:
-        raise UsageError("indices and keys are whole numbers in rows of one length") from None
-    if array.dtype.kind not in "iu" and array.size:
-        raise UsageError(f"indices and keys are whole numbers, not {array.dtype}")
-    # An unsigned number beyond int64 turns negative here, and no index is negative.
-    return array.astype(np.int64)
+        rows = as_rows(*pair, options, len(keys.fields))
+        places = [f"batch {number}, row {row}" for row in range(len(rows.values))]
+        index = keys.resolve_any(rows.keys, places.__getitem__)
+        yield from _rle(index, rows.values, places, keys, problems)
+        yield from batched(_arrays(index, rows.values, places, problems), options.batch_size)
 
 
 def _arrays(
-    index: Any, masks: list[Any], places: list[str], keys: Keys, problems: Problems
+    index: Any, values: list[Any], places: list[str], problems: Problems
 ) -> Iterator[tuple[int, Any, str]]:
-    for example, mask, place in zip(index.tolist(), masks, places, strict=True):
-        if example < 0:
+    for example, value, place in zip(index.tolist(), values, places, strict=True):
+        if example < 0 or value is None or is_rle(value):
             continue
-        checked = check_array(mask, example, place, keys, problems)
+        checked = check_shape(value, place, problems)
         if checked is not None:
             yield example, checked, place
 
 
 def _rle(
-    index: Any, masks: list[Any], places: list[str], keys: Keys, problems: Problems
-) -> RLEBatch:
-    strings, sizes, index = [], np.zeros((len(masks), 2), np.int64), index.copy()
-    for row, mask in enumerate(masks):
-        try:
-            height, width, counts = rle.check(mask)
-        except RLEError as error:
-            problems.add("malformed mask", places[row], str(error))
-            # Its example stays claimed, so that a malformed mask is not reported as missing too.
-            index[row], height, width, counts = -1, 0, 0, b""
-        sizes[row] = height, width
+    index: Any, values: list[Any], places: list[str], keys: Keys, problems: Problems
+) -> Iterator[RLEBatch]:
+    """Yield the RLE objects and the empty masks of a batch, if it has any."""
+    rows = [row for row, value in enumerate(values) if value is None or is_rle(value)]
+    if not rows:
+        return
+    strings, sizes, known = [], np.zeros((len(rows), 2), np.int64), index[rows]
+    null = np.array([values[row] is None for row in rows], np.bool_)
+    for k, row in enumerate(rows):
+        counts = b""
+        if not null[k]:
+            try:
+                *sizes[k], counts = rle.check(values[row])
+            except RLEError as error:
+                problems.add("malformed mask", places[row], str(error))
+                # Its example stays claimed, so that a malformed mask is not reported as missing too.
+                known[k] = -1
         strings.append(counts)
-    null = np.zeros(len(masks), np.bool_)
-    return finish_batch(keys, index, rle.column(strings), null, sizes, None, places.__getitem__)
+
+    def where(k: int) -> str:
+        return places[rows[k]]
+
+    yield finish_batch(keys, known, rle.column(strings), null, sizes, None, where)

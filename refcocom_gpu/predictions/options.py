@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +13,9 @@ VALUES = {"logits": 0.0, "probabilities": 0.5}
 
 RESIZES = ("direct", "sam")
 """How logits reach the image: in one step, or through the padded input as SAM's postprocessing does."""
+
+MASK_RESIZES = ("nearest",)
+"""How masks of another size than their image reach it, if they may."""
 
 POLYGONS = ("pixels", "normalized")
 """Scale of polygon coordinates: pixels of the image, or 0…1 of its width and height."""
@@ -27,9 +29,12 @@ class ReadOptions:
     """How predictions are read; the configs of all verbs that read predictions inherit these fields.
 
     Attributes:
-        values: What float arrays are: `logits` (set above 0) or `probabilities` (set above 0.5).
+        values: What numbers are: `logits` (set above 0) or `probabilities` (set above 0.5; 8- and 16-bit integers are
+            divided by their maximum first). None takes floats for logits and refuses a set that looks otherwise.
+        label: The value of a set pixel in integer masks that hold several labels.
         letterbox: Side of the padded square input when the image fills only its top-left part (SAM, LISA: 1024).
         resize: `direct` resizes the valid region to the image; `sam` goes through the padded input first.
+        resize_masks: `nearest` resizes masks of another size than their image; None refuses them.
         polygons: Scale of polygon coordinates; None refuses polygons, because a guess can be wrong.
         batch_size: Predictions held in memory at a time.
         threads: CPU threads; 0 for all cores. With 1, nothing is read ahead in a second thread.
@@ -38,8 +43,13 @@ class ReadOptions:
         UsageError: For a value that is unknown or out of range.
     """
 
-    values: str = option(
-        "logits", "what float arrays are: logits (set above 0) or probabilities (set above 0.5)"
+    values: str | None = option(
+        None,
+        "what numbers are: logits (set above 0) or probabilities (set above 0.5); null takes floats for logits "
+        "and refuses those that look like probabilities",
+    )
+    label: int | None = option(
+        None, "value of a set pixel in integer masks that hold several labels"
     )
     letterbox: int | None = option(
         None,
@@ -48,6 +58,9 @@ class ReadOptions:
     resize: str = option(
         "direct", "letterboxed logits to the image: direct, or sam (through the padded input)"
     )
+    resize_masks: str | None = option(
+        None, "masks of another size than their image: nearest; null refuses them"
+    )
     polygons: str | None = option(
         None, "scale of polygon coordinates: pixels or normalized; null refuses polygons"
     )
@@ -55,10 +68,14 @@ class ReadOptions:
     threads: int = option(0, "CPU threads; 0 for all cores")
 
     def __post_init__(self) -> None:
-        _one_of("values", self.values, tuple(VALUES))
         _one_of("resize", self.resize, RESIZES)
-        if self.polygons is not None:
-            _one_of("polygons", self.polygons, POLYGONS)
+        for name, value, known in (
+            ("values", self.values, tuple(VALUES)),
+            ("resize_masks", self.resize_masks, MASK_RESIZES),
+            ("polygons", self.polygons, POLYGONS),
+        ):
+            if value is not None:
+                _one_of(name, value, known)
         if self.letterbox is not None and self.letterbox < 1:
             raise UsageError(
                 f"letterbox must be the side of the padded input, not {self.letterbox}"
@@ -73,21 +90,11 @@ class ReadOptions:
     @property
     def threshold(self) -> float:
         """The value that a set pixel of float predictions lies strictly above."""
-        return VALUES[self.values]
+        return VALUES[self.values or "logits"]
 
     def deciding(self) -> dict[str, Any]:
         """Return the options that can change a mask, by name: cached counts depend on these."""
         return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
-
-
-def warn_of_probabilities(options: ReadOptions) -> None:
-    """Warn if float predictions, all in 0…1, were read as logits."""
-    if options.values == "logits":
-        warnings.warn(
-            "refcocom: all logits lie in 0…1; if they are probabilities, pass values=probabilities",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -114,7 +114,7 @@ def find_source(predictions: Any) -> Source:
     """Find a set of predictions: files, a built-in set or pairs in memory.
 
     Args:
-        predictions: A path, glob or list of paths; the name of a built-in set; or `(index, masks)` pairs.
+        predictions: A path, glob or list of paths; the name of a built-in set; or `(index, masks)` pairs or a dict.
 
     Raises:
         UsageError: When there is no such file.

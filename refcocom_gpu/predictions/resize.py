@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,6 @@ from refcocom_gpu.predictions.options import ReadOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NON_FINITE = "logits hold NaN, infinity or more than a float32 holds"
 
 
 def as_tensor(array: Any) -> Tensor:
@@ -32,11 +29,12 @@ def as_tensor(array: Any) -> Tensor:
     return torch.as_tensor(array).detach()
 
 
-def as_logits(array: Any) -> NDArray[Any]:
+def as_logits(array: Any, threshold: float) -> NDArray[Any]:
     """Return a float array or tensor as the CPU kernels read it.
 
     Args:
         array: [..., h, w] of any float type, on any device; or what this function returned.
+        threshold: The value that a set pixel lies strictly above; see `as_float32`.
 
     Returns:
         [..., h, w] float32 or float16, or the bits of bfloat16 as uint16; C-contiguous. Other types become float32.
@@ -44,27 +42,88 @@ def as_logits(array: Any) -> NDArray[Any]:
     if isinstance(array, np.ndarray):
         if array.dtype == np.uint16:
             return array
-        native = array.dtype in (np.float16, np.float32)
+        if array.dtype in (np.float16, np.float32):
+            return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
         with np.errstate(over="ignore"):
             # A number beyond float32 becomes infinite, and infinity is refused.
-            return np.ascontiguousarray(
-                array, array.dtype.newbyteorder("=") if native else np.float32
-            )
+            rounded = np.ascontiguousarray(array, np.float32)
+        rounded[(array > threshold) & (rounded <= threshold)] = _just_above(threshold)
+        return rounded
     import torch
 
-    tensor = array.detach().cpu().contiguous()
+    tensor = as_float32(array.detach().cpu(), threshold).contiguous()
     if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.uint16).numpy()  # type: ignore[no-any-return]
-    if tensor.dtype not in (torch.float16, torch.float32):
-        tensor = tensor.float()
-    return tensor.numpy()  # type: ignore[no-any-return]
+        return tensor.view(torch.uint16).numpy()
+    return tensor.numpy()
 
 
-def finite_range(logits: Tensor) -> tuple[float, float] | None:
-    """Return the smallest and the largest logit as float32; None if any is not finite in float32."""
-    low, high = (float(x) for x in logits.float().aminmax())
-    # The difference is not finite if NaN or infinity is among the logits.
-    return (low, high) if math.isfinite(high - low) else None
+def as_float32(values: Tensor, threshold: float) -> Tensor:
+    """Return floats as the kernels read them: float32, float16 and bfloat16 as they are, others as float32.
+
+    Rounding a float64 moves none across the threshold: what is above it stays above.
+
+    Args:
+        values: [..., h, w] of any float type, on any device.
+        threshold: The value that a set pixel lies strictly above.
+    """
+    import torch
+
+    if values.dtype in (torch.float32, torch.float16, torch.bfloat16):
+        return values
+    rounded = values.float()
+    if values.dtype == torch.float64:
+        rounded.masked_fill_((values > threshold) & (rounded <= threshold), _just_above(threshold))
+    return rounded
+
+
+def _just_above(threshold: float) -> float:
+    """Return the next float32, or the smallest that no device takes for 0."""
+    return max(float(np.nextafter(np.float32(threshold), np.float32(1))), 2.0**-126)
+
+
+def nearest_cells(
+    masks: Any, heights: Any, widths: Any, region: Any, largest: tuple[int, int]
+) -> tuple[Any, Any]:
+    """Resize masks to their images: a pixel takes the cell under its centre, as `F.interpolate(mode="nearest-exact")`.
+
+    Args:
+        masks: [K, h, w] bool.
+        heights: [K] H of the images.
+        widths: [K] W.
+        region: [K, 2] float64 rows and columns of cells that the images fill; None for all.
+        largest: At least the largest H and W.
+
+    Returns:
+        [K, largest H, largest W] bool, and [K, 2] float64 H and W: the part that is the image.
+
+    >>> masks, one = np.array([[[True, False]]]), np.array([1])
+    >>> nearest_cells(masks, one, 4 * one, None, (1, 4))[0].astype(int)
+    array([[[1, 1, 0, 0]]])
+    """
+    n, cells = len(masks), masks.shape[1:]
+    taken = []
+    for axis, sizes in enumerate((heights, widths)):
+        filled = sizes * 0.0 + cells[axis] if region is None else region[:, axis]
+        if isinstance(masks, np.ndarray):
+            at = np.arange(largest[axis]) + 0.5
+            taken.append((at * filled[:, None] / sizes[:, None]).astype(np.int64))
+        else:
+            import torch
+
+            centres = torch.arange(largest[axis], device=masks.device) + 0.5
+            taken.append((centres.double() * filled[:, None] / sizes[:, None]).long())
+        taken[axis] = taken[axis].clip(max=cells[axis] - 1)
+    rows, columns = taken
+    if isinstance(masks, np.ndarray):
+        return masks[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]], np.stack(
+            [heights, widths], 1
+        ).astype(np.float64)
+    import torch
+
+    first = torch.arange(n, device=masks.device)[:, None, None]
+    return masks[first, rows[:, :, None], columns[:, None, :]], torch.stack(
+        [heights, widths], 1
+    ).double()
 
 
 def logit_mask(logits: Tensor, height: int, width: int, options: ReadOptions) -> Tensor:
@@ -81,57 +140,53 @@ def logit_mask(logits: Tensor, height: int, width: int, options: ReadOptions) ->
     """
     from refcocom_kernels import reference
 
+    logits = as_float32(logits, options.threshold)
     side = options.letterbox
-    if side is None:
-        resized = reference.resize_logits(logits, height, width)
-    elif options.resize == "sam":
+    if side is not None and options.resize == "sam" and tuple(logits.shape) != (height, width):
         inner_height, inner_width = map(int, padded_sizes(height, width, side))
         resized = reference.resize_logits_sam(
             logits, height, width, side, (inner_height, inner_width)
         )
     else:
-        valid = valid_region(padded_sizes(height, width, side), logits.shape, side)
-        resized = reference.resize_logits(logits, height, width, tuple(valid.tolist()))
+        valid = valid_part(height, width, logits.shape, options)
+        resized = reference.resize_logits(logits, height, width, valid)
     return resized > options.threshold
 
 
-def logit_runs(
-    array: Any, height: int, width: int, options: ReadOptions
-) -> NDArray[np.int32] | None:
+def logit_runs(array: Any, height: int, width: int, options: ReadOptions) -> NDArray[np.int32]:
     """Resize logits or probabilities to an image, threshold them, and return the runs of the mask.
 
     Args:
-        array: [h, w] of any float type, array or tensor.
+        array: [h, w] of any float type, array or tensor, finite.
         height: H of the image.
         width: W of the image.
         options: `values`, `letterbox` and `resize` say what the numbers mean.
 
     Returns:
-        [R] int32 run ends as `rle.run_ends` gives them; None when a number is not finite.
+        [R] int32 run ends as `rle.run_ends` gives them.
     """
     if options.resize == "sam":
-        tensor = as_tensor(array)
-        if finite_range(tensor) is None:
-            return None
-        return run_ends(logit_mask(tensor, height, width, options).cpu().numpy())
-    logits = as_logits(array)
-    if not _are_finite(logits):
-        return None
-    side, valid = options.letterbox, None
-    if side is not None:
-        valid = tuple(valid_region(padded_sizes(height, width, side), logits.shape, side).tolist())
+        return run_ends(logit_mask(as_tensor(array), height, width, options).cpu().numpy())
+    logits = as_logits(array, options.threshold)
+    valid = valid_part(height, width, logits.shape, options)
     runs, _ = cpu.logit_runs(
         logits[None], height, width, threshold=options.threshold, valid=valid, threads=1
     )
     return runs
 
 
-def _are_finite(logits: NDArray[Any]) -> bool:
-    """Return whether all numbers are finite; see `as_logits` for their types."""
-    if logits.dtype == np.uint16:
-        # The bits of bfloat16: their exponent is all ones for NaN and infinity.
-        return bool(((logits & 0x7F80) != 0x7F80).all())
-    return bool(np.isfinite(logits).all())
+def valid_part(
+    height: int, width: int, cells: Sequence[int], options: ReadOptions
+) -> tuple[float, float] | None:
+    """Return the rows and columns of one prediction's cells that its image fills; None for all.
+
+    A prediction of the size of its image is not letterboxed: it would be a square.
+    """
+    side = options.letterbox
+    if side is None or (height, width) == tuple(cells):
+        return None
+    rows, columns = valid_region(padded_sizes(height, width, side), cells, side).tolist()
+    return rows, columns
 
 
 def padded_sizes(heights: Any, widths: Any, side: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""A checked array in, the runs of its mask out."""
+"""One prediction in, the runs of its mask and what it tells about its set out: for files that are written."""
 
 from __future__ import annotations
 
@@ -6,33 +6,68 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from refcocom_kernels import cpu
 
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.masks.rle import run_ends
-from refcocom_gpu.predictions.arrays import is_float
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.resize import NON_FINITE, logit_runs
+from refcocom_gpu.predictions.resize import as_logits, logit_runs, nearest_cells, valid_part
+from refcocom_gpu.predictions.values import (
+    explain_fault,
+    fault_name,
+    is_float,
+    judge_floats,
+    read_stack,
+    wrong_size,
+)
+
+NO_RUNS = np.zeros(0, np.int32)
+NO_RUNS.flags.writeable = False
 
 
 def array_runs(
     array: Any, height: int, width: int, options: ReadOptions, where: str, problems: Problems
-) -> NDArray[np.int32] | None:
+) -> tuple[NDArray[np.int32], int]:
     """Return the runs of a mask, or of logits or probabilities after resizing and thresholding.
 
     Args:
-        array: [H, W] bool or integer, or [h, w] float, array or tensor, as `check_array` lets it pass.
+        array: [h, w] bool, integer or float, array or tensor.
         height: H of the image.
         width: W of the image.
-        options: What floats mean.
+        options: What the values mean.
         where: Place of the array, for a person.
-        problems: Collects logits that are not finite.
+        problems: Collects what is wrong.
 
     Returns:
-        [R] int32 run ends as `rle.run_ends` gives them; None after recording a problem.
+        [R] int32 run ends as `rle.run_ends` gives them, none after recording a problem; and the evidence of
+        `predictions.values` for `judge_set`.
     """
-    if not is_float(array):
-        return run_ends(array if isinstance(array, np.ndarray) else array.detach().cpu().numpy())
-    ends = logit_runs(array, height, width, options)
-    if ends is None:
-        problems.add("non-finite", where, NON_FINITE)
-    return ends
+    is_tensor = not isinstance(array, np.ndarray)
+    if is_tensor:
+        array = array.detach().cpu()
+        array = array if is_float(array) else array.numpy()
+    h, w = array.shape
+    fits = np.array([(h, w) == (height, width)])
+    read = read_stack(array[None], fits, options)
+    faults, traits = np.array([0]) + read.faults, np.array([0]) + read.evidence
+    is_mask = bool(np.all(read.are_masks))
+    if is_float(array):
+        kinds = cpu.value_kinds(as_logits(read.values, options.threshold), threads=1)
+        own_faults, own_traits = judge_floats(kinds, fits, options)
+        faults, traits = faults + own_faults, traits + own_traits
+    elif is_mask and options.resize_masks is None:
+        faults = faults + wrong_size(fits, h, w)
+    if fault := int(faults[0]):
+        reason = explain_fault(fault, height, width, options, array)
+        problems.add(fault_name(fault), where, reason)
+        return NO_RUNS, 0
+    values = read.values[0]
+    if not is_mask:
+        return logit_runs(values, height, width, options), int(traits[0])
+    mask = values > 0.5 if is_float(values) else values
+    if not fits[0]:
+        valid = valid_part(height, width, (h, w), options)
+        region = None if valid is None else np.array([valid])
+        sizes = np.array([height]), np.array([width])
+        mask = nearest_cells(mask[None], *sizes, region, (height, width))[0][0]
+    return run_ends(mask), int(traits[0])

@@ -7,6 +7,7 @@ it. A run that was killed leaves the journal; the next writer of the same path g
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.errors import Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
-from refcocom_gpu.predictions.arrays import check_array
+from refcocom_gpu.predictions.arrays import check_shape
 from refcocom_gpu.predictions.batches import row_of_batch
 from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.journal import Journal
-from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.memory import as_ints, as_lists
+from refcocom_gpu.predictions.keys import Keys, describe_key
+from refcocom_gpu.predictions.normalise import as_pairs, as_rows, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.runs import array_runs
+from refcocom_gpu.predictions.runs import NO_RUNS, array_runs
+from refcocom_gpu.predictions.values import judge_set
 from refcocom_gpu.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -89,35 +91,37 @@ class PredictionWriter:
         """Return the indices that have no prediction yet: all at first, the remaining ones after a resume."""
         return np.flatnonzero(~self.journal.written)
 
-    def write(self, keys: Any, predictions: Any) -> None:
+    def write(self, keys: Any, predictions: Any = None) -> None:
         """Add predictions.
 
         Args:
             keys: int or [B] ints, row numbers in the store; or [B, 2] rows `(sample_id, sentence_idx)`
-                ([B, 3] `(image_id, position, sentence_idx)` where the dataset is keyed so).
-            predictions: One [H, W], a [B, H, W] or [B, 1, H, W] array or tensor, or a list. Bools and integers are
-                masks of the size of the image, floats are logits or probabilities of any size. None in a list is an
-                empty mask.
+                ([B, 3] `(image_id, position, sentence_idx)` where the dataset is keyed so). Or a dict of predictions by
+                either.
+            predictions: One prediction, a [B, H, W] or [B, 1, H, W] array or tensor, or B predictions: arrays, tensors,
+                PIL pictures, RLE objects. Bools and integers are masks of the size of the image, floats are logits or
+                probabilities of any size. None is an empty mask.
 
         Raises:
             PredictionError: When a key is unknown or was written before, or a mask does not fit; nothing of the
                 batch is written then.
-            UsageError: When the numbers of keys and predictions differ.
+            UsageError: When the numbers of keys and predictions differ, or a prediction is nothing of the kind.
         """
+        if isinstance(keys, Mapping) and predictions is None:
+            keys, predictions = as_pairs(keys)
         problems = Problems()
         checker = Keys(self.dataset, problems)
-        index, arrays = self._resolve(keys, predictions, checker)
+        rows = as_rows(keys, predictions, self.options, len(checker.fields))
+        index = self._resolve(rows.keys, checker)
         examples = index.tolist()
         runs: list[NDArray[np.int32] | None] = []
-        for row, (example, array) in enumerate(zip(examples, arrays, strict=True)):
-            ends = None
-            if array is not None and example >= 0:
-                where = row_of_batch(row)
-                mask = check_array(array, example, where, checker, problems)
-                if mask is not None:
-                    size = self._size(example)
-                    ends = array_runs(mask, *size, self.options, where, problems)
+        traits = []
+        for row, (example, value) in enumerate(zip(examples, rows.values, strict=True)):
+            ends, trait = None, 0
+            if value is not None and example >= 0:
+                ends, trait = self._runs(value, example, row_of_batch(row), problems)
             runs.append(ends)
+            traits.append(trait)
         problems.raise_if_any()
         present = [k for k, ends in enumerate(runs) if ends is not None]
         segmentations: list[dict[str, Any] | None] = [None] * len(runs)
@@ -127,8 +131,24 @@ class PredictionWriter:
         )
         for k, segmentation in zip(present, encoded, strict=True):
             segmentations[k] = segmentation
-        self.journal.append(list(map(self._row, examples, segmentations)))
-        self.journal.written[index] = True
+        self.journal.append(list(map(self._row, examples, segmentations)), traits)
+        self.journal.mark(index, traits)
+
+    def _runs(
+        self, value: Any, example: int, where: str, problems: Problems
+    ) -> tuple[NDArray[np.int32], int]:
+        """Return the runs of one prediction and its evidence, or none after recording a problem."""
+        height, width = self._size(example)
+        if is_rle(value):
+            try:
+                return rle.ends_of(value, height, width), 0
+            except RLEError as error:
+                problems.add("malformed mask", where, str(error))
+                return NO_RUNS, 0
+        array = check_shape(value, where, problems)
+        if array is None:
+            return NO_RUNS, 0
+        return array_runs(array, height, width, self.options, where, problems)
 
     def close(self) -> Path:
         """Turn the journal into the file.
@@ -137,9 +157,15 @@ class PredictionWriter:
             The path of the file.
 
         Raises:
+            PredictionError: When the predictions are wrong as a set, such as floats of 0…1 whose `values` were not declared.
+                The journal is kept.
             UsageError: When it cannot be written; the journal is kept.
         """
         self.journal.close()
+        problems = Problems()
+        for verdict in judge_set(self.journal.traits):
+            verdict.add_to(problems, str(self.path), self._describe)
+        problems.raise_if_any()
         # Without a journal, an earlier `close` made the file; one that failed left the journal.
         if self.journal.path.exists():
             self.save()
@@ -184,25 +210,17 @@ class PredictionWriter:
         else:
             self.journal.close()
 
-    def _resolve(
-        self, keys: Any, predictions: Any, checker: Keys
-    ) -> tuple[NDArray[np.int64], list[Any]]:
-        """Return indices, −1 where a key was recorded as a problem, and as many predictions."""
-        keys = as_ints(keys)
-        if keys.ndim == 2:
-            if keys.shape[1] != len(checker.fields):
-                raise UsageError(
-                    f"a key is ({', '.join(checker.fields)}), not {keys.shape[1]} numbers"
-                )
-            index, arrays = as_lists(checker.resolve(list(keys.T), row_of_batch), predictions)
-        else:
-            index, arrays = as_lists(keys, predictions)
-            index = checker.resolve_indices(index, row_of_batch)
+    def _resolve(self, keys: NDArray[np.int64], checker: Keys) -> NDArray[np.int64]:
+        """Return indices, −1 where a key was recorded as a problem."""
+        index = checker.resolve_any(keys, row_of_batch)
         # An index of −1 would look up the last example.
         for row in np.flatnonzero((index >= 0) & self.journal.written[index]).tolist():
             described = checker.describe(int(index[row]))
             checker.problems.add("duplicate", row_of_batch(row), f"{described} was written before")
-        return index, arrays
+        return index
+
+    def _describe(self, index: int) -> str:
+        return describe_key(self.dataset.example_key_fields, self.dataset.key_of(index))
 
     def _size(self, example: int) -> tuple[int, int]:
         sample = int(self.dataset.example_sample[example])

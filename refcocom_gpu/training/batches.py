@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,12 +11,84 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from refcocom_gpu.counting.stacks import Index, Stack
-from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.memory import as_ints
+from refcocom_gpu.errors import Problems, RLEError, UsageError
+from refcocom_gpu.masks import rle
+from refcocom_gpu.predictions.batches import row_of_batch
+from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.normalise import as_dense, as_ints, as_rows, is_rle
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.resize import as_tensor
 
-_KNOWN = (torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.uint8)
-"""The types that the kernels read."""
+if TYPE_CHECKING:
+    from refcocom_gpu.dataset.table import Dataset
+
+
+def read_batch(
+    preds: Any, index: Any, dataset: Dataset, options: ReadOptions, device: torch.device
+) -> tuple[Index, list[Stack]]:
+    """Read the arguments of `RefCOCOMMetric.update`.
+
+    Args:
+        preds: [B, h, w] or [B, 1, …, h, w], one [h, w], or B predictions in any container: arrays, tensors, pictures,
+            RLE objects, or None for an empty mask.
+        index: [B] row numbers, or [B, F] keys; those of one prediction may also be an int, or a tuple.
+        dataset: What the keys are of.
+        options: How pictures are read.
+        device: Where pictures and RLE objects go, which have no device of their own.
+
+    Returns:
+        [B] int64 indices and the stacks of the batch.
+
+    Raises:
+        PredictionError: A key is unknown.
+        UsageError: Something has another form, or their numbers differ.
+    """
+    stacked = _stacked(preds)
+    if stacked is not None and np.ndim(index) < 2 and not isinstance(index, tuple):
+        numbers = as_index(index)
+        if len(numbers) != len(stacked):
+            raise UsageError(f"{len(numbers)} indices came with {len(stacked)} predictions")
+        return numbers, [Stack(stacked, None)] if len(stacked) else []
+    is_there = isinstance(index, Tensor) and not index.is_cpu and index.ndim < 2
+    n_fields = len(dataset.example_key_fields)
+    # Indices on a device are not looked at, which would wait for it; their number is known.
+    rows = as_rows(
+        np.zeros(index.numel(), np.int64) if is_there else index, preds, options, n_fields
+    )
+    numbers = as_index(index) if is_there else _known(rows.keys, dataset)
+    return numbers, list(_by_shape([_as_mask(value, device) for value in rows.values]))
+
+
+def _stacked(preds: Any) -> Tensor | None:
+    """Return a batch that is one array or tensor as [B, h, w]; None for other containers."""
+    if isinstance(preds, Tensor):
+        values: Tensor = as_dense(preds)
+    elif isinstance(preds, np.ndarray) and preds.dtype.kind in "biuf" and type(preds) is np.ndarray:
+        values = as_tensor(preds)
+    else:
+        return None
+    if values.ndim == 2:
+        values = values[None]
+    while values.ndim > 3 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 3:
+        raise UsageError(
+            f"predictions are [B, h, w] or [B, 1, h, w], one mask for each sentence, not {tuple(values.shape)}"
+        )
+    if len(values) and 0 in values.shape[1:]:
+        raise UsageError(f"predictions have no pixels: {tuple(values.shape)}")
+    return values
+
+
+def _known(keys: NDArray[np.int64], dataset: Dataset) -> NDArray[np.int64]:
+    """Return indices, or the indices of keys."""
+    if keys.ndim == 1:
+        return keys
+    problems = Problems()
+    # Examples may come again here, so nothing is claimed.
+    index = Keys(dataset, problems).look_up(list(keys.T), row_of_batch)
+    problems.raise_if_any()
+    return index
 
 
 def as_index(index: Any) -> Index:
@@ -47,70 +119,30 @@ def as_index(index: Any) -> Index:
     return numbers
 
 
-def as_stacks(preds: Any, n: int) -> list[Stack]:
-    """Read predictions from any container as stacks.
-
-    Args:
-        preds: [B, h, w] or [B, 1, …, h, w], one [h, w], or a list of B [h, w] or [1, h, w], as arrays or tensors.
-        n: B, the number of indices.
-
-    Raises:
-        UsageError: When they have another form, or another number than the indices.
-    """
-    if isinstance(preds, list | tuple):
-        if len(preds) != n:
-            raise UsageError(f"{n} indices came with {len(preds)} predictions")
-        return list(_by_shape([_as_mask(pred) for pred in preds]))
-    values = _tensor(preds)
-    if values.ndim == 2:
-        values = values[None]
-    while values.ndim > 3 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim != 3:
-        raise UsageError(
-            f"predictions are [B, h, w] or [B, 1, h, w], one mask for each sentence, not {tuple(values.shape)}"
-        )
-    if len(values) != n:
-        raise UsageError(f"{n} indices came with {len(values)} predictions")
-    if 0 in values.shape[1:]:
-        raise UsageError(f"predictions have no pixels: {tuple(values.shape)}")
-    return [Stack(values, None)] if n else []
-
-
-def _tensor(values: Any) -> Tensor:
-    """Return predictions as a tensor without a graph, of a type that the kernels read."""
-    if not isinstance(values, Tensor):
+def _as_mask(value: Any, device: torch.device) -> Tensor | None:
+    """Return one prediction as a tensor [h, w]; None for an empty mask."""
+    if value is None:
+        return None
+    if is_rle(value):
         try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise UsageError(f"predictions are arrays or tensors: {error}") from None
-        if array.dtype.kind not in "biuf":
-            raise UsageError(f"predictions are masks or floats, not {array.dtype}")
-        values = as_tensor(array)
-    tensor: Tensor = values.detach() if values.requires_grad else values
-    if tensor.layout != torch.strided:
-        raise UsageError(f"predictions are dense, not {tensor.layout}")
-    if tensor.dtype in _KNOWN:
-        return tensor
-    if tensor.is_complex():
-        raise UsageError(f"predictions are masks or floats, not {values.dtype}")
-    return tensor.float() if tensor.is_floating_point() else tensor != 0
+            value = torch.from_numpy(rle.decode(value)).to(device)
+        except RLEError as error:
+            raise UsageError(f"an RLE object cannot be read: {error}") from None
+    elif not isinstance(value, Tensor):
+        value = as_tensor(value)
+    shape = tuple(value.shape)
+    while value.ndim > 2 and value.shape[0] == 1:
+        value = value[0]
+    if value.ndim != 2 or 0 in value.shape:
+        raise UsageError(f"predictions in a list are [h, w] or [1, h, w], not {shape}")
+    return value  # type: ignore[no-any-return]
 
 
-def _as_mask(pred: Any) -> Tensor:
-    values = _tensor(pred)
-    while values.ndim > 2 and values.shape[0] == 1:
-        values = values[0]
-    if values.ndim != 2 or 0 in values.shape:
-        raise UsageError(
-            f"predictions in a list are [h, w] or [1, h, w], not {tuple(values.shape)}"
-        )
-    return values
-
-
-def _by_shape(masks: list[Tensor]) -> Iterator[Stack]:
+def _by_shape(masks: list[Tensor | None]) -> Iterator[Stack]:
     groups: dict[Any, list[int]] = {}
     for row, mask in enumerate(masks):
-        groups.setdefault((mask.shape, mask.dtype, mask.device), []).append(row)
-    for rows in groups.values():
-        yield Stack(torch.stack([masks[row] for row in rows]), rows)
+        kind = None if mask is None else (mask.shape, mask.dtype, mask.device)
+        groups.setdefault(kind, []).append(row)
+    for kind, rows in groups.items():
+        stacked = None if kind is None else torch.stack([masks[row] for row in rows])  # type: ignore[misc]
+        yield Stack(stacked, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,27 @@ from torch import Tensor
 
 from refcocom_gpu.counting.choose import counter_on
 from refcocom_gpu.counting.counter import Counter
-from refcocom_gpu.counting.rows import N_COLUMNS, N_COUNTS
+from refcocom_gpu.counting.doubts import doubts
+from refcocom_gpu.counting.rows import N_COLUMNS, N_COUNTS, OTHER_RANK
 from refcocom_gpu.counting.stacks import CountedBatch, Index, Stack, count_stacks
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.normalise import as_pairs
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.result import Result, about_run, per_example
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.training.base import CountsMetric
-from refcocom_gpu.training.batches import as_index, as_stacks
+from refcocom_gpu.training.batches import read_batch
 from refcocom_gpu.training.saving import Saver
-from refcocom_gpu.training.scores import check, scores, seen
+from refcocom_gpu.training.scores import (
+    refuse_conflicts,
+    refuse_faults,
+    refuse_missing,
+    scores,
+    seen,
+    warn_of_doubts,
+)
 from refcocom_gpu.training.state import empty_state, record
 from refcocom_gpu.training.subset import Subset, draw_subset
 
@@ -41,8 +51,11 @@ class RefCOCOMMetric(CountsMetric):
     Args:
         store: Ground truth. Metrics that share a store share the memory of its masks. The store of a dataset, or of
             the name or path of one, is built first.
-        values: What float predictions are: `logits` (set above 0) or `probabilities` (set above 0.5).
+        values: What numbers are: `logits` (set above 0) or `probabilities` (set above 0.5). None takes floats for
+            logits, and `compute` refuses an epoch of floats that look otherwise.
+        label: The value of a set pixel in integer masks that hold several labels.
         letterbox: Side of the padded square input when the image fills only its top-left part (SAM, LISA: 1024).
+        resize_masks: `nearest` resizes masks of another size than their image; None refuses them.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
         partial: Score what was seen, under `refcocom_partial/…`, instead of raising if examples are unseen.
@@ -70,8 +83,10 @@ class RefCOCOMMetric(CountsMetric):
         self,
         store: MaskStore | Dataset | str | Path,
         *,
-        values: str = "logits",
+        values: str | None = None,
+        label: int | None = None,
         letterbox: int | None = None,
+        resize_masks: str | None = None,
         convention: str = "official",
         precision_strict: bool = False,
         partial: bool = False,
@@ -83,13 +98,15 @@ class RefCOCOMMetric(CountsMetric):
     ) -> None:
         get_convention(convention)
         store = as_store(store)
-        options = ReadOptions(values=values, letterbox=letterbox)
+        options = ReadOptions(
+            values=values, label=label, letterbox=letterbox, resize_masks=resize_masks
+        )
         saver = None
         if save_predictions is not None:
             saver = Saver(save_predictions, store, options)
         about = (
-            store.dataset.fingerprint, values, letterbox and int(letterbox), convention, precision_strict, subset,
-            None if subset is None else seed,
+            store.dataset.fingerprint, values, label, letterbox and int(letterbox), resize_masks, convention,
+            precision_strict, subset, None if subset is None else seed,
         )  # fmt: skip
         super().__init__(store, about, saver, **kwargs)
         self.name = name
@@ -113,25 +130,29 @@ class RefCOCOMMetric(CountsMetric):
         if partial != self._partial:
             self._partial, self._computed = partial, None
 
-    def update(self, preds: Any, index: Any) -> None:
+    def update(self, preds: Any, index: Any = None) -> None:
         """Count a batch.
 
         Args:
-            preds: [B, h, w] or [B, 1, h, w], or a list of B [h, w], on the device of the metric. Floats are logits or
-                probabilities at any resolution. Bools and integers are masks; those of another size than the image are
-                resized as probabilities of 0 and 1.
-            index: [B] row numbers of the examples, on that device or on the host.
+            preds: [B, h, w] or [B, 1, h, w] on the device of the metric, or B predictions in any container: arrays or
+                tensors [h, w] there, PIL pictures, COCO RLE objects, or None for an empty mask. Floats are logits or
+                probabilities at any resolution. Bools and integers are masks of the size of the image. A dict maps row
+                numbers or keys to predictions.
+            index: [B] row numbers of the examples, on that device or on the host; or [B, 2] keys
+                `(sample_id, sentence_idx)`, which are looked up on the host.
 
         Raises:
-            UsageError: When shapes or devices do not fit.
-            PredictionError: For an index that is not a row, a mask whose height and width are swapped, or logits that
-                are not finite; nothing of the batch is counted. On a device, `compute` raises it instead.
+            UsageError: When shapes or devices do not fit, or a prediction is nothing of the kind.
+            PredictionError: For an index that is not a row, a mask of another size than its image, integers of several
+                values, logits that are not finite: nothing of the batch is counted. Also for an example that was seen
+                before with other counts, because `reset` was forgotten. On a device, `compute` raises it instead.
         """
         indices, stacks = self._read(preds, index)
         batch = self._count(stacks, indices)
         if self._saver is not None:
             self._saver.write(stacks, indices)
-        record(self.counts, batch.index, batch.rows)
+        if record(self.counts, batch.index, batch.rows):
+            refuse_conflicts(self.counts.numpy(), self.store)
         # Through `__dict__`, because Module.__setattr__ takes 10 µs, a tenth of what `update` costs beside counting.
         self.__dict__["_last"] = batch
 
@@ -170,7 +191,8 @@ class RefCOCOMMetric(CountsMetric):
         if table.is_cpu and len(table) and not (table[:, 0].min() >= 0 and table[:, 0].max() <= n):
             raise UsageError(f"rows hold an index outside 0…{n}; they are of another dataset")
         self._note_update()
-        record(self._writable(), table[:, 0], table[:, 1:])
+        # Rows may be of other ranks, or left over from an evaluation that was broken off.
+        record(self._writable(), table[:, 0], table[:, 1:], OTHER_RANK)
 
     def _count(self, stacks: list[Stack], index: Index) -> CountedBatch:
         device = self.counts.device
@@ -182,11 +204,12 @@ class RefCOCOMMetric(CountsMetric):
     def _read(self, preds: Any, index: Any) -> tuple[Index, list[Stack]]:
         """Return the arguments of `update` as indices and stacks, checked to be on the device of the state."""
         self._refuse_synced()
-        indices = as_index(index)
-        stacks = as_stacks(preds, len(indices))
+        if isinstance(preds, Mapping) and index is None:
+            index, preds = as_pairs(preds)
         device = self._writable().device
+        indices, stacks = read_batch(preds, index, self.store.dataset, self._options, device)
         for stack in stacks:
-            if stack.values.device != device:
+            if stack.values is not None and stack.values.device != device:
                 raise UsageError(
                     f"predictions are on {stack.values.device}, the metric on {device}; "
                     f"call metric.to({str(stack.values.device)!r}) once before the loop"
@@ -199,7 +222,7 @@ class RefCOCOMMetric(CountsMetric):
             self.counts = self.counts.clone()
         return self.counts
 
-    def forward(self, preds: Any, index: Any) -> dict[str, Tensor]:
+    def forward(self, preds: Any, index: Any = None) -> dict[str, Tensor]:
         """Count a batch, and return the scores of this batch alone.
 
         Returns:
@@ -211,7 +234,8 @@ class RefCOCOMMetric(CountsMetric):
         rows = self._last.table().cpu()
         state = empty_state(len(self.store))
         record(state, rows[:, 0], rows[:, 1:])
-        check(state.numpy(), self.store, wanted=None)
+        # A part of the set shows only the faults of its predictions.
+        refuse_faults(state.numpy(), self.store, self._options, whole=False)
         scores = self._scores(state.numpy(), PARTIAL, None)
         self._forward_cache = scores
         return scores
@@ -227,9 +251,10 @@ class RefCOCOMMetric(CountsMetric):
             PredictionError: When a prediction was wrong, or examples are unseen and `partial` is False.
             SyncError: When a rank does not answer, or scores something else.
         """
+        rows = self.counts.cpu().numpy()
+        refuse_faults(rows, self.store, self._options)
         if self._saver is not None:
             self._saver.finish(self._owned)
-        rows = self.counts.cpu().numpy()
         subset = self.subset
         expected = np.arange(len(self.store)) if subset is None else subset.indices
         unexpected = np.setdiff1d(seen(rows), expected)
@@ -238,8 +263,9 @@ class RefCOCOMMetric(CountsMetric):
                 f"{len(unexpected):,} examples do not belong to the subset, first index {unexpected[0]}; "
                 "the loader must hold ExpressionDataset(…, subset=…, seed=…) of the same size and seed"
             )
-        wanted = None if self.partial else expected
-        check(rows, self.store, wanted=wanted, options=self._options)
+        if not self.partial:
+            refuse_missing(rows, self.store, expected)
+        warn_of_doubts(rows, self.store)
         if self.partial:
             return self._scores(rows, PARTIAL, None)
         return self._scores(rows, FULL if subset is None else ESTIMATE, subset)
@@ -253,12 +279,14 @@ class RefCOCOMMetric(CountsMetric):
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             rows = self.counts.cpu().numpy()
         everything = np.arange(len(self.store))
-        check(rows, self.store, wanted=everything, options=self._options)
+        refuse_faults(rows, self.store, self._options)
+        refuse_missing(rows, self.store, everything)
         table = per_example(self.store, rows[:-1, :N_COUNTS], everything[:0])
         info = {
             **about_run(self.store, str(self.counts.device)),
             "predictions": {"source": "memory"},
             "options": {"missing": "error", **asdict(self._options)},
+            "warnings": doubts(rows[:-1], everything, self.store),
         }
         return Result(table, info, self.convention, self.precision_strict)
 

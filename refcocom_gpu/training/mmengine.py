@@ -12,7 +12,7 @@ from mmengine.registry import METRICS
 
 from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.memory import as_ints
+from refcocom_gpu.predictions.normalise import as_ints
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.training.metric import RefCOCOMMetric
 

@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from refcocom_kernels import reference
 
 from refcocom_gpu.counting.stacks import Index, Stack
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.options import VALUES, ReadOptions
-from refcocom_gpu.predictions.resize import padded_sizes, valid_region
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.writer import PredictionWriter
 from refcocom_gpu.store.store import MaskStore
 
@@ -81,13 +79,14 @@ class Saver:
         masks: list[Any] = []
         for values, where in stacks:
             rows = range(len(known)) if where is None else where
-            for row, mask in zip(rows, values.cpu(), strict=True):
+            listed = [None] * len(rows) if values is None else values.cpu()
+            for row, mask in zip(rows, listed, strict=True):
                 example = int(known[row])
                 # The end of the epoch reports an index that names no example.
-                if 0 <= example < len(pending) and pending[example] and _is_finite(mask):
+                if 0 <= example < len(pending) and pending[example]:
                     pending[example] = False
                     examples.append(example)
-                    masks.append(self._at_image_size(mask, example))
+                    masks.append(mask)
         file.writer.write(examples, masks)
         file.unsaved |= bool(examples)
 
@@ -126,20 +125,3 @@ class Saver:
                 f"{path.parent} holds the predictions of another run; give another folder"
             )
         return PredictionWriter(path, self._store.dataset, **asdict(self._options))
-
-    def _at_image_size(self, mask: torch.Tensor, example: int) -> torch.Tensor:
-        """Resize a mask of another size than its image as counting did; return any other prediction unchanged."""
-        sample = int(self._store.example_sample[example])
-        size = int(self._store.heights[sample]), int(self._store.widths[sample])
-        if mask.is_floating_point() or tuple(mask.shape) == size:
-            return mask
-        side = self._options.letterbox
-        valid = None
-        if side is not None:
-            valid = tuple(valid_region(padded_sizes(*size, side), mask.shape, side).tolist())
-        probabilities = (mask != 0).half()
-        return reference.resize_logits(probabilities, *size, valid) > VALUES["probabilities"]
-
-
-def _is_finite(mask: torch.Tensor) -> bool:
-    return not mask.is_floating_point() or bool(mask.float().isfinite().all())

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_gpu.counting.doubts import doubts
 from refcocom_gpu.counting.rows import (
-    BEYOND_UNIT,
     CONFLICT,
     FAULT,
-    FAULTS,
     INTERSECTION,
     PRED_AREA,
-    UNKNOWN,
-    explain_fault,
+    SAME_RANK,
+    TRAITS,
 )
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.keys import NO_ROW, describe_key
-from refcocom_gpu.predictions.options import ReadOptions, warn_of_probabilities
+from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.values import FAULTS, UNKNOWN, explain_fault, fault_name, judge_set
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.store.store import MaskStore
@@ -38,23 +39,19 @@ def seen(rows: Rows) -> NDArray[np.int64]:
     return np.flatnonzero(rows[:-1, INTERSECTION] >= 0)
 
 
-def check(
-    rows: Rows,
-    store: MaskStore,
-    *,
-    wanted: NDArray[np.int64] | None,
-    options: ReadOptions | None = None,
+def refuse_faults(
+    rows: Rows, store: MaskStore, options: ReadOptions, *, whole: bool = True
 ) -> None:
-    """Refuse a state that cannot be scored.
+    """Refuse predictions that were wrong.
 
     Args:
         rows: [N + 1, 5] a state.
         store: Ground truth.
-        wanted: Indices that must have been seen; None if none must.
-        options: How predictions were read; None leaves out the warning of probabilities read as logits.
+        options: How predictions were read.
+        whole: Whether the state is a whole set, whose predictions must also be right together.
 
     Raises:
-        PredictionError: When examples are unseen or predictions were wrong; it names them.
+        PredictionError: It names the examples.
     """
     dataset = store.dataset
     problems = Problems()
@@ -62,19 +59,70 @@ def check(
         problems.add(FAULTS[UNKNOWN], "an update", f"an index {NO_ROW.format(len(store) - 1)}")
     for index in np.flatnonzero(rows[:-1, FAULT]).tolist():
         fault, sample = int(rows[index, FAULT]), store.example_sample[index]
-        reason = explain_fault(fault, int(store.heights[sample]), int(store.widths[sample]))
-        problems.add(FAULTS[fault], _where(dataset, index), reason)
-    if wanted is not None:
-        for index in wanted[rows[wanted, INTERSECTION] < 0].tolist():
-            problems.add(
-                "missing",
-                _where(dataset, index),
-                "no update held it; partial=True scores what was seen, and labels it as partial",
-            )
+        size = int(store.heights[sample]), int(store.widths[sample])
+        reason = explain_fault(fault, *size, options)
+        problems.add(fault_name(fault), _where(dataset, index), reason)
+    if whole:
+        for verdict in judge_set(rows[:-1, TRAITS]):
+            verdict.add_to(problems, "the updates", lambda index: _where(dataset, index))
+        counted = rows[seen(rows)]
+        if options.label is not None and len(counted) and not counted[:, PRED_AREA].any():
+            problems.add("no labels", "the updates", f"no prediction holds label={options.label}")
+    _add_conflicts(rows, store, problems)
     problems.raise_if_any()
-    counted = rows[seen(rows)]
-    if options is not None and len(counted) and not counted[:, BEYOND_UNIT].any():
-        warn_of_probabilities(options)
+
+
+def refuse_conflicts(rows: Rows, store: MaskStore) -> None:
+    """Refuse a state in which an example came twice, with different counts, without a reset.
+
+    Args:
+        rows: [N + 1, 5] a state.
+        store: Ground truth.
+
+    Raises:
+        PredictionError: It names the examples and `reset`.
+    """
+    problems = Problems()
+    _add_conflicts(rows, store, problems)
+    problems.raise_if_any()
+
+
+def _add_conflicts(rows: Rows, store: MaskStore, problems: Problems) -> None:
+    for index in np.flatnonzero(rows[:-1, CONFLICT] & SAME_RANK).tolist():
+        problems.add(
+            "seen before",
+            _where(store.dataset, index),
+            "an update held it before, with another mask, and the first would count; "
+            "call metric.reset() when an epoch begins",
+        )
+
+
+def refuse_missing(rows: Rows, store: MaskStore, wanted: NDArray[np.int64]) -> None:
+    """Refuse a state that lacks examples.
+
+    Args:
+        rows: [N + 1, 5] a state.
+        store: Ground truth.
+        wanted: Indices that must have been seen.
+
+    Raises:
+        PredictionError: It names the examples.
+    """
+    problems = Problems()
+    for index in wanted[rows[wanted, INTERSECTION] < 0].tolist():
+        problems.add(
+            "missing",
+            _where(store.dataset, index),
+            "no update held it; partial=True scores what was seen, and labels it as partial",
+        )
+    problems.raise_if_any()
+
+
+def warn_of_doubts(rows: Rows, store: MaskStore) -> None:
+    """Warn of what makes predictions look misread; see `counting.doubts`."""
+    index = seen(rows)
+    for text in doubts(rows[index], index, store):
+        warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=3)
 
 
 def _where(dataset: Dataset, index: int) -> str:
@@ -121,5 +169,5 @@ def scores(
         for x, share in metrics.precision_at(iou, strict=precision_strict).items():
             named[f"precision_at_{x}"] = share
     named["n_examples"] = len(index)
-    named["n_conflicting"] = int(rows[:, CONFLICT].sum())
+    named["n_conflicting"] = int(np.count_nonzero(rows[:, CONFLICT]))
     return named

@@ -12,7 +12,14 @@ import torch
 from refcocom_kernels import cpu, reference
 from torch import Tensor
 
-from refcocom_gpu.counting.rows import CONFLICT, INTERSECTION, N_COLUMNS, N_COUNTS
+from refcocom_gpu.counting.rows import (
+    CONFLICT,
+    INTERSECTION,
+    N_COLUMNS,
+    N_COUNTS,
+    OTHER_RANK,
+    SAME_RANK,
+)
 from refcocom_gpu.counting.stacks import Index
 
 
@@ -31,23 +38,29 @@ def empty_state(n: int, device: torch.device | str = "cpu") -> Tensor:
     return state
 
 
-def record(state: Tensor, index: Index, rows: Tensor) -> None:
+def record(state: Tensor, index: Index, rows: Tensor, conflict: int = SAME_RANK) -> bool:
     """Add a batch to a state, in place, without waiting for a device.
 
     Args:
         state: [N + 1, 5].
         index: [B] int64 in 0…N; a batch may name an example twice.
         rows: [B, 5] int64, on the device of the state.
+        conflict: What is written where an example was seen before with other counts.
+
+    Returns:
+        Whether there is such an example; on a device always False, because nobody looks.
 
     >>> state = empty_state(2)
     >>> record(state, np.array([1, 1]), torch.tensor([[3, 4, 0, 1, 0], [3, 5, 0, 1, 0]]))
+    True
     >>> state.tolist()
-    [[-1, -1, 0, 0, 0], [3, 4, 0, 1, 1], [-1, -1, 0, 0, 0]]
+    [[-1, -1, 0, 0, 0], [3, 4, 0, 1, 2], [-1, -1, 0, 0, 0]]
     """
     if state.is_cpu:
-        cpu.tally(state.numpy(), np.ascontiguousarray(index), rows.contiguous().numpy())
-    else:
-        reference.tally(state, torch.as_tensor(index), rows)
+        table = rows.contiguous().numpy()
+        return cpu.tally(state.numpy(), np.ascontiguousarray(index), table, conflict) > 0
+    reference.tally(state, torch.as_tensor(index), rows, conflict)
+    return False
 
 
 def merge(states: Tensor) -> Tensor:
@@ -63,6 +76,7 @@ def merge(states: Tensor) -> Tensor:
 
     >>> one, two = empty_state(1), empty_state(1)
     >>> record(two, np.array([0]), torch.tensor([[3, 4, 0, 1, 0]]))
+    False
     >>> merge(torch.stack([one, two])).tolist()
     [[3, 4, 0, 1, 0], [-1, -1, 0, 0, 0]]
     """
@@ -72,7 +86,7 @@ def merge(states: Tensor) -> Tensor:
     kept = counts.take_along_dim(owner, 0)  # [1, N + 1, 2]
     marks = states[:, :, N_COUNTS:].amax(0)
     conflict = (seen & (counts != kept)).any(2).any(0)
-    marks[:, CONFLICT - N_COUNTS] |= conflict
+    marks[:, CONFLICT - N_COUNTS] |= conflict * OTHER_RANK
     return torch.cat([kept[0], marks], 1)
 
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_kernels.codes import BFLOAT16, FLOAT16, FLOAT32
 from refcocom_kernels.cpu.encode import fit_runs
 from refcocom_kernels.cpu.pool import Int32, Int64, Status, Words, most, over_rows
-from refcocom_kernels.codes import BFLOAT16, FLOAT16, FLOAT32
 from refcocom_kernels.tables import Table, axis_table
 
 

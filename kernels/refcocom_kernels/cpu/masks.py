@@ -7,7 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refcocom_kernels.cpu.pool import Bytes, Int32, Int64, Status, Words, most, offsets_from, over_rows
+from refcocom_kernels.cpu.pool import (
+    Bytes,
+    Int32,
+    Int64,
+    Status,
+    Words,
+    most,
+    offsets_from,
+    over_rows,
+)
 
 
 class MaskCounts(NamedTuple):

@@ -15,10 +15,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from refcocom_kernels.codes import BINARY, CLEAR, FAINT, LARGE, NON_FINITE, SIGNED, SOFT, ZERO
 from refcocom_kernels.cuda.bits import bits32_at, popcount
 from refcocom_kernels.cuda.launch import on_device_of
 from refcocom_kernels.cuda.resize import axis_entries, cell_range, margin, resized
-from refcocom_kernels.codes import BINARY, CLEAR, FAINT, LARGE, NON_FINITE, SIGNED, SOFT, ZERO
 
 MAX_TILE = 2**14
 """Most pixels of a tile: the low half of an int32 holds its area, the high half its intersection."""

@@ -14,16 +14,17 @@ from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Refused, Runs
 from refcocom_gpu.errors import DataError, Problems, UsageError
-from refcocom_gpu.predictions.arrays import is_float
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, Batches, RLEBatch
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.options import ReadOptions, warn_of_probabilities
+from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import find_source, read_predictions
-from refcocom_gpu.predictions.resize import as_tensor, finite_range
 from refcocom_gpu.predictions.runs import array_runs
+from refcocom_gpu.predictions.values import judge_set
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
+
+Ints = NDArray[np.int64]
 
 MISSING_POLICIES = ("error", "skip")
 
@@ -68,7 +69,7 @@ class FileProposer:
         problems = Problems()
         source = find_source(predictions)
         batches, keys = read_predictions(source, dataset, self.options, problems)
-        self._masks = _read(batches, keys, self.options, problems)
+        self._masks = _read(batches, keys, self.options, problems, source.name)
         if missing == "error":
             for index in keys.missing().tolist():
                 problems.add(
@@ -176,26 +177,28 @@ class _Masks(NamedTuple):
         return hashed.hexdigest()
 
 
-def _read(batches: Batches, keys: Keys, options: ReadOptions, problems: Problems) -> _Masks:
-    """Read all batches as runs."""
+def _read(
+    batches: Batches, keys: Keys, options: ReadOptions, problems: Problems, source: str
+) -> _Masks:
+    """Read all batches of a source as runs."""
     n = keys.dataset.n_examples
     starts, stops = np.zeros(n, np.int64), np.zeros(n, np.int64)
     parts: list[Runs] = [np.zeros(0, np.int32)]
-    used, unit_range = 0, _UnitRange()
+    used, traits = 0, np.zeros(n, np.int64)
     for batch in batches:
-        ends, offsets = _to_runs(batch, keys.dataset, options, problems, unit_range)
+        ends, offsets = _to_runs(batch, keys.dataset, options, problems, traits)
         starts[batch.index], stops[batch.index] = used + offsets[:-1], used + offsets[1:]
         used += len(ends)
         parts.append(ends)
-    if unit_range.only:
-        warn_of_probabilities(options)
+    for verdict in judge_set(traits):
+        verdict.add_to(problems, source, keys.where)
     return _Masks(np.concatenate(parts), starts, stops)
 
 
 def _to_runs(
-    batch: Batch, dataset: Dataset, options: ReadOptions, problems: Problems, unit_range: _UnitRange
-) -> tuple[Runs, NDArray[np.int64]]:
-    """[R] run ends and [B + 1] offsets of a batch; mistakes in a row are recorded."""
+    batch: Batch, dataset: Dataset, options: ReadOptions, problems: Problems, traits: Ints
+) -> tuple[Runs, Ints]:
+    """[R] run ends and [B + 1] offsets of a batch; mistakes in a row are recorded, `traits` [N] filled."""
     samples = dataset.example_sample[batch.index]
     heights, widths = dataset.heights[samples], dataset.widths[samples]
     if isinstance(batch, RLEBatch):
@@ -212,27 +215,11 @@ def _to_runs(
     assert isinstance(batch, ArrayBatch)
     rows: list[Runs] = []
     for row, array in enumerate(batch.arrays):
-        unit_range.see(array)
         size = int(heights[row]), int(widths[row])
-        ends = array_runs(array, *size, options, batch.where(row), problems)
-        rows.append(np.zeros(0, np.int32) if ends is None else ends)
+        ends, trait = array_runs(array, *size, options, batch.where(row), problems)
+        rows.append(ends)
+        traits[batch.index[row]] = trait
     return np.concatenate(rows), cpu.offsets_from(np.array([len(ends) for ends in rows], np.int64))
-
-
-class _UnitRange:
-    """Whether all float arrays so far lie in 0…1, as probabilities do; false before the first."""
-
-    def __init__(self) -> None:
-        self._so_far: bool | None = None
-
-    @property
-    def only(self) -> bool:
-        return self._so_far is True
-
-    def see(self, array: Any) -> None:
-        if self._so_far is not False and is_float(array):
-            range_ = finite_range(as_tensor(array))
-            self._so_far = range_ is not None and range_[0] >= 0 and range_[1] <= 1
 
 
 def _area(ends: Runs) -> int:

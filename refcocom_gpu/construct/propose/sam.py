@@ -13,7 +13,7 @@ from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Ref
 from refcocom_gpu.construct.propose.checkpoints import Frame, find_checkpoint, open_checkpoint
 from refcocom_gpu.construct.propose.opencv import deepest_point, open_cv
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.resize import finite_range, logit_mask
+from refcocom_gpu.predictions.resize import logit_mask
 from refcocom_gpu.utils.devices import resolve_device
 
 PROMPTS = ("box", "points")
@@ -131,7 +131,7 @@ class SamProposer:
         if not all(map(math.isfinite, predicted)):
             return Refused(self.name, "non-finite scores")
         best = int(np.argmax(predicted))
-        if finite_range(logits[best]) is None:
+        if not logits[best].isfinite().all():
             return Refused(self.name, "non-finite logits")
         height, width = instance.mask.shape
         mask = logit_mask(logits[best], height, width, frame.options).cpu().numpy()

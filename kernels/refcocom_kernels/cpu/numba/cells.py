@@ -9,16 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_kernels.cpu.numba.jit import inline
-from refcocom_kernels.cpu.numba.vectors import (
-    above64,
-    as_bits,
-    as_float,
-    below64,
-    halves_to_floats16,
-    magnitude64,
-    resize4,
-)
 from refcocom_kernels.codes import (
     BFLOAT16,
     BINARY,
@@ -31,6 +21,16 @@ from refcocom_kernels.codes import (
     SIGNED,
     SOFT,
     ZERO,
+)
+from refcocom_kernels.cpu.numba.jit import inline
+from refcocom_kernels.cpu.numba.vectors import (
+    above64,
+    as_bits,
+    as_float,
+    below64,
+    halves_to_floats16,
+    magnitude64,
+    resize4,
 )
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
@@ -97,10 +97,10 @@ def any_below(raw16: Any, raw32: Any, kind: int, start: int, cells: int, key: in
         at = start + 64 * k
         if (below64(raw32, at, key) if kind == FLOAT32 else below64(raw16, at, key)) != _U0:
             return True
+    found = False
     for k in range(64 * whole, cells):
-        if _key_at(raw16, raw32, kind, start + k) < key:
-            return True
-    return False
+        found |= _key_at(raw16, raw32, kind, start + k) < key
+    return found
 
 
 @inline

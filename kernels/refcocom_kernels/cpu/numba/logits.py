@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from refcocom_kernels.codes import BFLOAT16, FLOAT32, NON_FINITE
 from refcocom_kernels.cpu.numba.bits import bits_at
 from refcocom_kernels.cpu.numba.cells import (
     decode_row,
@@ -34,7 +35,6 @@ from refcocom_kernels.cpu.numba.vectors import (
     trailing_zeros,
     weighted_above64,
 )
-from refcocom_kernels.codes import BFLOAT16, FLOAT16, FLOAT32, NON_FINITE
 
 MARGIN = np.float32(2.0**-20)
 """Share of the largest magnitude by which corners must clear the threshold.

@@ -50,7 +50,8 @@ def count_masks(
                 value = pixels[base + 64 * k + np.int64(trailing_zeros(word))]
                 other = word ^ equal64(pixels, base + 64 * k, value)
             k += 1
-        for k in range(k, whole):
+        start = k
+        for k in range(start, whole):
             prefetch(pixels, base + 64 * k + AHEAD)
             word = nonzero64(pixels, base + 64 * k)
             # A byte that equals the value is not 0.
