@@ -157,7 +157,8 @@ class PredictionWriter:
             The path of the file.
 
         Raises:
-            PredictionError: When the predictions are wrong as a set, such as floats of 0…1 whose `values` were not declared.
+            PredictionError: When the predictions are wrong as a set, such as probabilities that were not
+                declared.
                 The journal is kept.
             UsageError: When it cannot be written; the journal is kept.
         """
