@@ -485,6 +485,14 @@ def test_pictures_that_nobody_needs_are_not_asked_for(original: rc.Dataset, tmp_
     assert rc.load_dataset(tmp_path / "out").n_images == n_kept
 
 
+def test_the_card_counts_references_that_were_dropped(original: rc.Dataset, tmp_path: Path) -> None:
+    output = Output(tmp_path / "out", pictures="none")
+    made = construct(replace(original, n_dropped=3), output, TWO)
+    assert made.summary["original"]["n_dropped"] == 3
+    sentence = "3 references of the original that have no sentence or no pixel were left out"
+    assert sentence in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_absent_pictures_that_nobody_needs_are_left_out(
     original: rc.Dataset, damaged: Images, tmp_path: Path
 ) -> None:

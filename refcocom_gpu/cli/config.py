@@ -32,6 +32,10 @@ class DatasetConfig:
         "sample_id",
         "how predictions name an example: sample_id, or image_position where ids repeat",
     )
+    invalid_references: str = option(
+        "error",
+        "references of the original sets without a sentence or with a mask outside the image: error, or drop",
+    )
 
 
 @dataclass

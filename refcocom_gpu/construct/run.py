@@ -117,6 +117,7 @@ def construct(
                 "revision": dataset.revision,
                 "split": dataset.split,
                 "fingerprint": dataset.fingerprint,
+                "n_dropped": dataset.n_dropped,
             },
             "counts": counts_of(audit),
             "rules": rules.identity(),

@@ -46,7 +46,11 @@ def run(config: ConstructConfig) -> None:
     dataset = load(config.dataset)
     truth = None
     if config.truth is not None:
-        truth = load_dataset(config.truth, split=config.dataset.split)
+        truth = load_dataset(
+            config.truth,
+            split=config.dataset.split,
+            invalid_references=config.dataset.invalid_references,
+        )
     proposers = _proposers(config, dataset)
     images = _images(config, dataset, proposers)
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
