@@ -573,8 +573,9 @@ def test_instances_of_missing_pictures_are_removed_on_request(
 
 @pytest.mark.parametrize(("made_by", "held"), [(LOOKING, "none"), (TWO, "embed")])
 @pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("missing", ["error", "remove"])
 def test_a_construction_without_any_picture_it_needs_fails(
-    original: rc.Dataset, held: str, made_by: Any, tmp_path: Path, cut: bool
+    original: rc.Dataset, held: str, made_by: Any, tmp_path: Path, cut: bool, missing: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     if cut:
@@ -586,7 +587,7 @@ def test_a_construction_without_any_picture_it_needs_fails(
             original,
             Output(tmp_path / "out", held),
             made_by,
-            rules=Rules(missing_pictures="remove"),
+            rules=Rules(missing_pictures=missing),
             images=Images(original, tmp_path / "empty"),
         )
     assert not files_of(tmp_path / "out")

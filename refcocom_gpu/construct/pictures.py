@@ -75,7 +75,7 @@ class Pictures:
         shown = "\n  ".join(problems[row] for row in unusable[:SHOWN])
         more = f"\n  … and {len(unusable) - SHOWN:,} more" if len(unusable) > SHOWN else ""
         hint = "pass the folder that holds them as images=DIR"
-        if rules.missing_pictures == "error":
+        if len(unusable) < len(rows):
             hint += ", or missing_pictures=remove to remove the instances of these images"
         raise DatasetError(
             f"{len(unusable):,} of {len(rows):,} pictures cannot be used, and they are needed by {needing}; {hint}"
@@ -115,8 +115,8 @@ def check_pictures(
         problems = {row: why for row in _rows(images) if (why := images.problem(row))}
     checked = Pictures(images, needed_by, held_as, problems)
     checked.refuse(problems, rules)
-    usable = next((row for row in _rows(images) if row not in problems), None)
-    if pictures == "path" and usable is not None and images.path(usable) is None:
+    usable = (row for row in _rows(images) if row not in problems)
+    if pictures == "path" and any(images.path(row) is None for row in usable):
         raise UsageError(
             "pictures=path needs pictures that are files; pass the folder that holds them as images=DIR"
         )
