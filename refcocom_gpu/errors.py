@@ -36,6 +36,10 @@ class RLEError(DataError):
     """A run-length encoding cannot be decoded; the message names the row and the reason."""
 
 
+class OutsideError(RLEError):
+    """A polygon lies so far outside its image that it is not drawn."""
+
+
 class ResultsError(DataError):
     """A folder does not hold a complete result of a schema version this package reads."""
 

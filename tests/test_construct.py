@@ -438,29 +438,159 @@ def test_runs_of_length_zero_change_no_byte(original: rc.Dataset, tmp_path: Path
     assert candidates["counts"].to_pylist() == originals
 
 
-def test_a_picture_that_does_not_decode(
-    original: rc.Dataset, pictures: Path, tmp_path: Path
-) -> None:
+class Looking(Odd):
+    """A proposer that needs the picture, and says so if it gets none."""
+
+    needs_picture = True
+
+    def propose(self, picture: Any, instances: Any) -> Any:
+        assert picture.shape[:2] == instances[0].mask.shape
+        return self.answer(instances)
+
+
+TWO = [Odd(exact, "a"), Odd(exact, "b")]
+LOOKING = [Looking(exact, "a"), Odd(exact, "b")]
+
+
+@pytest.fixture
+def damaged(original: rc.Dataset, pictures: Path, tmp_path: Path) -> Images:
+    """The pictures without the third one, with another's in place of the fifth, and with half of the seventh."""
     folder = tmp_path / "pictures"
     shutil.copytree(pictures, folder)
-    names = original.images["file_name"].to_pylist()
-    content = (folder / names[2]).read_bytes()
-    (folder / names[2]).write_bytes(content[: len(content) // 2])
-    (folder / names[4]).unlink()
-    made = construct(
-        original,
-        Output(tmp_path / "out"),
-        [Odd(exact, "a"), Odd(exact, "b")],
-        images=Images(original, folder),
-    )
+    third, fifth, seventh = (folder / original.images["file_name"][k].as_py() for k in (2, 4, 6))
+    third.unlink()
+    fifth.write_bytes(encode_png(np.zeros((3, 2, 3), np.uint8)))
+    seventh.write_bytes(seventh.read_bytes()[: seventh.stat().st_size // 2])
+    return Images(original, folder)
+
+
+def causes_by_image(made: Any) -> dict[int, set[str]]:
     by_image: dict[int, set[str]] = {}
     for row in made.audit.instances.to_pylist():
         by_image.setdefault(row["image_id"], set()).add(row["cause"])
-        if row["cause"]:
-            assert "picture" in row["reason"] or "there is no file" in row["reason"]
+    return by_image
+
+
+def test_pictures_that_nobody_needs_are_not_asked_for(original: rc.Dataset, tmp_path: Path) -> None:
+    """Three prediction files propose, the records hold no picture, and none is removed for that."""
+    made = construct(original, Output(tmp_path / "out"), proposers(original, tmp_path), rules=RULES)
+    removed = made.summary["counts"]["instances"]["removed"]
+    assert removed["picture"] == 0
+    assert made.summary["counts"]["instances"]["kept"] > 0
+    n_kept = made.summary["images"]["kept"]
+    assert made.summary["pictures"] == {"held_as": "none", "held": 0, "absent": n_kept}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Pictures are absent: no record holds one" in card
+    assert "| missing_pictures | error |" in card
+    assert rc.load_dataset(tmp_path / "out").n_images == n_kept
+
+
+def test_the_card_counts_references_that_were_dropped(original: rc.Dataset, tmp_path: Path) -> None:
+    output = Output(tmp_path / "out", pictures="none")
+    made = construct(replace(original, n_dropped=3), output, TWO)
+    assert made.summary["original"]["n_dropped"] == 3
+    sentence = "3 references of the original that have no sentence or no pixel were left out"
+    assert sentence in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_absent_pictures_that_nobody_needs_are_left_out(
+    original: rc.Dataset, damaged: Images, tmp_path: Path
+) -> None:
+    import datasets
+
+    made = construct(original, Output(tmp_path / "out"), TWO, images=damaged)
+    assert made.summary["counts"]["instances"]["removed"]["picture"] == 0
+    assert made.summary["pictures"] == {"held_as": "embed", "held": 6, "absent": 2}
+    assert "absent from 2 of the 8 image records" in (tmp_path / "out" / "README.md").read_text()
+    written = datasets.load_dataset(str(tmp_path / "out"), split="validation").cast_column(
+        "image", datasets.Image(decode=False)
+    )
+    absent = [k for k, record in enumerate(written) if record["image"] is None]
+    assert absent == [2, 4]
+    # Neither their presence nor their absence changes what is decided.
+    (damaged.folder / "none").mkdir()
+    none = Images(original, damaged.folder / "none")
+    without = construct(original, Output(tmp_path / "without"), TWO, images=none)
+    assert without.summary["fingerprint"] == made.summary["fingerprint"]
+    assert without.summary["pictures"]["absent"] == 8
+
+
+@pytest.mark.parametrize(
+    ("made_by", "held", "who"),
+    [
+        (LOOKING, "none", "proposer a"),
+        (TWO, "embed", "pictures=embed"),
+        (LOOKING, "path", "proposer a, pictures=path"),
+    ],
+)
+def test_a_needed_picture_that_is_missing_is_an_error(
+    original: rc.Dataset, damaged: Images, tmp_path: Path, made_by: Any, held: str, who: str
+) -> None:
+    output = Output(tmp_path / "out", held)
+    with pytest.raises(DataError) as caught:
+        construct(original, output, made_by, images=damaged)
+    text = str(caught.value)
+    assert f"2 of 8 pictures cannot be used, and they are needed by {who}; pass" in text
+    assert "missing_pictures=remove" in text
+    assert "there is no file" in text
+    assert "the picture is 3 × 2" in text
+    assert not (tmp_path / "out").exists()
+    # A file that is cut shows only when it is decoded: after the work, but before anything is made.
+    names = original.images["file_name"].to_pylist()
+    for k in (2, 4):
+        content = encode_png(draw_image(int(original.image_ids[k])))
+        (damaged.folder / names[k]).write_bytes(content)
+    with pytest.raises(DataError, match=r"1 of 8 pictures cannot be used(.|\n)*truncated"):
+        construct(original, output, made_by, images=damaged)
+    assert not files_of(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("made_by", "held"), [(LOOKING, "auto"), (TWO, "embed")])
+def test_instances_of_missing_pictures_are_removed_on_request(
+    original: rc.Dataset, damaged: Images, tmp_path: Path, made_by: Any, held: str
+) -> None:
+    made = construct(
+        original,
+        Output(tmp_path / "out", held),
+        made_by,
+        rules=Rules(missing_pictures="remove"),
+        images=damaged,
+    )
+    by_image = causes_by_image(made)
     ids = original.image_ids.tolist()
-    assert {k for k, causes in by_image.items() if causes == {"picture"}} == {ids[2], ids[4]}
-    assert rc.load_dataset(tmp_path / "out").n_images == 6
+    removed = {k for k, causes in by_image.items() if causes == {"picture"}}
+    assert removed == {ids[2], ids[4], ids[6]}
+    for row in made.audit.instances.to_pylist():
+        if row["cause"] == "picture":
+            assert "picture" in row["reason"] or "there is no file" in row["reason"]
+    assert rc.load_dataset(tmp_path / "out").n_images == 5
+    assert made.summary["rules"]["missing_pictures"] == "remove"
+    assert made.summary["pictures"] == {"held_as": "embed", "held": 5, "absent": 0}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| missing_pictures | remove |" in card
+    assert "Every image record holds its picture." in card
+
+
+@pytest.mark.parametrize(("made_by", "held"), [(LOOKING, "none"), (TWO, "embed")])
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("missing", ["error", "remove"])
+def test_a_construction_without_any_picture_it_needs_fails(
+    original: rc.Dataset, held: str, made_by: Any, tmp_path: Path, cut: bool, missing: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    if cut:
+        for record in make_records(n_images=8):
+            content = encode_png(draw_image(record))[:-60]
+            (tmp_path / "empty" / record["file_name"]).write_bytes(content)
+    with pytest.raises(DataError, match=r"8 of 8 pictures cannot be used.*images=DIR\n"):
+        construct(
+            original,
+            Output(tmp_path / "out", held),
+            made_by,
+            rules=Rules(missing_pictures=missing),
+            images=Images(original, tmp_path / "empty"),
+        )
+    assert not files_of(tmp_path / "out")
 
 
 def test_pictures_by_path_and_none(original: rc.Dataset, pictures: Path, tmp_path: Path) -> None:
@@ -486,7 +616,7 @@ def test_pictures_by_path_and_none(original: rc.Dataset, pictures: Path, tmp_pat
     with pytest.raises(UsageError, match="pictures=path needs pictures that are files"):
         construct(sample, Output(tmp_path / "x", pictures="path"), two, images=Images(sample))
     with pytest.raises(UsageError, match="pictures=embed needs the pictures"):
-        construct(sample, Output(tmp_path / "x"), two)
+        construct(sample, Output(tmp_path / "x", pictures="embed"), two)
 
 
 def test_shards_end_by_size(original: rc.Dataset, pictures: Path, tmp_path: Path) -> None:
@@ -518,6 +648,7 @@ def test_usage(original: rc.Dataset, tmp_path: Path) -> None:
         {"min_candidates": 0},
         {"pair_weight": -1.0},
         {"harm": math.nan},
+        {"missing_pictures": "ignore"},
     ):
         with pytest.raises(UsageError):
             Rules(**wrong)
@@ -626,9 +757,35 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert summary["rules"]["confidence"] == 0.8
 
 
+def test_the_command_without_pictures(
+    original: rc.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / f"{p.name}.jsonl" for p in proposers(original, tmp_path)]
+    out = tmp_path / "out"
+    words = [
+        f"[{','.join(map(str, files))}]",
+        f"dataset.path={original.source}",
+        f"output_dir={out}",
+    ]
+    assert main(["construct", *words]) == 0
+    printed = capsys.readouterr()
+    assert "no picture is embedded" in printed.err
+    assert "Pictures are absent from" in printed.out
+    summary = json.loads((out / "construct.json").read_text())
+    assert summary["counts"]["instances"]["removed"]["picture"] == 0
+    (tmp_path / "empty").mkdir()
+    asked = [*words[:2], f"output_dir={tmp_path / 'x'}", f"images={tmp_path / 'empty'}"]
+    assert main(["construct", *asked, "grabcut=true"]) == 3
+    assert "8 of 8 pictures cannot be used" in capsys.readouterr().err
+    assert main(["construct", *asked, "grabcut=true", "missing_pictures=remove"]) == 3
+    assert main(["construct", *words[:2], f"output_dir={tmp_path / 'x'}", "pictures=embed"]) == 2
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (["sample", "missing_pictures=ignore"], 2, "missing_pictures must be"),
         ([], 2, "nobody proposes"),
         (["sample", "confidence=2"], 2, "a share from 0 to 1"),
         (["sample", "pictures=all"], 2, "pictures must be"),

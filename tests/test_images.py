@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -198,7 +199,7 @@ def test_hub(hub, shape: str) -> None:
         assert run(HUB, **env, HF_HUB_OFFLINE="1").stdout.split() == expected
 
 
-# As stored ----------------------------------------------------------------------------------------
+# As seen ------------------------------------------------------------------------------------------
 
 
 def with_first(tmp_path: Path, content: bytes) -> Images:
@@ -214,18 +215,65 @@ def encoded(picture: Image.Image, **options) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("embedded", [False, True])
-def test_an_orientation_is_neither_applied_nor_passed_on(tmp_path: Path, embedded: bool) -> None:
+def oriented(pixels: np.ndarray, orientation: int) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
-    turned = encoded(Image.fromarray(PIXELS[0]), format="PNG", exif=exif)
+    exif[0x0112] = orientation
+    return encoded(Image.fromarray(pixels), format="PNG", exif=exif)
+
+
+TURNS = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: np.rot90(p, 2).transpose(1, 0, 2),
+    8: np.rot90,
+}
+"""What a viewer does to stored pixels of each orientation."""
+
+STORED_OF = TURNS | {6: TURNS[8], 8: TURNS[6]}
+"""The inverse: a turn one way is undone by the other way, all else by itself."""
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("embedded", [False, True])
+def test_an_orientation_is_applied_and_not_passed_on(
+    tmp_path: Path, orientation: int, embedded: bool
+) -> None:
+    """Masks are drawn on what a viewer shows; pixels of noise show any other turn."""
+    content = oriented(np.ascontiguousarray(STORED_OF[orientation](PIXELS[0])), orientation)
     if embedded:
-        path = parquet(tmp_path / "one.parquet", structs([turned, *contents()[1:]]))
-        picture = Images(rc.load_dataset(path))[0]
+        path = parquet(tmp_path / "one.parquet", structs([content, *contents()[1:]]))
+        images = Images(rc.load_dataset(path))
     else:
-        picture = with_first(tmp_path, turned)[0]
-    np.testing.assert_array_equal(np.asarray(picture), PIXELS[0])
-    np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(picture)), PIXELS[0])
+        images = with_first(tmp_path, content)
+    assert images.problem(0) == ""
+    np.testing.assert_array_equal(np.asarray(images[0]), PIXELS[0])
+    np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(images[0])), PIXELS[0])
+    examples = rc.ExpressionDataset(images.dataset, images=images.folder)
+    np.testing.assert_array_equal(np.asarray(examples[0]["image"]), PIXELS[0])
+
+
+def test_an_orientation_that_contradicts_the_masks_is_not_applied(tmp_path: Path) -> None:
+    images = with_first(tmp_path, oriented(PIXELS[0], 6))
+    np.testing.assert_array_equal(np.asarray(images[0]), PIXELS[0])
+    np.testing.assert_array_equal(np.asarray(ImageOps.exif_transpose(images[0])), PIXELS[0])
+
+
+def test_an_orientation_that_fits_no_mask_is_named(tmp_path: Path) -> None:
+    images = with_first(tmp_path, oriented(PIXELS[1], 8))
+    message = r"picture is 23 × 49 \(height × width\), by its EXIF orientation 8 49 × 23, its mask 20 × 51"
+    with pytest.raises(rc.DatasetError, match=message) as caught:
+        images[0]
+    assert images.problem(0) == str(caught.value)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0"])
+def test_damaged_exif_data_is_ignored(tmp_path: Path, exif: bytes) -> None:
+    content = encoded(Image.fromarray(PIXELS[0]), format="PNG", exif=exif)
+    np.testing.assert_array_equal(np.asarray(with_first(tmp_path, content)[0]), PIXELS[0])
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
@@ -235,6 +283,41 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     picture = with_first(tmp_path, content)[0]
     assert picture.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(stored.convert("RGB")))
+
+
+# Names --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["train2014/0.png", r"train2014\0.png", r"C:\coco\train2014\0.png"]
+)
+@pytest.mark.parametrize("place", ["0.png", "train2014/0.png"])
+def test_a_name_with_folders(tmp_path: Path, name: str, place: str) -> None:
+    records = [dict(r) for r in RECORDS]
+    path = unpictured(tmp_path / "r.jsonl", records)
+    path.write_text(path.read_text().replace('"0.png"', json.dumps(name)))
+    (tmp_path / "train2014").mkdir()
+    (tmp_path / "0.png").rename(tmp_path / place)
+    images = Images(rc.load_dataset(path), tmp_path)
+    if name.startswith("C:") and place != "0.png":
+        with pytest.raises(rc.DatasetError, match="image 0: there is no file"):
+            images[0]
+        return
+    assert images.path(0) == tmp_path / place
+    np.testing.assert_array_equal(np.asarray(images[0]), PIXELS[0])
+
+
+def test_a_base_name_of_two_files_finds_neither(tmp_path: Path) -> None:
+    path = unpictured(tmp_path / "r.jsonl", RECORDS)
+    text = path.read_text().replace('"0.png"', '"a/0.png"').replace('"1.png"', r'"b\\0.png"')
+    path.write_text(text)
+    images = Images(rc.load_dataset(path), tmp_path)
+    for row in (0, 1):
+        with pytest.raises(rc.DatasetError, match="there is no file"):
+            images[row]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "1.png").rename(tmp_path / "b" / "0.png")
+    np.testing.assert_array_equal(np.asarray(images[1]), PIXELS[1])
 
 
 # Mistakes -----------------------------------------------------------------------------------------
@@ -276,8 +359,11 @@ def test_a_wrong_picture(tmp_path: Path, content: bytes, message: str, embedded:
     else:
         images = with_first(tmp_path, content)
         message = r"0\.png: " + message
-    with pytest.raises(rc.DatasetError, match=message):
+    with pytest.raises(rc.DatasetError, match=message) as caught:
         images[0]
+    # Only the pixels show that a file is cut.
+    assert images.problem(0) == ("" if "truncated" in message else str(caught.value))
+    assert images.problem(1) == ""
     np.testing.assert_array_equal(np.asarray(images[1]), PIXELS[1])
 
 

@@ -14,6 +14,7 @@ import pytest
 from pycocotools import mask as coco
 
 import refcocom_gpu as rc
+from refcocom_gpu.cli.main import main
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.masks import rle
@@ -202,6 +203,124 @@ def test_broken_annotations(tmp_path: Path, what: str) -> None:
     (folder / "instances.json").write_text(json.dumps(broken(change)))
     with pytest.raises(DatasetError, match=message):
         rc.load_dataset(folder)
+
+
+# References that cannot be scored -----------------------------------------------------------------
+
+OUTSIDE = {
+    "beside": [[70, 5, 90, 5, 90, 30, 70, 30]],
+    "above": [[5, -30, 30, -30, 30, -5, 5, -5]],
+    "below": [[5, 45, 30, 45, 30, 60, 5, 60]],
+    "both outside": [[70, 5, 90, 5, 90, 30], [-20, 5, -2, 5, -2, 30]],
+    "far away": [[7e8, 5, 9e8, 5, 9e8, 30, 7e8, 30]],
+}
+"""Polygons that cover no pixel of an image of 40 × 60."""
+
+
+def invalid_release(folder: Path, polygons: Any) -> Path:
+    """Of three references, 101 lies outside its image and 102 has no sentence."""
+    content = instances()
+    content["annotations"][1]["segmentation"] = polygons
+    spoken = refs()
+    spoken[2]["sentences"] = []
+    release(folder)
+    (folder / "refs(unc).p").write_bytes(pickle.dumps(spoken, 2))
+    (folder / "instances.json").write_text(json.dumps(content))
+    return folder
+
+
+def invalid_rows(path: Path, polygons: Any) -> Path:
+    rows = plain_rows()
+    rows[1]["segmentation"] = polygons
+    rows[2]["sentences"] = []
+    return write_rows(path, rows)
+
+
+def invalid_source(tmp_path: Path, kind: str, polygons: Any = OUTSIDE["beside"]) -> Path:
+    if kind == "release":
+        return invalid_release(tmp_path / "invalid", polygons)
+    return invalid_rows(tmp_path / kind, polygons)
+
+
+FOUND = (
+    r"2 of 3 references cannot be scored: 1 cover no pixel of their image \(ref_id 101\), "
+    r"1 have no sentence \(ref_id 102\)"
+)
+
+
+@pytest.mark.parametrize("where", OUTSIDE)
+@pytest.mark.parametrize("kind", ["release", "copy.json", "copy.jsonl"])
+def test_references_that_cannot_be_scored_are_refused_unless_asked(
+    tmp_path: Path, kind: str, where: str
+) -> None:
+    source = invalid_source(tmp_path, kind, OUTSIDE[where])
+    with pytest.raises(DatasetError, match=rf"{FOUND}; dataset\.invalid_references=drop"):
+        rc.load_dataset(source)
+    with pytest.warns(UserWarning, match=rf"{FOUND}; they are dropped") as warned:
+        dataset = rc.load_dataset(source, invalid_references="drop")
+    assert [warning.filename for warning in warned] == [__file__]
+    assert dataset.sample_ids.tolist() == [100]
+    assert (dataset.n_images, dataset.n_samples, dataset.n_examples) == (1, 1, 2)
+    assert dataset.n_dropped == 2
+
+
+def test_a_table_of_references_that_cannot_be_scored(tmp_path: Path) -> None:
+    rows = plain_rows()[:2]
+    rows[0]["segmentation"] = OUTSIDE["beside"]
+    path = write_rows(tmp_path / "m.parquet", rows)
+    with pytest.raises(DatasetError, match=r"1 of 2 references cannot .* \(ref_id 100\)"):
+        rc.load_dataset(path)
+    with pytest.warns(UserWarning, match="they are dropped"):
+        assert rc.load_dataset(path, invalid_references="drop").sample_ids.tolist() == [101]
+
+
+def test_a_polygon_partly_outside_is_clipped(tmp_path: Path) -> None:
+    folder = release(tmp_path / "clipped")
+    content = instances()
+    content["annotations"][1]["segmentation"] = [[40, 5, 90, 5, 90, 30, 40, 30], *OUTSIDE["beside"]]
+    (folder / "instances.json").write_text(json.dumps(content))
+    dataset = rc.load_dataset(folder)
+    mask = rc.MaskStore.build(dataset, cache=False).mask(int(dataset.first_example[2]))
+    assert (mask[5:30, 40:].all(), mask.sum()) == (True, 25 * 20)
+    assert dataset.n_dropped == 0
+
+
+def test_what_drop_does_not_excuse(tmp_path: Path) -> None:
+    """A malformed instance is an error in any case, and so is a set of which nothing is left."""
+    folder = invalid_source(tmp_path, "release")
+    path = folder / "instances.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = [[1, 2, 3, 4]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=r"1 malformed instance\(s\)"):
+        rc.load_dataset(folder, invalid_references="drop")
+    content["annotations"][0]["segmentation"] = OUTSIDE["far away"]
+    path.write_text(json.dumps(content))
+    with (
+        pytest.warns(UserWarning, match="3 of 3 references"),
+        pytest.raises(DatasetError, match="no sentence to score"),
+    ):
+        rc.load_dataset(folder, invalid_references="drop")
+    with pytest.raises(UsageError, match="invalid_references must be error or drop, not 'zero'"):
+        rc.load_dataset(folder, invalid_references="zero")
+
+
+def test_the_first_ids_of_many_are_named(tmp_path: Path) -> None:
+    rows = [{**plain_rows()[0], "ref_id": k, "sentences": []} for k in range(9)]
+    with pytest.raises(DatasetError, match=r"9 have no sentence \(ref_id 0, 1, 2, 3, 4, …\)"):
+        rc.load_dataset(write_rows(tmp_path / "m.jsonl", rows))
+
+
+def test_the_command_drops_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = invalid_source(tmp_path, "release"), tmp_path / "out"
+    (tmp_path / "p.jsonl").write_text("")
+    words = ["score", str(tmp_path / "p.jsonl"), f"dataset.path={folder}", "missing=zero"]
+    assert main([*words, "quiet=true"]) == 3
+    assert "dataset.invalid_references=drop" in capsys.readouterr().err
+    drop = "dataset.invalid_references=drop"
+    assert main([*words, drop, f"output_dir={out}", "quiet=true"]) == 0
+    assert "2 of 3 references" in capsys.readouterr().err
+    assert json.loads((out / "summary.json").read_text())["dataset"]["n_dropped"] == 2
 
 
 def test_absent_and_cut_instances(tmp_path: Path) -> None:

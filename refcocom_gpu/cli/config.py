@@ -32,6 +32,10 @@ class DatasetConfig:
         "sample_id",
         "how predictions name an example: sample_id, or image_position where ids repeat",
     )
+    invalid_references: str = option(
+        "error",
+        "references of the original sets without a sentence or with a mask outside the image: error, or drop",
+    )
 
 
 @dataclass
@@ -175,7 +179,10 @@ class ConstructConfig(_Output, Rules, ReadOptions, _ManyFiles):
     )
     classifier_revision: str | None = option(None, "branch, tag or commit of the classifier")
     classifier_labels: Any = option(None, "its labels that are harmful, [A,B]", listed=True)
-    pictures: str = option("embed", "pictures in the written dataset: embed, path or none")
+    pictures: str = option(
+        "auto",
+        "pictures in the written dataset: auto embeds those at hand, embed and path need all, none",
+    )
     shard_mb: int = option(500, "size at which a Parquet shard ends, megabytes")
     truth: str | None = option(
         None, "dataset with exact masks of the same samples: judges what was made", path=True

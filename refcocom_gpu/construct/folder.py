@@ -14,9 +14,9 @@ from refcocom_gpu.construct.audit import Audit
 from refcocom_gpu.construct.card import card
 from refcocom_gpu.construct.keep import Decision
 from refcocom_gpu.construct.parts import PARTS
+from refcocom_gpu.construct.pictures import Pictures
 from refcocom_gpu.construct.sheet import contact_sheet
 from refcocom_gpu.construct.write import Output, write_dataset
-from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.utils.files import hash_files, parquet_bytes, write_files
@@ -53,7 +53,7 @@ def write_folder(
     decisions: Sequence[Sequence[Decision]],
     audit: Audit,
     about: Mapping[str, Any],
-    images: Images | None,
+    pictures: Pictures,
 ) -> dict[str, Any]:
     """Write the refined set, its audit, card and summary, and replace what the folder held of an earlier one.
 
@@ -63,7 +63,7 @@ def write_folder(
         decisions: For each image, one for each of its samples.
         audit: The tables of `audit/`.
         about: What the summary says of the original, the counts, the rules, the proposers and the filter.
-        images: The pictures.
+        pictures: The pictures.
 
     Returns:
         The summary.
@@ -76,22 +76,28 @@ def write_folder(
     shutil.rmtree(stage, ignore_errors=True)
     try:
         (stage / "data").mkdir(parents=True)
-        shards = write_dataset(stage / "data", dataset, decisions, images, output)
+        shards = write_dataset(stage / "data", dataset, decisions, pictures, output)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from None
-    n_kept = sum(any(not decision.cause for decision in of_image) for of_image in decisions)
+    kept = [
+        row
+        for row, of_image in enumerate(decisions)
+        if any(not decision.cause for decision in of_image)
+    ]
+    n_kept, n_held = len(kept), sum(map(pictures.can_be_held, kept))
     summary = {
         "schema": "refcocom-construct",
         "version": 1,
         "made_with": __version__,
         **about,
         "images": {"original": dataset.n_images, "kept": n_kept},
+        "pictures": {"held_as": pictures.held_as, "held": n_held, "absent": n_kept - n_held},
         "split": dataset.split,
         "fingerprint": _fingerprint(stage, dataset) if n_kept else None,
         "content": hash_files(shards),
     }
     tables = {f"{name}.parquet": parquet_bytes(table) for name, table in audit._asdict().items()}
-    sheet = {"contact_sheet.png": contact_sheet(dataset, audit.instances, images)}
+    sheet = {"contact_sheet.png": contact_sheet(dataset, audit.instances, pictures.images)}
     write_files(stage / "audit", tables | sheet)
     summary_text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_files(stage, {"README.md": card(summary).encode(), SUMMARY: summary_text.encode()})

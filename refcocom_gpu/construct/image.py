@@ -38,7 +38,7 @@ class Work:
 
     Attributes:
         store: The original masks.
-        images: Their pictures; None where no proposer looks at them.
+        images: Their pictures; None where nobody needs them.
         proposers: Who proposes masks.
         filter: Finds harm in expressions.
         rules: How candidates are made into one mask; the thresholds are not used here.

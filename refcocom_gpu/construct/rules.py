@@ -1,4 +1,4 @@
-"""Every number that decides what becomes of an instance, with its default, its meaning and its check."""
+"""Everything that decides what becomes of an instance, with its default, its meaning and its check."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from refcocom_gpu.utils.options import option
 CONSENSUS = ("majority", "weighted", "medoid")
 """How candidates become one mask."""
 
+MISSING_PICTURES = ("error", "remove")
+"""What becomes of a picture that is needed and cannot be used: an error, or its instances are removed."""
+
 
 @dataclass
 class Rules:
-    """Every number that decides what becomes of an instance. They are choices of ours, not of RefCOCO-M's authors.
+    """Everything that decides what becomes of an instance. The numbers are choices of ours, not of RefCOCO-M's authors.
 
     The metadata of each field holds its meaning.
 
     Raises:
-        UsageError: For a number out of range.
+        UsageError: For a number out of range or an unknown word.
 
     >>> Rules(confidence=0.9).identity()["confidence"]
     0.9
@@ -46,10 +49,18 @@ class Rules:
     boundary_weight: float = option(1.0, "weight of their mean boundary IoU in it")
     box_weight: float = option(1.0, "weight of the IoU with the original box in it")
     harm: float = option(0.5, "score from which a harmful label removes an expression")
+    missing_pictures: str = option(
+        "error",
+        "pictures that are needed and cannot be used: error, or remove to remove their instances",
+    )
 
     def __post_init__(self) -> None:
         if self.consensus not in CONSENSUS:
             raise UsageError(f"consensus must be {', '.join(CONSENSUS)}, not {self.consensus!r}")
+        if self.missing_pictures not in MISSING_PICTURES:
+            raise UsageError(
+                f"missing_pictures must be {' or '.join(MISSING_PICTURES)}, not {self.missing_pictures!r}"
+            )
         for name in ("islands", "holes", "confidence", "original_iou", "harm"):
             value = getattr(self, name)
             if not 0 <= value <= 1:

@@ -19,8 +19,9 @@ from refcocom_gpu.construct.instances import Proposer
 from refcocom_gpu.construct.keep import decide
 from refcocom_gpu.construct.measurements import ImageResult
 from refcocom_gpu.construct.parts import Parts, picture_states
+from refcocom_gpu.construct.pictures import check_pictures
 from refcocom_gpu.construct.rules import Rules
-from refcocom_gpu.construct.write import Output, check_pictures
+from refcocom_gpu.construct.write import Output
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.engines import make_engine
@@ -74,7 +75,7 @@ def construct(
         proposers: Who proposes masks, at least one, each with another name.
         rules: The thresholds; the defaults of `Rules` where absent.
         expression_filter: Finds harm in expressions; without one, nothing is harmful.
-        images: The pictures; needed where a proposer looks at them or the written set holds them.
+        images: The pictures; needed where a proposer looks at them or the written set must hold them.
         engine: Where images are worked on; threads by default.
         settled: Called with the result of each image as soon as it is known, in any order.
 
@@ -83,15 +84,16 @@ def construct(
 
     Raises:
         UsageError: The request is wrong, the folder cannot be written, or another construction is writing there.
-        DataError: A proposer or the text classifier returns something unusable. Nothing is written then.
+        DataError: A proposer or the text classifier returns something unusable, or a needed picture cannot be used.
+            Nothing is written then.
     """
     rules, engine = rules or Rules(), engine or make_engine("threads")
     expression_filter = expression_filter or HarmFilter()
-    _check_proposers(proposers, images)
-    check_pictures(output, images)
+    _check_proposers(proposers)
+    pictures = check_pictures(images, output.pictures, proposers, rules)
     store = MaskStore.build(dataset)
     shared_store = store.detached() if engine.elsewhere else store
-    work = Work(shared_store, images, tuple(proposers), expression_filter, rules)
+    work = Work(shared_store, pictures.measured, tuple(proposers), expression_filter, rules)
     check_folder(output, dataset)
     with locked(output.folder, "construction") as folder:
         identity: dict[str, Any] = {
@@ -102,6 +104,7 @@ def construct(
             "code": code_version(),
         }
         results, n_done = _measure_images(work, Parts(folder, identity), engine, settled)
+        pictures.check_results(results, rules)
         n_sentences = np.diff(dataset.first_example)
         decisions = [
             decide(result, [int(n_sentences[m.sample]) for m in result.instances], rules)
@@ -114,26 +117,23 @@ def construct(
                 "revision": dataset.revision,
                 "split": dataset.split,
                 "fingerprint": dataset.fingerprint,
+                "n_dropped": dataset.n_dropped,
             },
             "counts": counts_of(audit),
             "rules": rules.identity(),
             "proposers": identity["proposers"],
             "filter": about_filter(identity["filter"]),
         }
-        summary = write_folder(output, dataset, decisions, audit, about, images)
+        summary = write_folder(output, dataset, decisions, audit, about, pictures)
     return Construction(folder, summary, audit, n_done)
 
 
-def _check_proposers(proposers: Sequence[Proposer], images: Images | None) -> None:
+def _check_proposers(proposers: Sequence[Proposer]) -> None:
     names = [proposer.name for proposer in proposers]
     if not names:
         raise UsageError("nobody proposes masks: give predictions, a SAM-family model, or GrabCut")
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"two proposers are named {repeated[0]!r}")
-    if images is None and (looking := [p.name for p in proposers if p.needs_picture]):
-        raise UsageError(
-            f"proposer {looking[0]} needs the pictures; pass the folder that holds them as images=DIR"
-        )
 
 
 def _measure_images(

@@ -105,7 +105,7 @@ def _picture(
     try:
         picture = np.asarray(images[int(np.flatnonzero(dataset.image_ids == image_id)[0])])
     except DatasetError:
-        # The caption gives the reason: the instance was removed because of its picture.
+        # Nobody needed this picture, or the caption gives it as the reason for the removal.
         return grey
     return picture
 

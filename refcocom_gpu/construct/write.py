@@ -15,13 +15,10 @@ import pyarrow.parquet as pq
 
 from refcocom_gpu.construct.boxes import tight_box
 from refcocom_gpu.construct.keep import Decision
-from refcocom_gpu.dataset.images import Images
+from refcocom_gpu.construct.pictures import Pictures
+from refcocom_gpu.dataset.images import base_name
 from refcocom_gpu.dataset.table import Dataset
-from refcocom_gpu.errors import UsageError
 from refcocom_gpu.masks import rle
-
-PICTURES = ("embed", "path", "none")
-"""How a written dataset holds its pictures: their bytes, the paths of their files, or not at all."""
 
 ROW_GROUP = 100
 """Images written at a time: about 50 MB of pictures are in memory, and a reader can seek."""
@@ -33,12 +30,12 @@ class Output:
 
     Attributes:
         folder: Created where absent.
-        pictures: One of `PICTURES`.
+        pictures: One of `pictures.PICTURES`.
         shard_bytes: Size of the pictures and masks at which a Parquet shard ends.
     """
 
     folder: str | Path
-    pictures: str = "embed"
+    pictures: str = "auto"
     shard_bytes: int = 500_000_000
 
 
@@ -66,7 +63,7 @@ def write_dataset(
     folder: Path,
     dataset: Dataset,
     decisions: Sequence[Sequence[Decision]],
-    images: Images | None,
+    pictures: Pictures,
     output: Output,
 ) -> list[Path]:
     """Write the samples that stay.
@@ -75,19 +72,18 @@ def write_dataset(
         folder: Where `{split}-00000-of-0000n.parquet` are written; it must exist.
         dataset: The original set.
         decisions: For each image, one for each of its samples. An image whose samples are all removed is left out.
-        images: The pictures; None only with `pictures="none"`.
-        output: How pictures are written, and when a shard ends.
+        pictures: The pictures, and how they are written.
+        output: When a shard ends.
 
     Returns:
         The shards.
 
     Raises:
-        UsageError: `pictures` is unknown, or asks for paths where the pictures are not files.
         DatasetError: A picture is no longer there.
     """
     layout = schema()
     shards: list[Path] = []
-    groups = _row_groups(dataset, decisions, images, output)
+    groups = _row_groups(dataset, decisions, pictures, output)
     group = next(groups, None)
     # An empty dataset is one shard without rows; otherwise no shard is empty.
     while group is not None or not shards:
@@ -105,25 +101,6 @@ def write_dataset(
     return [path.rename(path.with_name(f"{path.stem}-{total}.parquet")) for path in shards]
 
 
-def check_pictures(output: Output, images: Images | None) -> None:
-    """Refuse before any work what `write_dataset` would refuse after it.
-
-    Raises:
-        UsageError: As `write_dataset` does.
-    """
-    pictures = output.pictures
-    if pictures not in PICTURES:
-        raise UsageError(f"pictures must be {', '.join(PICTURES)}, not {pictures!r}")
-    if pictures != "none" and images is None:
-        raise UsageError(
-            f"pictures={pictures} needs the pictures; pass the folder that holds them as images=DIR, or pictures=none"
-        )
-    if pictures == "path" and images is not None and len(images) and images.path(0) is None:
-        raise UsageError(
-            "pictures=path needs pictures that are files; pass the folder that holds them as images=DIR"
-        )
-
-
 class _RowGroup(NamedTuple):
     records: list[dict[str, Any]]
     ends_shard: bool
@@ -132,7 +109,7 @@ class _RowGroup(NamedTuple):
 def _row_groups(
     dataset: Dataset,
     decisions: Sequence[Sequence[Decision]],
-    images: Images | None,
+    pictures: Pictures,
     output: Output,
 ) -> Iterator[_RowGroup]:
     """The records of the images that stay, in groups; a picture is read when its group is made."""
@@ -141,7 +118,7 @@ def _row_groups(
     for row, of_image in enumerate(decisions):
         if all(decision.cause for decision in of_image):
             continue
-        record, size = _record(dataset, row, of_image, images, output.pictures)
+        record, size = _record(dataset, row, of_image, pictures)
         records.append(record)
         shard_bytes += size
         ends_shard = shard_bytes >= output.shard_bytes
@@ -158,8 +135,7 @@ def _record(
     dataset: Dataset,
     row: int,
     decisions: Sequence[Decision],
-    images: Images | None,
-    pictures: str,
+    pictures: Pictures,
 ) -> tuple[dict[str, Any], int]:
     """One image record, and about how many bytes it needs."""
     image_id = int(dataset.image_ids[row])
@@ -167,12 +143,12 @@ def _record(
     picture: dict[str, Any] | None = None
     size = sum(len(sample["mask"]["counts"]) for sample in samples)
     name = dataset.images["file_name"][row].as_py()
-    if images is not None and pictures == "embed":
-        content = images.encoded(row)
-        size += len(content)
-        picture = {"bytes": content, "path": Path(name).name or None}
-    elif images is not None and pictures == "path":
-        picture = {"bytes": None, "path": str(images.path(row))}
+    images = pictures.images
+    if images is not None and pictures.can_be_held(row):
+        content = images.encoded(row) if pictures.held_as == "embed" else None
+        size += len(content or b"")
+        path = str(images.path(row)) if content is None else base_name(name) or None
+        picture = {"bytes": content, "path": path}
     return {"image": picture, "image_id": image_id, "file_name": name, "samples": samples}, size
 
 

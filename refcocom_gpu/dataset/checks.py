@@ -11,7 +11,7 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from refcocom_gpu.dataset.records import Columns
+from refcocom_gpu.dataset.records import Columns, Invalid
 from refcocom_gpu.errors import DatasetError
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 
@@ -26,6 +26,28 @@ class Checked(NamedTuple):
     samples: pa.Table
     examples: pa.Table
     fingerprint: str
+
+
+def check_invalid(invalid: Invalid, policy: str, source: str) -> None:
+    """Refuse references that cannot be scored, unless they are to be dropped, which is said.
+
+    Args:
+        invalid: Those of a source.
+        policy: `error` or `drop`.
+        source: What to call the source in a message.
+
+    Raises:
+        DatasetError: There are some, and the policy is `error`.
+
+    Warns:
+        UserWarning: Some are dropped.
+    """
+    if not invalid.n:
+        return
+    found = f"{source}: {invalid.describe()}"
+    if policy == "error":
+        raise DatasetError(f"{found}; dataset.invalid_references=drop goes on without them")
+    warnings.warn(f"{found}; they are dropped", UserWarning, stacklevel=3)
 
 
 def check_columns(columns: Columns, unique: str, source: str) -> Checked:

@@ -7,9 +7,10 @@ files, which are mapped: any picture can be read at once, and memory holds only 
 from __future__ import annotations
 
 import glob
-import io
 import operator
-from pathlib import Path
+from collections import Counter
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from refcocom_gpu.dataset.headers import is_turned, opened
 from refcocom_gpu.dataset.locate import locate, parquet_files
 from refcocom_gpu.dataset.records import is_mirror
 from refcocom_gpu.dataset.sources import open_arrow_folder, open_hub
@@ -37,14 +39,27 @@ FIELDS = ("image_id", "image_meta", PICTURE)
 """The fields of a record that are read; the id is in one of the first two."""
 
 
+def base_name(file_name: str) -> str:
+    r"""Return the name of a file without its folders, whichever slash separates them.
+
+    >>> base_name("train2014/1.jpg"), base_name(r"train2014\1.jpg")
+    ('1.jpg', '1.jpg')
+    """
+    return PureWindowsPath(file_name).name
+
+
 class Images:
     """The pictures of a dataset, by row of `dataset.images`.
 
     A sequence: each `images[row]` decodes a picture anew. It may be pickled and forked; another
     process maps the same files.
 
-    Pictures are as stored. An orientation in their EXIF data is not applied, because masks describe
-    the stored pixels. It is not passed on either, so that no later step applies it.
+    Pictures are as a viewer shows them, because that is what annotators see: an orientation in their
+    EXIF data is applied. Only if the size of the masks shows that they describe the stored pixels,
+    it is not. It is never passed on, so that no later step applies it again.
+
+    A `file_name` with folders, separated by either slash, is looked for as it is, and then by its base
+    name, unless files of other folders have the same one.
 
     Args:
         dataset: From `load_dataset`.
@@ -97,9 +112,32 @@ class Images:
         stored, where = self._file(row)
         if stored is None:
             return _draw(int(self.dataset.image_ids[row]))
-        picture = _decode(stored, where)
-        self._check_size(picture, row, where)
+        from PIL import ImageOps
+
+        with opened(stored, where) as file:
+            turned = is_turned(file, self._sizes(row), where)
+            picture = (ImageOps.exif_transpose(file) if turned else file).convert("RGB")
+        # Metadata goes: a later step that applied the orientation would turn the picture away from its masks.
+        picture.info.clear()
         return picture
+
+    def problem(self, row: int) -> str:
+        """Return why a picture cannot be used, empty if nothing is wrong with its header; no pixel is decoded.
+
+        Args:
+            row: A row of `dataset.images`.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        try:
+            stored, where = self._file(row)
+            if stored is not None:
+                with opened(stored, where) as file:
+                    is_turned(file, self._sizes(row), where)
+        except DatasetError as error:
+            return str(error)
+        return ""
 
     def encoded(self, row: int) -> bytes:
         """Return the stored file of a picture, not decoded; for the built-in sample, a PNG.
@@ -145,20 +183,32 @@ class Images:
             name = self.dataset.images["file_name"][row].as_py()
             if not name:
                 raise DatasetError(f"{where}: file_name is absent")
-            return self.folder / name, f"{self.folder / name}: image {image_id}"
+            path = self._path_of(name)
+            return path, f"{path}: image {image_id}"
         if self._table is not None:
             return _stored(self._table[row][PICTURE][0].as_py(), where), where
         return None, where
 
-    def _check_size(self, picture: Picture, row: int, where: str) -> None:
+    def _path_of(self, name: str) -> Path:
+        """The file of a `file_name`; where there is none, the path at which it was looked for first."""
+        assert self.folder is not None
+        names = [name, name.replace("\\", "/")]
+        if self._base_names[base_name(name)] == 1:
+            names.append(base_name(name))
+        paths = [self.folder / each for each in names]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    @cached_property
+    def _base_names(self) -> Counter[str]:
+        """How many files have each base name; one that several have does not tell them apart."""
+        names = set(self.dataset.images["file_name"].to_pylist())
+        return Counter(base_name(name) for name in names if name)
+
+    def _sizes(self, row: int) -> set[tuple[int, int]]:
+        """The H and W of the masks of an image: one size, unless the records contradict themselves."""
         samples = slice(*self._first_sample[row : row + 2])
-        W, H = picture.size
         sizes = zip(self.dataset.heights[samples], self.dataset.widths[samples], strict=True)
-        for height, width in sizes:
-            if (height, width) != (H, W):
-                raise DatasetError(
-                    f"{where}: the picture is {H} × {W} (height × width), its mask {height} × {width}"
-                )
+        return {(int(height), int(width)) for height, width in sizes}
 
 
 def _open(dataset: Dataset) -> Any:
@@ -230,21 +280,6 @@ def _stored(value: Any, where: str) -> Path | bytes:
     if not value:
         raise DatasetError(f"{where}: the picture is null")
     return value if isinstance(value, bytes) else Path(value)
-
-
-def _decode(stored: Path | bytes, where: str) -> Picture:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored) as file:
-            picture = file.convert("RGB")
-    except FileNotFoundError:
-        raise DatasetError(f"{where}: there is no file {stored!s}") from None
-    except Exception as error:  # each of Pillow's formats raises its own exceptions
-        raise DatasetError(f"{where}: the picture does not decode: {first_line(error)}") from error
-    # Metadata goes: a later step that applied the orientation would turn the picture away from its masks.
-    picture.info.clear()
-    return picture
 
 
 def _draw(image_id: int) -> Picture:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,28 @@ HUB_COLUMNS = ("image_id", "file_name", "samples")
 """The fields to request from the Hub: the published features without the picture. Requesting an absent one fails."""
 
 
+_Read = tuple[records.Columns, records.Invalid]
+
+
+class Source(NamedTuple):
+    """The records of a source.
+
+    Attributes:
+        columns: The flat columns.
+        commit: Of the source, where it is known.
+        is_published: Whether the source is meant to be the published set.
+        invalid: The references of an original set that cannot be scored and are not in the columns.
+    """
+
+    columns: records.Columns
+    commit: str | None
+    is_published: bool
+    invalid: records.Invalid
+
+
 def read_source(
     source: str | Path, revision: str | None, split: str, cache: bool | str | Path
-) -> tuple[records.Columns, str | None, bool]:
+) -> Source:
     """Read the records of any source.
 
     Args:
@@ -39,44 +58,44 @@ def read_source(
         cache: As for `load_dataset`.
 
     Returns:
-        The flat columns, the commit where it is known, and whether the source is meant to be the published set.
+        The records and what is known of them.
 
     Raises:
         UsageError: There is no such source, split or revision.
         DatasetError: The records are malformed, or the Hub cannot be reached.
     """
     kind, path, commit = locate(source, revision)
-    is_published = kind == "hub"
+    is_published, invalid = kind == "hub", records.Invalid()
     if kind == "parquet":
         files = parquet_files(path, split)
-        columns = _read_parquet(files, split)
+        columns, invalid = _read_parquet(files, split)
         # A constructed set, which has this file, and a copy of an original set are other sets.
         constructed = (path / "construct.json").is_file()
         is_published = path.is_dir() and not constructed and not any(map(_is_mirror, files))
     elif kind == "arrow":
         columns = _from_datasets(open_arrow_folder(path, split), str(path))
     elif kind == "json":
-        columns = _read_jsonl(path, split, cache)
+        columns, invalid = _read_jsonl(path, split, cache)
     elif kind == "refer":
-        columns = records.from_refer(path, split)
+        columns, invalid = records.from_refer(path, split)
     elif kind == "hub":
-        columns, commit = _read_hub(str(source), split, revision)
+        columns, invalid, commit = _read_hub(str(source), split, revision)
     else:
         from refcocom_gpu.dataset.sample import make_records
 
         columns = records.from_records(make_records(), "sample")
-    return columns, commit, is_published
+    return Source(columns, commit, is_published, invalid)
 
 
-def _read_jsonl(path: Path, split: str, cache: bool | str | Path) -> records.Columns:
+def _read_jsonl(path: Path, split: str, cache: bool | str | Path) -> _Read:
     text = path.read_bytes()
     rows = records.mirror_rows(text)
     if rows is not None:
         return records.from_mirror(rows, str(path), split)
     root = cache_root(cache)
     if root is None:
-        return records.from_jsonl(text, str(path))
-    return _read_cached(text, str(path), root)
+        return records.from_jsonl(text, str(path)), records.Invalid()
+    return _read_cached(text, str(path), root), records.Invalid()
 
 
 def _read_cached(text: bytes, where: str, root: Path) -> records.Columns:
@@ -111,7 +130,7 @@ def _to_ipc(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _read_parquet(files: list[Path], split: str) -> records.Columns:
+def _read_parquet(files: list[Path], split: str) -> _Read:
     mirrored = [path for path in files if _is_mirror(path)]
     if mirrored and len(mirrored) < len(files):
         other = next(path for path in files if path not in mirrored)
@@ -123,7 +142,8 @@ def _read_parquet(files: list[Path], split: str) -> records.Columns:
         # The rows of a file that is named after a split may name it otherwise, such as `testA` in `test-….parquet`.
         named = all(split.lower() in path.name.lower() for path in mirrored)
         return records.from_mirror(rows, str(mirrored[0]), split, named=named)
-    return records.concatenate([records.from_arrow(_project(path), str(path)) for path in files])
+    tables = [records.from_arrow(_project(path), str(path)) for path in files]
+    return records.concatenate(tables), records.Invalid()
 
 
 def _is_mirror(path: Path) -> bool:
@@ -196,11 +216,13 @@ def _from_datasets(loaded: Any, where: str) -> records.Columns:
     return records.from_arrow(loaded.select_columns(wanted).with_format("arrow")[:], where)
 
 
-def _read_hub(name: str, split: str, revision: str | None) -> tuple[records.Columns, str | None]:
+def _read_hub(
+    name: str, split: str, revision: str | None
+) -> tuple[records.Columns, records.Invalid, str | None]:
     opened, commit = open_hub(name, split, revision, HUB_COLUMNS)
     if isinstance(opened, list):
-        return _read_parquet(opened, split), commit
-    return _from_datasets(opened, name), commit
+        return *_read_parquet(opened, split), commit
+    return _from_datasets(opened, name), records.Invalid(), commit
 
 
 def open_hub(

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from refcocom_gpu.dataset.checks import check_columns
+from refcocom_gpu.dataset.checks import check_columns, check_invalid
 from refcocom_gpu.dataset.sources import read_source
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.masks.rle import Column
@@ -25,6 +25,7 @@ from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 
 KeyKind = Literal["sample_id", "image_position"]
 KEY_KINDS: tuple[str, ...] = get_args(KeyKind)
+INVALID_REFERENCES = ("error", "drop")
 Ints = NDArray[np.int64]
 
 PUBLISHED = {"images": 1190, "samples": 2080, "examples": 5598}
@@ -53,6 +54,7 @@ class Dataset:
         split: Split name.
         fingerprint: 32 hex digits, a hash of the tables without file names, labels and boxes, which
             no score depends on. Equal content from any source has the same fingerprint.
+        n_dropped: Number of references that `invalid_references="drop"` left out.
     """
 
     images: pa.Table
@@ -63,6 +65,7 @@ class Dataset:
     revision: str | None
     split: str
     fingerprint: str
+    n_dropped: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # The cached properties are computed again in each worker instead of being sent to it.
@@ -260,6 +263,7 @@ def load_dataset(
     split: str = "validation",
     key: KeyKind = "sample_id",
     cache: bool | str | Path = True,
+    invalid_references: str = "error",
 ) -> Dataset:
     """Load a referring-segmentation set; no image byte is read.
 
@@ -275,13 +279,16 @@ def load_dataset(
             id and position, for sets whose sample ids repeat.
         cache: Where the columns of JSON lines are kept, so that they are parsed once: True for the
             user's cache folder, a path for another folder, False for nowhere.
+        invalid_references: What becomes of references of the original sets, a release or a copy, that
+            have no sentence, or whose polygons cover no pixel of their image: `error`, or `drop` to go
+            on without them, which warns and counts them.
 
     Returns:
         The dataset, checked.
 
     Raises:
-        UsageError: There is no such source, split or revision.
-        DatasetError: The records are malformed or their ids repeat, or the Hub cannot be reached.
+        UsageError: There is no such source, split or revision, or an option is unknown.
+        DatasetError: The records are malformed or invalid or their ids repeat, or the Hub cannot be reached.
 
     Examples:
         >>> import json, tempfile
@@ -295,10 +302,17 @@ def load_dataset(
     """
     if key not in KEY_KINDS:
         raise UsageError(f"key={key!r}: expected one of {', '.join(KEY_KINDS)}")
-    columns, commit, is_published = read_source(source, revision, split, cache)
+    if invalid_references not in INVALID_REFERENCES:
+        raise UsageError(
+            f"invalid_references must be {' or '.join(INVALID_REFERENCES)}, not {invalid_references!r}"
+        )
+    columns, commit, is_published, invalid = read_source(source, revision, split, cache)
+    check_invalid(invalid, invalid_references, str(source))
     unique = "sample_id" if key == "sample_id" else "image_id"
     images, samples, examples, fingerprint = check_columns(columns, unique, str(source))
-    dataset = Dataset(images, samples, examples, key, str(source), commit, split, fingerprint)
+    dataset = Dataset(
+        images, samples, examples, key, str(source), commit, split, fingerprint, invalid.n
+    )
     difference = dataset.published_difference()
     if is_published and difference:
         warnings.warn(difference, UserWarning, stacklevel=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from refcocom_gpu.errors import RLEError
+from refcocom_gpu.errors import OutsideError, RLEError
 from refcocom_gpu.masks.rle import check_counts
 
 
@@ -22,6 +22,7 @@ def rasterise(
 
     Raises:
         RLEError: The scale is not declared, or a polygon is malformed.
+        OutsideError: A polygon in pixels has a corner far outside the image.
     """
     if scale is None:
         raise RLEError(
@@ -42,7 +43,7 @@ def rasterise(
             polygon = [c * (width, height)[i % 2] for i, c in enumerate(polygon)]
         # pycocotools allocates memory by the length of an edge.
         elif not all(-width - height <= c <= 2 * (width + height) for c in polygon):
-            raise RLEError(f"polygon {k} lies far outside the image of {height}×{width} pixels")
+            raise OutsideError(f"polygon {k} lies far outside the image of {height}×{width} pixels")
         scaled.append([float(c) for c in polygon])
     if not scaled:
         return height, width, check_counts([height * width])

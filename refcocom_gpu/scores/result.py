@@ -223,6 +223,7 @@ def about_dataset(dataset: Dataset) -> dict[str, Any]:
         "n_images": dataset.n_images,
         "n_samples": dataset.n_samples,
         "n_examples": dataset.n_examples,
+        "n_dropped": dataset.n_dropped,
         "counts_as_published": dataset.published_difference() is None,
     }
 

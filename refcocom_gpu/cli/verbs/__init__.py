@@ -80,6 +80,7 @@ def load(config: DatasetConfig) -> Dataset:
         revision=config.revision,
         split=config.split,
         key=config.key,  # type: ignore[arg-type]
+        invalid_references=config.invalid_references,
     )
 
 

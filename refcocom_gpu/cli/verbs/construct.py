@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refcocom_gpu.cli.config import ConstructConfig
 from refcocom_gpu.cli.verbs import load, print_, progress
 from refcocom_gpu.construct.rules import Rules
-from refcocom_gpu.errors import UsageError
+from refcocom_gpu.errors import RefCOCOMError, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.options import part_of
 
@@ -45,7 +46,11 @@ def run(config: ConstructConfig) -> None:
     dataset = load(config.dataset)
     truth = None
     if config.truth is not None:
-        truth = load_dataset(config.truth, split=config.dataset.split)
+        truth = load_dataset(
+            config.truth,
+            split=config.dataset.split,
+            invalid_references=config.dataset.invalid_references,
+        )
     proposers = _proposers(config, dataset)
     images = _images(config, dataset, proposers)
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
@@ -124,12 +129,21 @@ def _proposers(config: ConstructConfig, dataset: Dataset) -> list[Proposer]:
 
 
 def _images(config: ConstructConfig, dataset: Dataset, proposers: list[Proposer]) -> Images | None:
-    """Return the pictures if anything needs them."""
+    """Return the pictures if anything needs them, or if they are at hand and may be embedded."""
+    from refcocom_gpu.construct.pictures import needed_by_whom
     from refcocom_gpu.dataset.images import Images
 
-    if config.pictures == "none" and not any(p.needs_picture for p in proposers):
+    is_needed = bool(needed_by_whom(config.pictures, proposers))
+    if config.pictures == "none" and not is_needed:
         return None
-    return Images(dataset, config.images)
+    try:
+        return Images(dataset, config.images)
+    except RefCOCOMError as error:
+        # A folder that is asked for must be there.
+        if is_needed or config.images is not None:
+            raise
+        warnings.warn(f"no picture is embedded: {error}", UserWarning, stacklevel=1)
+        return None
 
 
 def _listed(value: Any) -> list[str]:
@@ -154,6 +168,11 @@ def _table(made: Construction, judgement: Judgement | None, rules: Rules) -> str
         for cause, number in n["removed"].items():
             if number and cause in meanings:
                 lines.append(f"{number:,} {what} removed: {meanings[cause]} ({cause})")
+    pictures = summary["pictures"]
+    if pictures["absent"]:
+        lines.append(
+            f"Pictures are absent from {pictures['absent']:,} of {images['kept']:,} image records"
+        )
     if judgement is not None:
         at = judgement.at(rules.confidence)
         lines += [

@@ -12,6 +12,7 @@ from refcocom_gpu.dataset.records.mirrors import from_mirror as from_mirror
 from refcocom_gpu.dataset.records.mirrors import is_mirror as is_mirror
 from refcocom_gpu.dataset.records.mirrors import mirror_rows as mirror_rows
 from refcocom_gpu.dataset.records.refer import from_refer as from_refer
+from refcocom_gpu.dataset.records.references import Invalid as Invalid
 from refcocom_gpu.dataset.records.structs import from_jsonl as from_jsonl
 from refcocom_gpu.dataset.records.structs import from_records as from_records
 from refcocom_gpu.dataset.records.tables import Columns as Columns

@@ -12,14 +12,15 @@ from typing import Any
 import msgspec
 
 from refcocom_gpu.dataset.records.references import (
+    Invalid,
     Reference,
     checked_box,
-    columns_of,
     in_split,
     mask_of,
+    read_references,
 )
-from refcocom_gpu.dataset.records.tables import Columns, listed, raise_problems
-from refcocom_gpu.errors import DatasetError, RLEError
+from refcocom_gpu.dataset.records.tables import Columns, listed
+from refcocom_gpu.errors import DatasetError
 from refcocom_gpu.utils.text import first_line
 
 MIRROR_FIELDS = (
@@ -65,7 +66,7 @@ def mirror_rows(text: bytes) -> Iterator[tuple[str, Any]] | None:
 
 def from_mirror(
     rows: Iterable[tuple[str, Any]], where: str, split: str, *, named: bool = False
-) -> Columns:
+) -> tuple[Columns, Invalid]:
     """Read the instances of a split.
 
     Args:
@@ -75,7 +76,7 @@ def from_mirror(
         named: The files are named after the split: if no row names this split, all rows belong to it.
 
     Returns:
-        The flat columns; a sample's id is its `ref_id`.
+        The flat columns, where a sample's id is its `ref_id`, and the instances that cannot be scored.
 
     Raises:
         UsageError: There is no such split.
@@ -97,14 +98,7 @@ def from_mirror(
     if names and (split in names or not named):
         wanted = in_split(names, split, where)
         parsed = [entry for entry in parsed if entry[1].get("split") in wanted]
-    references = []
-    for place, row in parsed:
-        try:
-            references.append(_reference(row))
-        except (RLEError, DatasetError, msgspec.MsgspecError, TypeError, ValueError) as error:
-            problems.append(f"{place}: {first_line(error)}")
-    raise_problems(problems, where, "instance")
-    return columns_of(references)
+    return read_references(parsed, _reference, where, problems)
 
 
 def _reference(row: Mapping[str, Any]) -> Reference:

@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 
 from refcocom_gpu.dataset.records.references import (
+    Invalid,
     Reference,
     checked_box,
-    columns_of,
     in_split,
     mask_of,
+    read_references,
 )
-from refcocom_gpu.dataset.records.tables import Columns, raise_problems
+from refcocom_gpu.dataset.records.tables import Columns
 from refcocom_gpu.errors import DatasetError, RLEError
 from refcocom_gpu.utils.text import first_line
 
@@ -80,7 +81,7 @@ class _Unpickler(pickle.Unpickler):
         raise DatasetError(f"the pickle refers to an object outside itself: {pid!r:.60}")
 
 
-def from_refer(path: Path, split: str) -> Columns:
+def from_refer(path: Path, split: str) -> tuple[Columns, Invalid]:
     """Read a split of a release.
 
     Args:
@@ -88,7 +89,7 @@ def from_refer(path: Path, split: str) -> Columns:
         split: `train`, `validation` (or `val`), `test`, `testA`, `testB`.
 
     Returns:
-        The flat columns; a sample's id is its `ref_id`.
+        The flat columns, where a sample's id is its `ref_id`, and the references that cannot be scored.
 
     Raises:
         UsageError: There is no such split.
@@ -100,16 +101,14 @@ def from_refer(path: Path, split: str) -> Columns:
     annotations = {annotation.id: annotation for annotation in known.annotations}
     categories = {category.id: category for category in known.categories}
     wanted = in_split((ref.split for ref in refs), split, str(path))
-    references, problems = [], []
-    for number, ref in enumerate(refs):
-        if ref.split not in wanted:
-            continue
-        try:
-            references.append(_reference(ref, images, annotations, categories))
-        except RLEError as error:
-            problems.append(f"reference {number} (ref_id {ref.ref_id}): {error}")
-    raise_problems(problems, str(path), "instance")
-    return columns_of(references)
+    rows = (
+        (f"reference {number} (ref_id {ref.ref_id})", ref)
+        for number, ref in enumerate(refs)
+        if ref.split in wanted
+    )
+    return read_references(
+        rows, lambda ref: _reference(ref, images, annotations, categories), str(path)
+    )
 
 
 def _reference(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -16,11 +17,18 @@ from refcocom_gpu.dataset.records.tables import (
     examples_table,
     images_table,
     is_box,
+    raise_problems,
     samples_table,
 )
-from refcocom_gpu.errors import RLEError, UsageError
+from refcocom_gpu.errors import DatasetError, OutsideError, RLEError, UsageError
 from refcocom_gpu.masks.polygons import rasterise
 from refcocom_gpu.masks.rle import check, column, parse
+from refcocom_gpu.utils.text import first_line
+
+NAMED = 5
+"""Number of invalid references of a kind that a message names."""
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class Reference:
         bbox: x, y, w, h in pixels; None where not stated.
         height: H of the image.
         width: W of the image.
-        counts: The mask, a compressed COCO string.
+        counts: The mask, a compressed COCO string; empty where its polygons lie outside the image.
         sentences: Its referring expressions.
     """
 
@@ -52,6 +60,78 @@ class Reference:
     sentences: Sequence[str]
 
 
+class Invalid(NamedTuple):
+    """Well-formed references that cannot be scored. They are not among the columns.
+
+    Attributes:
+        total: Number of all references that were read.
+        outside: The ids of those whose polygons cover no pixel of their image.
+        silent: The ids of the others that have no sentence.
+    """
+
+    total: int = 0
+    outside: tuple[int, ...] = ()
+    silent: tuple[int, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of invalid references."""
+        return len(self.outside) + len(self.silent)
+
+    def describe(self) -> str:
+        """Count them by kind, with the first ids of each.
+
+        >>> Invalid(50, (7,), (8,)).describe()
+        '2 of 50 references cannot be scored: 1 cover no pixel of their image (ref_id 7), 1 have no sentence (ref_id 8)'
+        """
+        kinds = (("cover no pixel of their image", self.outside), ("have no sentence", self.silent))
+        parts = [f"{len(ids):,} {what} (ref_id {_first(ids)})" for what, ids in kinds if ids]
+        return f"{self.n:,} of {self.total:,} references cannot be scored: {', '.join(parts)}"
+
+
+def _first(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids[:NAMED])) + (", …" if len(ids) > NAMED else "")
+
+
+def read_references(
+    rows: Iterable[tuple[str, Row]],
+    read: Callable[[Row], Reference],
+    where: str,
+    problems: Sequence[str] = (),
+) -> tuple[Columns, Invalid]:
+    """Read all references, and sort out those that cannot be scored.
+
+    Args:
+        rows: Each the name of its place, and what `read` takes.
+        read: Makes a reference of a row, or raises.
+        where: What to call the source in an error message.
+        problems: Mistakes that are known already.
+
+    Returns:
+        The flat columns of the valid references, and the invalid ones.
+
+    Raises:
+        DatasetError: Some rows are malformed; the first 20 are shown, all are counted.
+    """
+    mistakes, references = list(problems), []
+    outside, silent, total = [], [], 0
+    for place, row in rows:
+        total += 1
+        try:
+            reference = read(row)
+        except (RLEError, DatasetError, msgspec.MsgspecError, TypeError, ValueError) as error:
+            mistakes.append(f"{place}: {first_line(error)}")
+            continue
+        if not reference.counts:
+            outside.append(reference.ref_id)
+        elif not reference.sentences:
+            silent.append(reference.ref_id)
+        else:
+            references.append(reference)
+    raise_problems(mistakes, where, "instance")
+    return columns_of(references), Invalid(total, tuple(outside), tuple(silent))
+
+
 def mask_of(segmentation: Any, height: int | None, width: int | None) -> tuple[int, int, bytes]:
     """Convert a COCO segmentation to (H, W, compressed counts).
 
@@ -60,6 +140,9 @@ def mask_of(segmentation: Any, height: int | None, width: int | None) -> tuple[i
             union is the mask.
         height: H of the image; None where unknown.
         width: W of the image; None where unknown.
+
+    Returns:
+        H, W and the counts, which are empty where polygons cover no pixel of the image.
 
     Raises:
         RLEError: The segmentation is anything else, has another size than the image, or is polygons although
@@ -74,11 +157,22 @@ def mask_of(segmentation: Any, height: int | None, width: int | None) -> tuple[i
             raise RLEError("its mask is polygons, and the height and width of its image are absent")
         if not segmentation:
             raise RLEError("its mask is an empty list, without a polygon")
-        return rasterise(segmentation, height, width, "pixels")
+        return _drawn(segmentation, height, width)
     mask_height, mask_width, counts = check(segmentation)
     if (height, width) not in ((None, None), (mask_height, mask_width)):
         raise RLEError(f"its mask is {mask_height}×{mask_width}, its image {height}×{width}")
     return mask_height, mask_width, counts
+
+
+def _drawn(polygons: list[Any], height: int, width: int) -> tuple[int, int, bytes]:
+    from pycocotools import mask as coco
+
+    try:
+        _, _, counts = rasterise(polygons, height, width, "pixels")
+    except OutsideError:
+        return height, width, b""
+    is_empty = not coco.area({"size": [height, width], "counts": counts})
+    return height, width, b"" if is_empty else counts
 
 
 def _merged(parts: Sequence[Any]) -> dict[str, Any]:
