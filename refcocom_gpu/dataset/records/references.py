@@ -19,7 +19,7 @@ from refcocom_gpu.dataset.records.tables import (
     samples_table,
 )
 from refcocom_gpu.errors import RLEError, UsageError
-from refcocom_gpu.masks.polygons import rasterise
+from refcocom_gpu.masks.polygons import parse_polygons, rasterise
 from refcocom_gpu.masks.rle import check, column, parse
 
 
@@ -74,7 +74,7 @@ def mask_of(segmentation: Any, height: int | None, width: int | None) -> tuple[i
             raise RLEError("its mask is polygons, and the height and width of its image are absent")
         if not segmentation:
             raise RLEError("its mask is an empty list, without a polygon")
-        return rasterise(segmentation, height, width, "pixels")
+        return rasterise(parse_polygons(segmentation), height, width, "pixels")
     mask_height, mask_width, counts = check(segmentation)
     if (height, width) not in ((None, None), (mask_height, mask_width)):
         raise RLEError(f"its mask is {mask_height}×{mask_width}, its image {height}×{width}")
