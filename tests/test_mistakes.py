@@ -16,8 +16,10 @@ from helpers import (
     write_jsonl,
 )
 from PIL import Image
+from sweeps import sweep
 
 import refcocom_gpu as rc
+from refcocom_gpu.cli.main import main
 from refcocom_gpu.predictions import rows as rows_module
 
 CASE = sample_case()
@@ -206,6 +208,108 @@ def test_what_is_only_unusual_is_accepted(tmp_path):
         row["sentence"] = None
         row["id"] = "x"
     CASE.check(write_jsonl(tmp_path / "p.jsonl", rows))
+
+
+REPEATED = {
+    "mask first": ('"segmentation": null, ', "", ["segmentation"]),
+    "mask last": ("", ', "segmentation": null', ["segmentation"]),
+    "spaces": ("", ', "segmentation" \t: null', ["segmentation"]),
+    "escapes": ("", r', "se\u0067mentation": null', ["segmentation"]),
+    "sentence": ("", ', "sentence": null, "sentence": null', ["sentence"]),
+    "unknown": ("", ', "note": 1, "note": {"a": 2}', ["note"]),
+    "nested": ("", ', "notes": [{"a": {"b": "c", "b": 1}}]', ["b"]),
+    "two": ('"a": 1, "segmentation": null, ', ', "a": 1', ["a", "segmentation"]),
+    "sentence_idx": ('"sentence_idx": 0, ', "", ["sentence_idx"]),
+    "size": '"size": [1, 1], "size"',
+    "counts": '"counts": "0", "counts"',
+}
+
+
+def repeating(name) -> tuple[list[str], list[str]]:
+    """The text of all rows, of which the sixth repeats keys, and these keys."""
+    texts = [json.dumps(row) for row in CASE.rows()]
+    change = REPEATED[name]
+    if isinstance(change, str):
+        texts[5] = texts[5].replace(f'"{name}"', change)
+        return texts, [name]
+    before, after, keys = change
+    texts[5] = "{" + before + texts[5][1:-1] + after + "}"
+    return texts, keys
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "ndjson", "json"])
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_key_that_stands_there_twice(tmp_path, name, suffix):
+    assert CASE.rows()[5]["segmentation"] is not None
+    texts, keys = repeating(name)
+    path = tmp_path / f"p.{suffix}"
+    path.write_text("[" + ",\n".join(texts) + "]" if suffix == "json" else "\n".join(texts))
+    error = problems_of(path, STORE)
+    # A row whose key is in doubt leaves its example without a prediction.
+    missing = {"missing": 1} if name == "sentence_idx" else {}
+    assert error.counts == {"duplicate": 1, **missing}
+    assert error.problems[0].where == f"{path}, {'entry' if suffix == 'json' else 'line'} 6"
+    assert f"the row has {', '.join(keys)} more than once" in error.problems[0].message
+
+
+@pytest.mark.parametrize("name", ["sentence", "sample_id", "counts"])
+def test_what_one_row_lacks_does_not_hide_that_another_has_it_twice(tmp_path, name):
+    rows = CASE.rows()
+    sentences = DATASET.examples.column("sentence").to_pylist()
+    for row, sentence in zip(rows, sentences, strict=True):
+        row["sentence"] = sentence
+    texts = [json.dumps(row) for row in rows]
+    value = json.dumps(rows[5].get(name, "0"))
+    texts[5] = texts[5].replace(f'"{name}"', f'"{name}": {value}, "{name}"')
+    del (rows[6]["segmentation"] if name == "counts" else rows[6])[name]
+    texts[6] = json.dumps(rows[6])
+    (tmp_path / "p.jsonl").write_text("\n".join(texts))
+    found = problems_of(tmp_path / "p.jsonl", STORE).problems
+    assert ("duplicate", f"{tmp_path / 'p.jsonl'}, line 6") in [(p.kind, p.where) for p in found]
+
+
+def test_runs_as_a_list_do_not_hide_a_key_that_stands_there_twice(tmp_path):
+    texts, _ = repeating("mask first")
+    texts[6] = json.dumps(CASE.rows(listed=True)[6])
+    (tmp_path / "p.jsonl").write_text("\n".join(texts))
+    assert problems_of(tmp_path / "p.jsonl", STORE).counts == {"duplicate": 1}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"image_id": 9, "category_id": 1, "score": 0.5},
+        {"sentence": None},
+        {"note": 'a "b" \\ "c\\"', "size": {"size": "size", "counts": ["sentence"]}},
+        {"number": 10**4000},
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_other_fields_and_quotes_are_read_at_once(tmp_path, monkeypatch, more, suffix):
+    """Rows that repeat nothing are not read one by one, which is slow."""
+    monkeypatch.delattr(rows_module._Rows, "_row_by_row")
+    rows = [{**row, **more} for row in CASE.rows()]
+    path = tmp_path / f"p.{suffix}"
+    path.write_text(json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows)))
+    CASE.check(path)
+
+
+def test_a_key_twice_fails_a_sweep_and_the_command(tmp_path, capsys):
+    texts, _ = repeating("mask last")
+    path = tmp_path / "p.jsonl"
+    path.write_text("\n".join(texts))
+    message = f"{path}, line 6: duplicate: the row has segmentation more than once"
+    assert message in sweep([str(path)], tmp_path / "out").results[0].error
+    assert main(["score", "dataset=sample", "output_dir=null", str(path)]) == 3
+    assert message in capsys.readouterr().err
+
+
+def test_a_header_may_repeat_its_keys(tmp_path):
+    head = '{"schema": "refcocom-predictions", "version": 1, "model": "a", "model": "b"}'
+    path = write_jsonl(tmp_path / "p.jsonl", CASE.rows())
+    path.write_text(f"{head}\n{path.read_text()}")
+    CASE.check(path)
 
 
 @pytest.mark.parametrize("version", [2, "2", None, 0])

@@ -326,8 +326,8 @@ def test_polygons(tmp_path, suffix):
         shapes = [(rng.integers(0, 9, 8) / 8) for _ in range(k % 3)]
         in_pixels = [[c * (w, h)[i % 2] for i, c in enumerate(p)] for p in shapes]
         key = dict(zip(dataset.example_key_fields, dataset.key_of(k), strict=True))
-        pixels.append({**key, "segmentation": in_pixels})
-        normalized.append({**key, "segmentation": [p.tolist() for p in shapes]})
+        pixels.append({**key, "segmentation": in_pixels or None})
+        normalized.append({**key, "segmentation": [p.tolist() for p in shapes] or None})
         merged = (
             coco.merge(coco.frPyObjects(in_pixels, h, w))
             if in_pixels

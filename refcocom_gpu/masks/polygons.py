@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
-import math
+import sys
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from refcocom_gpu.errors import OutsideError, RLEError
-from refcocom_gpu.masks.rle import check_counts
+
+Points = NDArray[np.float64]
+"""[P, 2] x and y of the points of one polygon."""
+
+
+def parse_polygons(polygons: list[Any]) -> list[Points]:
+    """Return the points of the COCO polygons of one mask.
+
+    Args:
+        polygons: `[[x1, y1, x2, y2, …], …]`.
+
+    Raises:
+        RLEError: There is no polygon, or one is malformed.
+
+    >>> parse_polygons([[0, 0, 4, 0, 4, 2]])[0].tolist()
+    [[0.0, 0.0], [4.0, 0.0], [4.0, 2.0]]
+    """
+    if not polygons:
+        raise RLEError("mask is an empty list of polygons; null is an explicit empty mask")
+    parsed = []
+    for k, polygon in enumerate(polygons):
+        if not isinstance(polygon, list) or not all(map(_is_number, polygon)):
+            raise RLEError(f"polygon {k} is not a list of finite numbers [x1, y1, x2, y2, …]")
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise RLEError(
+                f"polygon {k} has {len(polygon)} numbers; at least three points are needed"
+            )
+        parsed.append(np.array(polygon, np.float64).reshape(-1, 2))
+    return parsed
 
 
 def rasterise(
-    polygons: list[Any], height: int, width: int, scale: str | None
+    polygons: Sequence[Points], height: int, width: int, scale: str | None
 ) -> tuple[int, int, bytes]:
-    """Convert the COCO polygons of one mask to (H, W, compressed counts).
+    """Convert the polygons of one mask to (H, W, compressed counts).
 
     Args:
-        polygons: `[[x1, y1, x2, y2, …], …]`; the mask is their union. An empty list is an empty mask.
+        polygons: From `parse_polygons`, at least one; the mask is their union.
         height: H of the image; polygons do not hold it.
         width: W of the image.
         scale: The unit of the coordinates, `pixels` or `normalized`; None is an error.
 
     Raises:
-        RLEError: The scale is not declared, or a polygon is malformed.
+        RLEError: The scale is not declared, or a polygon does not fit it.
         OutsideError: A polygon in pixels has a corner far outside the image.
     """
     if scale is None:
@@ -30,23 +62,15 @@ def rasterise(
             "pass polygons=pixels or polygons=normalized"
         )
     scaled = []
-    for k, polygon in enumerate(polygons):
-        if not isinstance(polygon, list) or not all(map(_is_number, polygon)):
-            raise RLEError(f"polygon {k} is not a list of finite numbers [x1, y1, x2, y2, …]")
-        if len(polygon) < 6 or len(polygon) % 2:
-            raise RLEError(
-                f"polygon {k} has {len(polygon)} numbers; at least three points are needed"
-            )
+    for k, points in enumerate(polygons):
         if scale == "normalized":
-            if not all(0 <= c <= 1 for c in polygon):
+            if points.min() < 0 or points.max() > 1:
                 raise RLEError(f"polygon {k} has coordinates outside 0…1, but polygons=normalized")
-            polygon = [c * (width, height)[i % 2] for i, c in enumerate(polygon)]
+            points = points * (width, height)
         # pycocotools allocates memory by the length of an edge.
-        elif not all(-width - height <= c <= 2 * (width + height) for c in polygon):
+        elif points.min() < -width - height or points.max() > 2 * (width + height):
             raise OutsideError(f"polygon {k} lies far outside the image of {height}×{width} pixels")
-        scaled.append([float(c) for c in polygon])
-    if not scaled:
-        return height, width, check_counts([height * width])
+        scaled.append(points.ravel().tolist())
     from pycocotools import mask as coco
 
     merged = coco.merge(coco.frPyObjects(scaled, height, width))
@@ -54,4 +78,7 @@ def rasterise(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value is a finite number that float64 can hold; a whole number of JSON may be larger."""
+    largest = sys.float_info.max
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and -largest <= value <= largest

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.batches import Where
+from refcocom_gpu.predictions.polygon_scale import PolygonScale
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -26,6 +27,9 @@ class Keys:
     Args:
         dataset: What the predictions are for.
         problems: Collects unknown keys, duplicates, wrong sentences and wrong sizes.
+
+    Attributes:
+        polygon_scale: Judges the polygons of the read as one set, whatever number of files it has.
     """
 
     def __init__(self, dataset: Dataset, problems: Problems) -> None:
@@ -33,6 +37,7 @@ class Keys:
         self.problems = problems
         self.fields: tuple[str, ...] = dataset.example_key_fields
         self.given = np.zeros(dataset.n_examples, np.bool_)
+        self.polygon_scale = PolygonScale()
         # Where each example was first given: a batch and a row in it, so that a duplicate can point there.
         self._places: list[Where] = []
         self._batch_of = np.zeros(dataset.n_examples, np.int32)

@@ -162,6 +162,7 @@ def read_predictions(
                 yield from read(path, keys, options, problems)
             except OSError as error:
                 raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+        keys.polygon_scale.judge(source.name, problems)
 
     return batches(), keys
 

@@ -1,14 +1,14 @@
 """JSON rows in, RLE batches out: the rows of native JSONL and of COCO-results JSON.
 
-A block of rows is decoded at once into typed records (the fast path). If anything in it breaks the format,
-the block is read again row by row, so that every mistake is found and named.
+A block of rows is decoded at once into typed records (the fast path). If anything in it breaks the format, or an
+object in it repeats a key, the block is read again row by row, so that every mistake is found and named.
 """
 
 from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from refcocom_kernels import cpu
 
 from refcocom_gpu.errors import Problems, RLEError
 from refcocom_gpu.masks import rle
-from refcocom_gpu.masks.polygons import rasterise
+from refcocom_gpu.masks.polygons import parse_polygons, rasterise
 from refcocom_gpu.predictions.batches import Batches, RLEBatch
 from refcocom_gpu.predictions.header import check_header
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.records import NOT_JSON, Row, keys_stand_once, repeated_keys
 from refcocom_gpu.predictions.rle_batches import finish_batch
 
 BLOCK_BYTES = 2**20
@@ -32,23 +33,6 @@ BLOCK_BYTES = 2**20
 
 BLOCK_ENTRIES = 4096
 """Entries of a COCO-results file decoded at a time."""
-
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises on text that is not the expected JSON; the last one on brackets nested without end."""
-
-
-class _Segmentation(msgspec.Struct):
-    size: tuple[int, int]
-    counts: str | list[int]
-
-
-class _Row(msgspec.Struct):
-    segmentation: _Segmentation | None
-    sentence_idx: int
-    sample_id: int = -1
-    image_id: int = -1
-    position: int = -1
-    sentence: str | None = None
 
 
 def read_jsonl(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -61,7 +45,7 @@ def read_lines(
     blocks: Iterable[bytes], source: str, keys: Keys, options: ReadOptions, problems: Problems
 ) -> Batches:
     """Read blocks of whole lines of the native file; `source` is its name in messages."""
-    decoder = msgspec.json.Decoder(_Row)
+    decoder = msgspec.json.Decoder(Row)
     reader = _Rows(source, "line", keys, options, problems)
     first_line = 1
     for block in blocks:
@@ -70,14 +54,14 @@ def read_lines(
             if check_header(head, source, keys.dataset, problems):
                 first_line, block = 2, rest
         n_lines = block.count(b"\n") + (not block.endswith(b"\n") and block != b"")
-        rows: list[_Row] | None = None
-        with contextlib.suppress(*_NOT_JSON):
+        rows: list[Row] | None = None
+        with contextlib.suppress(*NOT_JSON):
             rows = decoder.decode_lines(block)
         # The decoder skips blank lines, which would shift the number of every line after them.
         if rows is not None and len(rows) != n_lines:
             rows = None
         numbers = range(first_line, first_line + n_lines)
-        yield from reader.batches(rows, numbers, partial(bytes.split, block, b"\n"))
+        yield from reader.batches(rows, numbers, block, partial(bytes.split, block, b"\n"))
         first_line += n_lines
 
 
@@ -106,18 +90,18 @@ def read_coco_results(path: Path, keys: Keys, options: ReadOptions, problems: Pr
     try:
         # Raw entries point into the mapped file: the whole array is checked but not copied.
         entries = msgspec.json.decode(memoryview(mapped), type=list[msgspec.Raw])
-    except _NOT_JSON as error:
+    except NOT_JSON as error:
         problems.add("malformed", str(path), f"not a JSON array of results: {error}")
         return
-    decoder = msgspec.json.Decoder(_Row)
+    decoder = msgspec.json.Decoder(Row)
     reader = _Rows(str(path), "entry", keys, options, problems)
     for first in range(0, len(entries), BLOCK_ENTRIES):
         raws = entries[first : first + BLOCK_ENTRIES]
-        rows: list[_Row] | None = None
-        with contextlib.suppress(*_NOT_JSON):
+        rows: list[Row] | None = None
+        with contextlib.suppress(*NOT_JSON):
             rows = [decoder.decode(raw) for raw in raws]
         numbers = range(first + 1, first + 1 + len(raws))
-        yield from reader.batches(rows, numbers, partial(list, map(bytes, raws)))
+        yield from reader.batches(rows, numbers, b"".join(raws), partial(map, bytes, raws))
 
 
 def _possible(sizes: NDArray[np.int64]) -> bool:
@@ -136,16 +120,29 @@ class _Rows:
         self.keys, self.options, self.problems = keys, options, problems
 
     def batches(
-        self, rows: list[_Row] | None, numbers: range, raw: Callable[[], Sequence[bytes]]
+        self,
+        rows: list[Row] | None,
+        numbers: range,
+        text: bytes,
+        raw: Callable[[], Iterable[bytes]],
     ) -> Iterator[RLEBatch]:
-        """Yield the batch of a block, decoded at once or, where that fails, row by row."""
-        batch = self._fast(rows, numbers) if rows is not None else None
+        """Yield the batch of a block, decoded at once or, where that fails, row by row.
+
+        Args:
+            rows: The rows of the block; None where they cannot be decoded at once.
+            numbers: What messages call them.
+            text: Of all rows.
+            raw: Returns the text of each row.
+        """
+        batch = None
+        if rows is not None and keys_stand_once(rows, len(self.keys.fields), text, raw):
+            batch = self._fast(rows, numbers)
         if batch is None:
             batch = self._row_by_row(raw(), numbers)
         if len(batch.index):
             yield batch
 
-    def _fast(self, rows: list[_Row], numbers: range) -> RLEBatch | None:
+    def _fast(self, rows: list[Row], numbers: range) -> RLEBatch | None:
         """Return a batch; None if any row needs the slow path."""
         n = len(rows)
         masks = [row.segmentation for row in rows]
@@ -179,7 +176,7 @@ class _Rows:
         index = self.keys.resolve(columns, where)
         return finish_batch(self.keys, index, strings, null, sizes, sentences, where)
 
-    def _row_by_row(self, lines: Sequence[bytes], numbers: range) -> RLEBatch:
+    def _row_by_row(self, lines: Iterable[bytes], numbers: range) -> RLEBatch:
         """Read each row alone, and record what is wrong with it."""
         keys: list[list[int]] = []
         strings: list[bytes] = []
@@ -194,10 +191,11 @@ class _Rows:
             where = self._where(number)
             try:
                 row = msgspec.json.decode(line)
-            except _NOT_JSON as error:
+                repeated = repeated_keys(line)
+            except NOT_JSON as error:
                 self.problems.add("malformed", where, f"not JSON: {error}")
                 continue
-            parsed = self._parse(row, where)
+            parsed = self._parse(row, repeated, where)
             if parsed is None:
                 continue
             key, size, counts, sentence = parsed
@@ -228,7 +226,7 @@ class _Rows:
             place,
         )
 
-    def _parse(self, row: Any, where: str) -> Any:
+    def _parse(self, row: Any, repeated: list[str], where: str) -> Any:
         """Return (key, size, counts, sentence) of one row, or None after recording that it has no key.
 
         Counts are None for an explicit empty; the size is None after recording that the mask cannot be read.
@@ -236,6 +234,14 @@ class _Rows:
         if not isinstance(row, dict):
             self.problems.add("malformed", where, f"a prediction is an object, not {row!r:.60}")
             return None
+        if repeated:
+            self.problems.add(
+                "duplicate",
+                where,
+                f"the row has {', '.join(repeated)} more than once in one object; write each key once",
+            )
+            if not set(repeated).isdisjoint(self.keys.fields):
+                return None
         names = ", ".join(row) or "nothing"
         key = []
         for name in self.keys.fields:
@@ -250,6 +256,8 @@ class _Rows:
                 return None
             key.append(value)
         sentence = row.get("sentence")
+        if repeated:
+            return key, None, b"", None
         if "segmentation" not in row:
             self.problems.add(
                 "no segmentation",
@@ -262,10 +270,7 @@ class _Rows:
             return key, (0, 0), None, sentence
         try:
             if isinstance(segmentation, list):
-                height, width = self._size(key)
-                height, width, counts = rasterise(
-                    segmentation, height, width, self.options.polygons
-                )
+                height, width, counts = self._rasterise(segmentation, key)
             else:
                 height, width, counts = rle.check(segmentation)
         except RLEError as error:
@@ -273,12 +278,16 @@ class _Rows:
             return key, None, b"", sentence
         return key, (height, width), counts, sentence
 
-    def _size(self, key: list[int]) -> tuple[int, int]:
-        """Return the size of the image; any size for an unknown key, because its row is refused anyway."""
+    def _rasterise(self, segmentation: list[Any], key: list[int]) -> tuple[int, int, bytes]:
+        """Return (H, W, counts) of polygons; any size for an unknown key, because its row is refused anyway."""
         index = int(self.keys.lookup([np.array([value], np.int64) for value in key])[0])
         dataset = self.keys.dataset
         sample = dataset.example_sample[index] if index >= 0 else 0
-        return int(dataset.heights[sample]), int(dataset.widths[sample])
+        height, width = int(dataset.heights[sample]), int(dataset.widths[sample])
+        polygons = parse_polygons(segmentation)
+        if index >= 0 and self.options.polygons == "pixels":
+            self.keys.polygon_scale.see(polygons, height, width)
+        return rasterise(polygons, height, width, self.options.polygons)
 
     def _where(self, number: int) -> str:
         return f"{self.source}, {self.unit} {number}"

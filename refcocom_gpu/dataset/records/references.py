@@ -21,7 +21,7 @@ from refcocom_gpu.dataset.records.tables import (
     samples_table,
 )
 from refcocom_gpu.errors import DatasetError, OutsideError, RLEError, UsageError
-from refcocom_gpu.masks.polygons import rasterise
+from refcocom_gpu.masks.polygons import parse_polygons, rasterise
 from refcocom_gpu.masks.rle import check, column, parse
 from refcocom_gpu.utils.text import first_line
 
@@ -168,7 +168,7 @@ def _drawn(polygons: list[Any], height: int, width: int) -> tuple[int, int, byte
     from pycocotools import mask as coco
 
     try:
-        _, _, counts = rasterise(polygons, height, width, "pixels")
+        _, _, counts = rasterise(parse_polygons(polygons), height, width, "pixels")
     except OutsideError:
         return height, width, b""
     is_empty = not coco.area({"size": [height, width], "counts": counts})

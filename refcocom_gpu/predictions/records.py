@@ -1,0 +1,104 @@
+"""JSON rows as typed records, and whether their text repeats a key: decoders keep the last one in silence.
+
+Every key and every string stands in two quotes, so a row has at least the quotes that its decoded fields need. A key
+that an object repeats adds two or more, whatever its name, its escapes and the spaces around it. So text with exactly
+the quotes that are needed repeats no key, and counting them costs a few percent of decoding. A row with more quotes,
+such as one with a field that is not read, is searched exactly, at all levels and with all its fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
+"""What decoders raise on text that is not the expected JSON; the last one on brackets nested without end."""
+
+
+class Segmentation(msgspec.Struct):
+    """A COCO RLE."""
+
+    size: tuple[int, int]
+    counts: str | list[int]
+
+
+class Row(msgspec.Struct):
+    """A prediction; its key is some of the numbers, −1 where absent."""
+
+    segmentation: Segmentation | None
+    sentence_idx: int
+    sample_id: int = -1
+    image_id: int = -1
+    position: int = -1
+    sentence: str | None = None
+    # What COCO results also carry; only their quotes are counted.
+    category_id: Any = None
+    score: Any = None
+
+
+def keys_stand_once(
+    rows: Sequence[Row], n_fields: int, text: bytes, raw: Callable[[], Iterable[bytes]]
+) -> bool:
+    """Return whether no object in the rows repeats a key.
+
+    Rows without a field of the key or with counts as a list have fewer quotes than are taken for needed here. What is
+    returned for blocks with such rows means nothing; they are read row by row anyway.
+
+    Args:
+        rows: All rows of a block.
+        n_fields: Fields of a key.
+        text: Of all rows.
+        raw: Returns the text of each row.
+    """
+    n = len(rows)
+    n_masks = n - [row.segmentation for row in rows].count(None)
+    n_sentences = n - [row.sentence for row in rows].count(None)
+    # A mask has two keys and a string; a sentence is a key and a string.
+    needed = 2 * (n_fields + 1) * n + 6 * n_masks + 4 * n_sentences
+    # This is several times as fast as `bytes.count`.
+    if np.count_nonzero(np.frombuffer(text, np.uint8) == ord('"')) <= needed:
+        return True
+    try:
+        return not any(
+            line.count(b'"') > _needed_quotes(row) and repeated_keys(line)
+            for row, line in zip(rows, raw(), strict=False)
+        )
+    except NOT_JSON:
+        return False
+
+
+def _needed_quotes(row: Row) -> int:
+    n_keys = 2 + (row.sample_id != -1) + (row.image_id != -1) + (row.position != -1)
+    n_keys += (row.category_id is not None) + (row.score is not None)
+    return 2 * n_keys + 6 * (row.segmentation is not None) + 4 * (row.sentence is not None)
+
+
+def repeated_keys(text: bytes) -> list[str]:
+    r"""Return the keys that an object of a JSON text has more than once, at any level and under any spelling.
+
+    Args:
+        text: Valid JSON.
+
+    Raises:
+        ValueError: The text is not JSON.
+        RecursionError: The text is nested too deeply.
+
+    >>> repeated_keys(rb'{"a": 1, "b": {"c": 1, "\u0063": 2}, "a": null}')
+    ['c', 'a']
+    """
+    repeated: list[str] = []
+
+    def see(pairs: list[tuple[str, Any]]) -> None:
+        if len(dict(pairs)) < len(pairs):
+            times = Counter(key for key, _ in pairs)
+            repeated.extend(key for key, n in times.items() if n > 1)
+
+    # Numbers stay text: only keys matter here, and `int` refuses numbers of thousands of digits.
+    decoder = json.JSONDecoder(object_pairs_hook=see, parse_int=str, parse_float=str, strict=False)
+    decoder.decode(text.decode("utf-8", "surrogateescape"))
+    return repeated
