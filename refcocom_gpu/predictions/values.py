@@ -232,7 +232,7 @@ def explain_fault(
         values: The prediction, if it is in host memory.
 
     >>> explain_fault(NEGATIVE, 480, 640, ReadOptions())
-    'a mask holds 0 and one value above it, this one holds negative values, as signs of logits are; pass mask > 0'
+    'a mask holds 0 and one value above it, this one holds negative values; pass mask > 0 if they are signs of logits, label=K if they are labels'
     """
     code = fault & (2**_CODE_BITS - 1)
     first = fault >> _CODE_BITS & _MOST
@@ -261,8 +261,8 @@ def explain_fault(
         )
     if code == NEGATIVE:
         return (
-            "a mask holds 0 and one value above it, this one holds negative values, "
-            "as signs of logits are; pass mask > 0"
+            "a mask holds 0 and one value above it, this one holds negative values; "
+            "pass mask > 0 if they are signs of logits, label=K if they are labels"
         )
     if code == NOT_PROBABILITIES:
         return (
