@@ -12,10 +12,10 @@ pytest.importorskip("triton")
 
 import aot
 from bounds import checked_memory
-from refcocom_kernels import cpu, reference, tables
+from refcocom_kernels import codes, reference, tables
 from refcocom_kernels.cuda import logits as op
 from refcocom_kernels.cuda import resize
-from test_kernels import field, packed
+from test_kernels import field, float_values, packed
 
 KINDS = [
     "smooth",
@@ -103,9 +103,9 @@ def test_tables_equal_those_of_numpy():
 
 
 def check(logits, sample, targets, store, threshold=0.0, valid=None, **tiles):
-    """Counts and flags of a batch against the definition."""
+    """Counts and kinds of a batch against the definition."""
     regions = None if valid is None else torch.tensor(valid, dtype=torch.float64)
-    counts, flags = op.logit_counts(
+    counts, kinds = op.logit_counts(
         torch.stack(logits),
         torch.tensor(sample),
         **store,
@@ -114,14 +114,13 @@ def check(logits, sample, targets, store, threshold=0.0, valid=None, **tiles):
         **tiles,
     )
     assert counts.dtype == torch.int64
-    assert flags.dtype == torch.int8
+    assert kinds.dtype == torch.int8
     for row, values in enumerate(logits):
         target = torch.from_numpy(targets[sample[row]])
         region = None if valid is None else valid[row]
         expected = reference.logit_counts(values, target, threshold, region)
         assert counts[row].tolist() == expected.tolist(), (row, target.shape, region)
-        in_unit = bool(((values >= 0) & (values <= 1)).all())
-        assert flags[row] == (cpu.UNIT_RANGE if in_unit else 0)
+        assert kinds[row] == reference.value_kind(values)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -174,9 +173,9 @@ def test_strides_offsets_and_an_empty_batch():
     logits = torch.stack([draw("noise", 9, 14, k) for k in range(4)])
     turned = logits.transpose(1, 2).contiguous().transpose(1, 2)
     check(list(turned[1::2]), [1, 0], targets, store)
-    counts, flags = op.logit_counts(logits[:0], torch.zeros(0, dtype=torch.int64), **store)
+    counts, kinds = op.logit_counts(logits[:0], torch.zeros(0, dtype=torch.int64), **store)
     assert counts.shape == (0, 2)
-    assert flags.shape == (0,)
+    assert kinds.shape == (0,)
     with pytest.raises(ValueError, match="tile"):
         op.logit_counts(logits, torch.zeros(4, dtype=torch.int64), **store, tile=(32, 16))
     with pytest.raises(ValueError, match="tile"):
@@ -214,10 +213,10 @@ def test_non_finite_logits_are_flagged_wherever_they_are(dtype):
         logits[row][place] = float(bad)
     # The last rows and columns are padding, which is looked at all the same.
     valid = torch.tensor([[30.0, 50.0]] * 7, dtype=torch.float64)
-    counts, flags = op.logit_counts(
+    counts, kinds = op.logit_counts(
         logits, torch.zeros(7, dtype=torch.int64), **store, valid=valid, tile=(64, 64), block=1024
     )
-    assert flags.tolist() == [cpu.NON_FINITE] * 6 + [0]
+    assert kinds.tolist() == [codes.NON_FINITE] * 6 + [codes.SIGNED]
     assert counts[:6].tolist() == [[0, 0]] * 6
     expected = reference.logit_counts(
         logits[6], torch.from_numpy(targets[0]), valid=tuple(valid[6].tolist())
@@ -225,19 +224,13 @@ def test_non_finite_logits_are_flagged_wherever_they_are(dtype):
     assert counts[6].tolist() == expected.tolist()
 
 
-def test_flags_equal_those_of_the_cpu():
-    _, store = stored([(20, 20)])
-    logits = torch.rand(5, 8, 8, generator=torch.Generator().manual_seed(0))
-    logits[1, 3, 3], logits[2, 3, 3], logits[3, 3, 3], logits[4, 3, 3] = -1.0, 1.5, -0.0, 1.0
-    own = np.zeros(5, np.int64)
-    sizes = np.array([20])
-    words, offsets = store["words"].numpy().view(np.uint64), store["word_offsets"].numpy()
-    expected = cpu.logit_counts(logits.numpy(), own, sizes, sizes, words, offsets)
-    counts, flags = op.logit_counts(logits, torch.from_numpy(own), **store, tile=(32, 32))
-    assert (
-        flags.tolist() == expected.flags.tolist() == [cpu.UNIT_RANGE, 0, 0] + [cpu.UNIT_RANGE] * 2
-    )
-    np.testing.assert_array_equal(counts.numpy(), expected.counts)
+@settings(max_examples=12)
+@given(float_values(), st.sampled_from(DTYPES))
+def test_kinds_equal_the_definition(values, dtype):
+    _, store = stored([(4, 4)])
+    logits = torch.from_numpy(values).to(dtype)[None]
+    _, kinds = op.logit_counts(logits, torch.zeros(1, dtype=torch.int64), **store, block=256)
+    assert kinds.tolist() == [reference.value_kind(logits[0])]
 
 
 def test_offsets_beyond_32_bits(memory):
@@ -261,7 +254,7 @@ def test_offsets_beyond_32_bits(memory):
     assert memory.touched == {2 * cells * b + at for b in range(3) for at in square}
     assert counts[:, 1].tolist() == [20] * 3
     memory.touched.clear()
-    op.inspect_cells[(3,)](logits, torch.zeros(3, dtype=torch.int32), cells, 1, BLOCK=4)
+    op.inspect_cells[(3,)](logits, torch.zeros(3, 3, dtype=torch.int32), cells, 1, BLOCK=4)
     assert memory.touched == {2 * cells * b + at for b in range(3) for at in (0, 2, 4, 6)}
 
 

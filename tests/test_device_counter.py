@@ -143,7 +143,7 @@ def test_malformed_strings_are_explained(case, device_store):
 
 def test_probabilities_are_noticed(case, device_store):
     predictions = [np.abs(np.tanh(x)) for x in logits_of(case)]
-    with pytest.warns(UserWarning, match="if they are probabilities"):
+    with pytest.raises(rc.PredictionError, match="undeclared values"):
         rc.score(in_batches(predictions), device_store)
 
 

@@ -15,10 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import refcocom_gpu as rc
 from refcocom_gpu.counting.device import DeviceCounter
 from refcocom_gpu.counting.host import HostCounter
+from refcocom_gpu.counting.rows import SAME_RANK
 from refcocom_gpu.counting.stacks import count_stacks
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.training import metric as metric_module
-from refcocom_gpu.training.batches import as_stacks
+from refcocom_gpu.training.batches import read_batch
 from refcocom_gpu.training.state import empty_state, record
 
 
@@ -33,7 +34,15 @@ def on_device(monkeypatch):
     monkeypatch.setattr(metric_module, "counter_on", DeviceCounter)
     monkeypatch.setattr(metric_module, "record", reference.tally)
     # Indices, too, come from there.
-    monkeypatch.setattr(metric_module, "as_index", lambda index: torch.as_tensor(index).reshape(-1))
+    def read(preds, index, *rest):
+        place = torch.as_tensor(index).reshape(-1)
+        return place, read_batch(preds, np.arange(len(place)), *rest)[1]
+
+    monkeypatch.setattr(metric_module, "read_batch", read)
+
+
+def stacks_of(case, preds, n):
+    return read_batch(preds, np.arange(n), case.dataset, ReadOptions(), torch.device("cpu"))[1]
 
 
 def fields(n, cells, kind, seed=0):
@@ -70,12 +79,13 @@ INPUTS = {
 @pytest.mark.parametrize("index_is_there", [False, True])
 def test_equals_the_host(case, name, index_is_there):
     preds, values, letterbox = INPUTS[name](case)
-    options = ReadOptions(values=values, letterbox=letterbox)
+    options = ReadOptions(values=values, letterbox=letterbox, resize_masks="nearest")
     index = np.arange(60)
-    host = count_stacks(HostCounter(case.store, options), as_stacks(preds, 60), index)
+    stacks = stacks_of(case, preds, 60)
+    host = count_stacks(HostCounter(case.store, options), stacks, index)
     device = count_stacks(
         DeviceCounter(case.store, options, torch.device("cpu")),
-        as_stacks(preds, 60),
+        stacks,
         torch.from_numpy(index) if index_is_there else index,
     )
     assert torch.equal(host.table(), device.table())
@@ -96,9 +106,9 @@ def test_both_record_alike(data):
         index = np.array(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=6)))
         signs = data.draw(st.lists(st.booleans(), min_size=len(index), max_size=len(index)))
         preds = [np.full((2, 2), 1.0 if sign else -1.0) for sign in signs]
-        host, device = (count_stacks(c, as_stacks(preds, len(index)), index) for c in counters)
+        host, device = (count_stacks(c, stacks_of(case, preds, len(index)), index) for c in counters)
         record(states[0], host.index, host.rows)
-        reference.tally(states[1], device.index, device.rows)
+        reference.tally(states[1], device.index, device.rows, SAME_RANK)
     assert torch.equal(*states)
 
 
@@ -147,7 +157,8 @@ def no_reading(monkeypatch):
 @pytest.mark.parametrize("name", INPUTS)
 def test_update_waits_for_nothing(case, name, on_device, request):
     preds, values, letterbox = INPUTS[name](case)
-    metric = rc.RefCOCOMMetric(case.store, values=values, letterbox=letterbox, partial=True)
+    options = {"values": values, "letterbox": letterbox, "resize_masks": "nearest"}
+    metric = rc.RefCOCOMMetric(case.store, partial=True, **options)
     index = torch.arange(60)
     metric.update(preds, index)  # tables that are made once
     metric.reset()
@@ -161,7 +172,7 @@ def test_update_waits_for_nothing(case, name, on_device, request):
 
 def test_inference_mode(case, on_device):
     """A state that was made in inference mode is written to out of it."""
-    metric = rc.RefCOCOMMetric(case.store, partial=True)
+    metric = rc.RefCOCOMMetric(case.store, partial=True, values="logits")
     with torch.inference_mode():
         metric.reset()
         metric.update(2 * torch.ones(1, 4, 4), [0])
@@ -178,10 +189,12 @@ def test_forward_names_what_is_wrong(case, on_device):
 
 
 def test_what_is_not_finite_is_not_saved(case, on_device, tmp_path):
+    """Saving waits for the device, so a mistake comes to light at once, and nothing of the batch is kept."""
     metric = rc.RefCOCOMMetric(case.store, save_predictions=tmp_path, partial=True)
-    metric.update([torch.ones(4, 4), torch.full((4, 4), float("nan"))], [0, 1])
-    with pytest.raises(rc.PredictionError, match="non-finite"):
-        metric.compute()
+    with pytest.raises(rc.PredictionError, match="row 1 of the batch: non-finite"):
+        metric.update([-torch.ones(4, 4), torch.full((4, 4), float("nan"))], [0, 1])
+    metric.update([-torch.ones(4, 4)], [0])
+    assert metric.compute()["refcocom_partial/n_examples"].item() == 1
     saved = rc.score(tmp_path / "epoch-00000" / "*.parquet", case.store, missing="zero")
     assert saved.n_missing == len(case.masks) - 1
 

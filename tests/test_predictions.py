@@ -236,7 +236,7 @@ def test_what_the_writer_writes(case, tmp_path, suffix):
 FORMS = {
     "bool": lambda m: m,
     "uint8": lambda m: m.astype(np.uint8) * 255,
-    "int64": lambda m: m.astype(np.int64) * -3,
+    "int64": lambda m: m.astype(np.int64) * 3,
     "uint16": lambda m: m.astype(np.uint16) * 256,
     "fortran": np.asfortranarray,
     "reversed": lambda m: np.ascontiguousarray(m[::-1])[::-1],

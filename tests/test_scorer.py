@@ -69,7 +69,7 @@ def test_ground_truth_of_another_type_is_named(truth):
             b"bytes",
             "",
         ),
-        *(5, None, [1], [(0,)], [({}, 1)], [(0, None)], [(0, 3)], [([0, 1], np.zeros((1, 3, 3)))]),
+        *(5, None, [1], [(0,)], [({}, 1)], [(0, 3)], [([0, 1], np.zeros((1, 3, 3)))]),
         *([(0.5, np.zeros((3, 3)))], [(True, np.zeros((3, 3)))], [("0", np.zeros((3, 3)))]),
         *([([[0]], [np.zeros((3, 3))])], [([[0], [1, 2]], [])], [(2**70, np.zeros((3, 3)))]),
         [(0, torch.zeros(()))],
@@ -166,9 +166,9 @@ def test_missing_examples(tmp_path, source):
 def test_probabilities_taken_for_logits_are_noticed():
     pairs = [(k, mask * 0.9 + 0.05) for k, mask in enumerate(CASE.masks)]
     CASE.check(pairs, values="probabilities")
-    with pytest.warns(UserWarning, match="values=probabilities"):
-        result = rc.score(pairs, STORE)
-    assert result.n_empty == 0
+    with pytest.raises(rc.PredictionError, match="undeclared values"):
+        rc.score(pairs, STORE)
+    assert rc.score(pairs, STORE, values="logits").n_empty == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         CASE.check([(k, 2.0 * mask - 1) for k, mask in enumerate(CASE.masks)])

@@ -138,7 +138,7 @@ BAD_BATCHES = {
     "index N": ([N, 3], [CASE.masks[3]] * 2, {"unknown key": 1}, f"index {N}"),
     "wrong size": ([3, 4], [CASE.masks[3], np.zeros((1, 2), bool)], {"wrong size": 1}, "1×2"),
     "logits": ([3, 4], [np.full((2, 2), np.inf), np.zeros((2, 2))], {"non-finite": 1}, "row 0"),
-    "no mask": ([3], ["mask"], {"malformed mask": 1}, "[H, W]"),
+    "no mask": ([3], ["mask"], {"malformed mask": 1}, "not str"),
     "several": ([3, 3, -1, 0], [np.zeros((1, 1), bool)] + [None] * 3,
                 {"duplicate": 2, "unknown key": 1, "wrong size": 1}, "row 2"),
 }  # fmt: skip
@@ -166,7 +166,7 @@ def test_a_batch_with_a_mistake_is_not_written_at_all(tmp_path, what):
     ("keys", "masks"),
     [
         *(([0, 1], [None]), (0.5, [None]), ([True], [None]), ("0", [None]), ([[0]], [None])),
-        *(([[0, 0, 0]], [None]), ([[[0]]], [None]), (0, 5), (0, None), ([[1], [1, 2]], [None])),
+        *(([[0, 0, 0]], [None]), ([[[0]]], [None]), (0, 5), ([[1], [1, 2]], [None])),
     ],
     ids=repr,
 )

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_gpu.errors import Problems
+from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.batches import ArrayBatch, Batches, Where
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.normalise import as_prediction
+from refcocom_gpu.predictions.normalise import as_prediction, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.pictures import picture_array
 from refcocom_gpu.utils.optional import require
@@ -31,6 +31,9 @@ PICKLE_HINT = (
 )
 
 Load = Callable[[int], Any]
+
+REFUSED = object()
+"""What stands for a prediction that was recorded as a problem."""
 
 
 def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -163,23 +166,30 @@ def _loaded(
 ) -> Iterable[tuple[int, Any, str]]:
     for index, k in members:
         try:
-            array = as_prediction(load(k), options)
+            array = load(k)
         # The decoders of four libraries raise almost anything on damaged bytes.
         except Exception as error:
             problems.add("malformed mask", where(k), _reason(error) or type(error).__name__)
             continue
-        checked = check_shape(array, where(k), problems)
-        if checked is not None:
+        checked = check_prediction(array, options, where(k), problems)
+        if checked is not REFUSED:
             yield index, checked, where(k)
 
 
-def check_shape(array: Any, where: str, problems: Problems) -> Any:
-    """Return one array or tensor as [h, w], or None after recording that it is not of this shape."""
+def check_prediction(value: Any, options: ReadOptions, where: str, problems: Problems) -> Any:
+    """Return one prediction as an array or tensor [h, w], an RLE object, or None; or `REFUSED` after recording why."""
+    try:
+        array = as_prediction(value, options)
+    except UsageError as error:
+        problems.add("malformed mask", where, str(error))
+        return REFUSED
+    if array is None or is_rle(array):
+        return array
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or 0 in array.shape:
         problems.add("malformed mask", where, f"a mask is [H, W], not of shape {list(array.shape)}")
-        return None
+        return REFUSED
     return array
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from refcocom_gpu.errors import Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
-from refcocom_gpu.predictions.arrays import batched, check_shape
+from refcocom_gpu.predictions.arrays import REFUSED, batched, check_prediction
 from refcocom_gpu.predictions.batches import Batches, RLEBatch
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.normalise import as_pairs, as_rows, is_rle
@@ -43,21 +43,22 @@ def read_pairs(
             raise UsageError(
                 f"predictions in memory are (index, masks) pairs, not {type(pair).__name__}"
             )
-        rows = as_rows(*pair, options, len(keys.fields))
+        rows = as_rows(*pair, len(keys.fields))
         places = [f"batch {number}, row {row}" for row in range(len(rows.values))]
         index = keys.resolve_any(rows.keys, places.__getitem__)
         yield from _rle(index, rows.values, places, keys, problems)
-        yield from batched(_arrays(index, rows.values, places, problems), options.batch_size)
+        arrays = _arrays(index, rows.values, places, options, problems)
+        yield from batched(arrays, options.batch_size)
 
 
 def _arrays(
-    index: Any, values: list[Any], places: list[str], problems: Problems
+    index: Any, values: list[Any], places: list[str], options: ReadOptions, problems: Problems
 ) -> Iterator[tuple[int, Any, str]]:
     for example, value, place in zip(index.tolist(), values, places, strict=True):
         if example < 0 or value is None or is_rle(value):
             continue
-        checked = check_shape(value, place, problems)
-        if checked is not None:
+        checked = check_prediction(value, options, place, problems)
+        if checked is not REFUSED:
             yield example, checked, place
 
 

@@ -27,26 +27,25 @@ class Rows(NamedTuple):
 
     Attributes:
         keys: [B] int64 row numbers, or [B, F] int64 keys.
-        values: B predictions as `as_prediction` returns them.
+        values: B predictions, for `as_prediction`.
     """
 
     keys: NDArray[np.int64]
     values: list[Any]
 
 
-def as_rows(keys: Any, values: Any, options: ReadOptions, n_fields: int) -> Rows:
+def as_rows(keys: Any, values: Any, n_fields: int) -> Rows:
     """Read a batch in any form.
 
     Args:
         keys: An int or [B] ints, row numbers in the store; a tuple or [B, F] ints, keys of the dataset.
         values: One prediction, a [B, …, H, W] array or tensor, or B predictions in any container.
-        options: How pictures are read.
         n_fields: F, the fields of a key.
 
     Raises:
-        UsageError: When a key or a prediction is something else, or their numbers differ.
+        UsageError: When a key is something else, or the numbers of keys and predictions differ.
 
-    >>> rows = as_rows((7, 0), np.ones((2, 3), bool), ReadOptions(), 2)
+    >>> rows = as_rows((7, 0), np.ones((2, 3), bool), 2)
     >>> rows.keys, rows.values[0].shape
     (array([[7, 0]]), (2, 3))
     """
@@ -68,8 +67,8 @@ def as_rows(keys: Any, values: Any, options: ReadOptions, n_fields: int) -> Rows
     if numbers.ndim > 2 or (numbers.ndim == 2 and numbers.shape[1] != n_fields and numbers.size):
         raise UsageError(f"a key has {n_fields} numbers, these are of shape {list(numbers.shape)}")
     if len(numbers) != len(listed):
-        raise UsageError(f"{len(numbers)} indices or keys came with {len(listed)} predictions")
-    return Rows(numbers, [as_prediction(value, options) for value in listed])
+        raise UsageError(f"{len(numbers)} indices came with {len(listed)} predictions")
+    return Rows(numbers, listed)
 
 
 def as_pairs(predictions: Mapping[Any, Any]) -> tuple[Any, list[Any]]:
@@ -96,7 +95,7 @@ def as_prediction(value: Any, options: ReadOptions) -> Any:
         return value
     if _is_tensor(value):
         return as_dense(value)
-    if _is_picture(value):
+    if is_picture(value):
         try:
             return picture_array(value, options)
         except ValueError as error:
@@ -161,7 +160,7 @@ def as_ints(numbers: Any) -> NDArray[np.int64]:
 
 def _is_one(values: Any) -> bool:
     """Return whether this is one prediction rather than several."""
-    if values is None or isinstance(values, Mapping) or _is_picture(values):
+    if values is None or isinstance(values, Mapping) or is_picture(values):
         return True
     if _is_tensor(values):
         return bool(as_dense(values).ndim == 2)
@@ -174,7 +173,8 @@ def _is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _is_picture(value: Any) -> bool:
+def is_picture(value: Any) -> bool:
+    """Return whether a value is a PIL picture."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(value, pillow.Image)
 

@@ -231,8 +231,8 @@ def explain_fault(
         options: How the prediction was read.
         values: The prediction, if it is in host memory.
 
-    >>> explain_fault(NEGATIVE, 480, 640, ReadOptions())
-    'a mask holds 0 and one value above it, this one holds negative values; pass mask > 0 if they are signs of logits, label=K if they are labels'
+    >>> explain_fault(NEGATIVE, 480, 640, ReadOptions())  # doctest: +ELLIPSIS
+    'a mask holds 0 and one value above it, this one holds negative values; pass mask > 0 if ...'
     """
     code = fault & (2**_CODE_BITS - 1)
     first = fault >> _CODE_BITS & _MOST

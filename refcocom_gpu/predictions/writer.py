@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
-from refcocom_gpu.predictions.arrays import check_shape
+from refcocom_gpu.predictions.arrays import REFUSED, check_prediction
 from refcocom_gpu.predictions.batches import row_of_batch
 from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.journal import Journal
@@ -105,21 +105,22 @@ class PredictionWriter:
         Raises:
             PredictionError: When a key is unknown or was written before, or a mask does not fit; nothing of the
                 batch is written then.
-            UsageError: When the numbers of keys and predictions differ, or a prediction is nothing of the kind.
+            UsageError: When the numbers of keys and predictions differ.
         """
         if isinstance(keys, Mapping) and predictions is None:
             keys, predictions = as_pairs(keys)
         problems = Problems()
         checker = Keys(self.dataset, problems)
-        rows = as_rows(keys, predictions, self.options, len(checker.fields))
+        rows = as_rows(keys, predictions, len(checker.fields))
         index = self._resolve(rows.keys, checker)
         examples = index.tolist()
         runs: list[NDArray[np.int32] | None] = []
         traits = []
         for row, (example, value) in enumerate(zip(examples, rows.values, strict=True)):
             ends, trait = None, 0
-            if value is not None and example >= 0:
-                ends, trait = self._runs(value, example, row_of_batch(row), problems)
+            checked = check_prediction(value, self.options, row_of_batch(row), problems)
+            if checked is not None and checked is not REFUSED and example >= 0:
+                ends, trait = self._runs(checked, example, row_of_batch(row), problems)
             runs.append(ends)
             traits.append(trait)
         problems.raise_if_any()
@@ -145,10 +146,7 @@ class PredictionWriter:
             except RLEError as error:
                 problems.add("malformed mask", where, str(error))
                 return NO_RUNS, 0
-        array = check_shape(value, where, problems)
-        if array is None:
-            return NO_RUNS, 0
-        return array_runs(array, height, width, self.options, where, problems)
+        return array_runs(value, height, width, self.options, where, problems)
 
     def close(self) -> Path:
         """Turn the journal into the file.

@@ -15,7 +15,7 @@ from refcocom_gpu.errors import Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.batches import row_of_batch
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.normalise import as_dense, as_ints, as_rows, is_rle
+from refcocom_gpu.predictions.normalise import as_dense, as_ints, as_prediction, as_rows, is_picture, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.resize import as_tensor
 
@@ -52,11 +52,9 @@ def read_batch(
     is_there = isinstance(index, Tensor) and not index.is_cpu and index.ndim < 2
     n_fields = len(dataset.example_key_fields)
     # Indices on a device are not looked at, which would wait for it; their number is known.
-    rows = as_rows(
-        np.zeros(index.numel(), np.int64) if is_there else index, preds, options, n_fields
-    )
+    rows = as_rows(np.zeros(index.numel(), np.int64) if is_there else index, preds, n_fields)
     numbers = as_index(index) if is_there else _known(rows.keys, dataset)
-    return numbers, list(_by_shape([_as_mask(value, device) for value in rows.values]))
+    return numbers, list(_by_shape([_as_mask(value, options, device) for value in rows.values]))
 
 
 def _stacked(preds: Any) -> Tensor | None:
@@ -119,8 +117,10 @@ def as_index(index: Any) -> Index:
     return numbers
 
 
-def _as_mask(value: Any, device: torch.device) -> Tensor | None:
+def _as_mask(value: Any, options: ReadOptions, device: torch.device) -> Tensor | None:
     """Return one prediction as a tensor [h, w]; None for an empty mask."""
+    has_device = not is_picture(value)
+    value = as_prediction(value, options)
     if value is None:
         return None
     if is_rle(value):
@@ -129,7 +129,7 @@ def _as_mask(value: Any, device: torch.device) -> Tensor | None:
         except RLEError as error:
             raise UsageError(f"an RLE object cannot be read: {error}") from None
     elif not isinstance(value, Tensor):
-        value = as_tensor(value)
+        value = as_tensor(value) if has_device else as_tensor(value).to(device)
     shape = tuple(value.shape)
     while value.ndim > 2 and value.shape[0] == 1:
         value = value[0]

@@ -145,7 +145,8 @@ class RefCOCOMMetric(CountsMetric):
             UsageError: When shapes or devices do not fit, or a prediction is nothing of the kind.
             PredictionError: For an index that is not a row, a mask of another size than its image, integers of several
                 values, logits that are not finite: nothing of the batch is counted. Also for an example that was seen
-                before with other counts, because `reset` was forgotten. On a device, `compute` raises it instead.
+                before with other counts, because `reset` was forgotten. On a device, `compute` raises it instead,
+                unless predictions are saved.
         """
         indices, stacks = self._read(preds, index)
         batch = self._count(stacks, indices)
