@@ -92,10 +92,17 @@ class PredictionError(DataError):
 
 @dataclass(slots=True)
 class Problems:
-    """Collects the mistakes of one pass, so that a user sees them all at once."""
+    """Collects the mistakes of one pass, so that a user sees them all at once, and what is only worth a warning.
+
+    Attributes:
+        kept: The first `KEPT` mistakes.
+        counts: The total number of mistakes of each kind.
+        warnings: Sentences that belong beside the score.
+    """
 
     kept: list[Problem] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, kind: str, where: str, message: str) -> None:
         """Record one problem; see `Problem` for the arguments."""

@@ -39,7 +39,7 @@ class Counted(NamedTuple):
     Attributes:
         counts: [N, 2] int64 intersection and predicted area.
         absent: Indices of the examples that had no prediction, int64.
-        warnings: What makes the predictions look misread.
+        warnings: What makes the predictions look misread or made for other data.
     """
 
     counts: NDArray[np.int64]
@@ -151,7 +151,8 @@ def count(
                 f"no prediction for {keys.describe(index)}; missing=zero scores such examples as empty",
             )
     problems.raise_if_any()
-    return Counted(rows[:, :N_COUNTS], absent, tuple(doubts(rows[given], given, store)))
+    found = (*problems.warnings, *doubts(rows[given], given, store))
+    return Counted(rows[:, :N_COUNTS], absent, found)
 
 
 def check_missing(missing: str) -> None:

@@ -33,6 +33,7 @@ def on_device(monkeypatch):
     """Metrics count as on a device."""
     monkeypatch.setattr(metric_module, "counter_on", DeviceCounter)
     monkeypatch.setattr(metric_module, "record", reference.tally)
+
     # Indices, too, come from there.
     def read(preds, index, *rest):
         place = torch.as_tensor(index).reshape(-1)
@@ -106,7 +107,9 @@ def test_both_record_alike(data):
         index = np.array(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=6)))
         signs = data.draw(st.lists(st.booleans(), min_size=len(index), max_size=len(index)))
         preds = [np.full((2, 2), 1.0 if sign else -1.0) for sign in signs]
-        host, device = (count_stacks(c, stacks_of(case, preds, len(index)), index) for c in counters)
+        host, device = (
+            count_stacks(c, stacks_of(case, preds, len(index)), index) for c in counters
+        )
         record(states[0], host.index, host.rows)
         reference.tally(states[1], device.index, device.rows, SAME_RANK)
     assert torch.equal(*states)

@@ -80,6 +80,7 @@ def test_repeats_are_saved_once(case, tmp_path):
     index = [*range(len(case.masks)), *range(20)]
     metric.update([case.masks[k] for k in index], index)
     metric.update([case.masks[0]], [0])
+    assert metric.compute()["refcocom/n_conflicting"].item() == 0
     assert offline(tmp_path, case).per_example.equals(metric.result().per_example)
 
 

@@ -36,6 +36,7 @@ class File:
     counts: np.ndarray | None = None
     absent: np.ndarray | None = field(default_factory=lambda: NONE)
     error: str | None = None
+    warnings: tuple[str, ...] = ()
     digest: str | None = "0" * 32
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,15 +68,13 @@ def check_header(line: bytes, where: str, dataset: Dataset, problems: Problems) 
 def check_fields(
     header: Mapping[str, Any], where: str, dataset: Dataset, problems: Problems
 ) -> None:
-    """Refuse a newer version; warn when the file was made for other content."""
+    """Refuse a newer version; note when the file was made for other content."""
     version = header.get("version")
     if str(version) != str(VERSION):
         problems.add("header", where, f"version {version!r}; this package reads version {VERSION}")
     made_for = header.get("dataset")
     if made_for is not None and made_for != dataset.fingerprint:
-        warnings.warn(
-            f"refcocom: {where} was made for dataset {made_for}, this one is {dataset.fingerprint}: "
-            "masks, sentences or their order differ",
-            UserWarning,
-            stacklevel=2,
+        problems.warnings.append(
+            f"{where} was made for dataset {made_for}, this one is {dataset.fingerprint}: "
+            "masks, sentences or their order differ"
         )

@@ -31,11 +31,13 @@ class Kept(NamedTuple):
         counts: [N, 2] int64.
         absent: Indices without a prediction, int64.
         model: The model in the header of the file; None if there is none.
+        warnings: What makes the predictions look misread.
     """
 
     counts: NDArray[np.int64]
     absent: NDArray[np.int64]
     model: str | None
+    warnings: tuple[str, ...] = ()
 
 
 class Ledger:
@@ -72,8 +74,12 @@ class Ledger:
             UsageError: When they cannot be written.
         """
         key = key_of(identity)
-        model = np.frombuffer((kept.model or "").encode("utf-8", "backslashreplace"), np.uint8)
-        arrays: Built = {"counts": kept.counts, "absent": kept.absent, "model": model}
+        arrays: Built = {
+            "counts": kept.counts,
+            "absent": kept.absent,
+            "model": _to_bytes(kept.model or ""),
+            "warnings": _to_bytes(json.dumps(kept.warnings)),
+        }
         try:
             write_arrays(self._path(key), arrays, dict(identity))
         except OSError as error:
@@ -92,7 +98,12 @@ class Ledger:
         except DamagedError:
             self.finished.discard(key)
             return None
-        return Kept(arrays["counts"], arrays["absent"], arrays["model"].tobytes().decode() or None)
+        return Kept(
+            arrays["counts"],
+            arrays["absent"],
+            arrays["model"].tobytes().decode() or None,
+            tuple(json.loads(arrays["warnings"].tobytes())),
+        )
 
     def note(self, known: Iterable[Known]) -> None:
         """Remember hashes of files."""
@@ -117,3 +128,7 @@ class Ledger:
 
     def _path(self, key: str) -> Path:
         return self._results / f"{key}.safetensors"
+
+
+def _to_bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode("utf-8", "backslashreplace"), np.uint8)

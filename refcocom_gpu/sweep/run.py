@@ -165,7 +165,7 @@ class _Sweep:
                 if result.counts is None or result.absent is None:
                     continue
                 self.n_scored += 1
-                kept = Kept(result.counts, result.absent, result.header_model)
+                kept = Kept(result.counts, result.absent, result.header_model, result.warnings)
                 self.ledger.put(self._identity(number, result.digest), kept)
                 # The result maps the counts from the file, so that thousands of results need not stay in memory.
                 self._join(waiting, number, kept)
@@ -260,6 +260,7 @@ class _Sweep:
                 columns=item.columns,
                 counts=kept.counts,
                 absent=kept.absent,
+                warnings=kept.warnings,
                 digest=digest,
                 header_model=kept.model,
             ),

@@ -69,6 +69,7 @@ class FileResult:
         counts: [N, 2] int64 intersection and predicted area; None if there is an error.
         absent: Indices of examples without a prediction, scored as empty (`missing=zero`), int64.
         error: Why there are no counts.
+        warnings: What makes the predictions look misread.
         digest: 32 hex digits, the hash of what was read; None if nothing could be read.
         header_model: The model in the header of the file.
         known: Hashes of remote files, for the next sweep.
@@ -80,6 +81,7 @@ class FileResult:
     counts: NDArray[Any] | None = None
     absent: NDArray[Any] | None = None
     error: str | None = None
+    warnings: tuple[str, ...] = ()
     digest: str | None = None
     header_model: str | None = None
     known: tuple[Known, ...] = ()
@@ -223,6 +225,7 @@ def _result(
         columns=item.columns,
         counts=None if counted is None else counted.counts,
         absent=None if counted is None else counted.absent,
+        warnings=() if counted is None else counted.warnings,
         digest=digest,
         header_model=header_model,
         known=known,

@@ -15,7 +15,14 @@ from refcocom_gpu.errors import Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.batches import row_of_batch
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.normalise import as_dense, as_ints, as_prediction, as_rows, is_picture, is_rle
+from refcocom_gpu.predictions.normalise import (
+    as_dense,
+    as_ints,
+    as_prediction,
+    as_rows,
+    is_picture,
+    is_rle,
+)
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.resize import as_tensor
 

@@ -78,6 +78,7 @@ def _summary(outcome: Outcome, seconds: float) -> dict[str, object]:
         "n_scored": outcome.n_scored,
         "n_failed": outcome.n_failed,
         "seconds": round(seconds, 3),
+        "warnings": {r.path: list(r.warnings) for r in outcome.results if r.warnings},
         "failed": {r.path: r.error for r in outcome.results if r.error is not None},
         "written": [str(path) for path in outcome.written],
     }
@@ -96,18 +97,18 @@ def _print_summary(outcome: Outcome, seconds: float) -> None:
 
 @contextlib.contextmanager
 def _progress(total: int, *, shown: bool) -> Iterator[Callable[[FileResult], None]]:
-    """Yield a function for each result: it advances a bar or prints a line now and then, and prints every failure."""
+    """Yield a function for each result: it advances a bar or prints a line now and then, and says what went wrong."""
     if not shown:
-        yield _say_failure
+        yield _say_trouble
     elif sys.stderr is not None and sys.stderr.isatty():
         from tqdm import tqdm
 
         with tqdm(total=total, unit=" files", leave=False, delay=0.5) as bar:
 
             def on_terminal(result: FileResult) -> None:
-                if result.error is not None:
+                if result.error is not None or result.warnings:
                     with bar.external_write_mode(file=sys.stderr):
-                        _say_failure(result)
+                        _say_trouble(result)
                 bar.update()
 
             yield on_terminal
@@ -123,7 +124,7 @@ class _Lines:
         self.start = self.last = time.monotonic()
 
     def __call__(self, result: FileResult) -> None:
-        _say_failure(result)
+        _say_trouble(result)
         self.done += 1
         now = time.monotonic()
         if now - self.last >= SECONDS_A_LINE and self.done < self.total:
@@ -133,7 +134,9 @@ class _Lines:
             say(f"{self.done:,} of {self.total:,} files, {rate:.1f} a second, {left:.0f} s left")
 
 
-def _say_failure(result: FileResult) -> None:
+def _say_trouble(result: FileResult) -> None:
+    for text in result.warnings:
+        say(f"warning: {result.path}: {text}")
     if result.error is not None:
         # One line: the number of problems, and the first of them.
         first, *more = (line.strip() for line in result.error.splitlines() or [""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -78,6 +79,8 @@ class FileProposer:
                     f"no prediction for {keys.describe(index)}; missing=skip goes on without such examples",
                 )
         problems.raise_if_any()
+        for text in problems.warnings:
+            warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=2)
         # Names without folders: the card shows them, and a run can continue where the files are in another folder.
         about = source.about()
         files = [Path(path).name for path in about.get("files", [source.name])]

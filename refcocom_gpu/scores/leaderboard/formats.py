@@ -29,7 +29,7 @@ def to_json(board: Leaderboard) -> str:
 
 
 def to_markdown(board: Leaderboard) -> str:
-    """Return a short table in percent with a caption, and the files that could not be scored."""
+    """Return a short table in percent with a caption, the files that could not be scored, and those to look at."""
     rows = board.table.to_pylist()
     ranked = [row for row in rows if row["error"] is None]
     lines = [_caption(board.about), ""]
@@ -46,6 +46,12 @@ def to_markdown(board: Leaderboard) -> str:
         for row in failed:
             first, *_ = row["error"].splitlines() or [""]
             lines.append(f"- {_cell(_file_name(row))}: {_cell(first)}")
+    warned = [row for row in ranked if row["warnings"] is not None]
+    if warned:
+        lines += ["", "Scored, but perhaps misread:", ""]
+        for row in warned:
+            text = "; ".join(row["warnings"].splitlines())
+            lines.append(f"- {_cell(_file_name(row))}: {_cell(text)}")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 

@@ -53,6 +53,7 @@ SCORES = (
     ("n_empty", pa.int64()),
     ("digest", pa.string()),
     ("error", pa.string()),
+    ("warnings", pa.string()),
 )
 """Columns after the manifest's; scores and differences are shares of 1."""
 
@@ -83,6 +84,10 @@ class FileResult(Protocol):
     @property
     def error(self) -> str | None:
         """Why the file has no scores."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What makes the predictions look misread."""
 
     @property
     def digest(self) -> str | None:
@@ -241,6 +246,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
             model=as_text(result.model),
             path=as_text(result.path),
             digest=as_text(result.digest) if result.digest else None,
+            warnings=as_text("\n".join(result.warnings)) or None,
         )
     arrays = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in NAMES}
     taken = [name for name, _ in (*NAMES, *SCORES)]
