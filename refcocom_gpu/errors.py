@@ -36,6 +36,10 @@ class RLEError(DataError):
     """A run-length encoding cannot be decoded; the message names the row and the reason."""
 
 
+class NotFoundError(DataError):
+    """A name fits no example of a dataset, or several; the message lists what it could be."""
+
+
 class OutsideError(RLEError):
     """A polygon lies so far outside its image that it is not drawn."""
 

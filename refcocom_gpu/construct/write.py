@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from refcocom_gpu.construct.boxes import tight_box
 from refcocom_gpu.construct.keep import Decision
 from refcocom_gpu.construct.pictures import Pictures
-from refcocom_gpu.dataset.images import base_name
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.masks import rle
+from refcocom_gpu.utils.text import base_name
 
 ROW_GROUP = 100
 """Images written at a time: about 50 MB of pictures are in memory, and a reader can seek."""

@@ -10,7 +10,7 @@ import glob
 import operator
 from collections import Counter
 from functools import cached_property
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from refcocom_gpu.dataset.sources import open_arrow_folder, open_hub
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.utils.arrow import to_numpy
 from refcocom_gpu.utils.optional import require
-from refcocom_gpu.utils.text import first_line
+from refcocom_gpu.utils.text import base_name, first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -37,15 +37,6 @@ PICTURE = "image"
 
 FIELDS = ("image_id", "image_meta", PICTURE)
 """The fields of a record that are read; the id is in one of the first two."""
-
-
-def base_name(file_name: str) -> str:
-    r"""Return the name of a file without its folders, whichever slash separates them.
-
-    >>> base_name("train2014/1.jpg"), base_name(r"train2014\1.jpg")
-    ('1.jpg', '1.jpg')
-    """
-    return PureWindowsPath(file_name).name
 
 
 class Images:

@@ -15,9 +15,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from refcocom_gpu.dataset.checks import check_columns, check_invalid
+from refcocom_gpu.dataset.lookup import Lookup
 from refcocom_gpu.dataset.sources import read_source
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.masks.rle import Column
@@ -204,12 +205,51 @@ class Dataset:
             return self.index_of(*columns)
         return self.index_of_position(*columns)
 
-    def index_of(self, sample_id: Ints, sentence_idx: Ints) -> Ints:
+    def find(
+        self,
+        sentence: str,
+        *,
+        sample_id: int | None = None,
+        image_id: int | None = None,
+        file_name: str | None = None,
+    ) -> int:
+        """Find an example by its sentence and one of the others.
+
+        Args:
+            sentence: Compared after Unicode normalisation (NFC) and without spaces at its ends.
+            sample_id: Of its sample.
+            image_id: Of its image.
+            file_name: Of the picture of its image, with or without folders.
+
+        Returns:
+            The index of the example.
+
+        Raises:
+            NotFoundError: No example fits, or several do, which are listed.
+            UsageError: Not exactly one of the others is given.
+        """
+        holders = {"sample_id": sample_id, "image_id": image_id, "file_name": file_name}
+        given = {name: value for name, value in holders.items() if value is not None}
+        if len(given) != 1:
+            raise UsageError(f"find takes one of {', '.join(holders)} beside the sentence")
+        ((holder, value),) = given.items()
+        return self.lookup.index(holder, value, sentence)
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """Finds examples by their sentence."""
+        return Lookup(self.images, self.samples, self.examples, self._describe)
+
+    def _describe(self, index: int) -> str:
+        named = zip(self.example_key_fields, self.key_of(index), strict=True)
+        return ", ".join(f"{name} {number}" for name, number in named)
+
+    def index_of(self, sample_id: ArrayLike, sentence_idx: ArrayLike) -> Ints:
         """Find the index of each `(sample_id, sentence_idx)`.
 
         Args:
-            sample_id: int64 [B].
-            sentence_idx: int64 [B].
+            sample_id: B whole numbers.
+            sentence_idx: B whole numbers.
 
         Returns:
             int64 [B], a row number of `examples`, or -1 where there is no such example.
@@ -221,8 +261,8 @@ class Dataset:
             raise UsageError(
                 "this dataset is keyed by (image_id, position, sentence_idx); use index_of_position"
             )
-        sample = _rows(*self._by_sample_id, sample_id)
-        return _nth(self.first_example, sample, sentence_idx)
+        sample = _rows(*self._by_sample_id, np.atleast_1d(np.asarray(sample_id, np.int64)))
+        return _nth(self.first_example, sample, np.atleast_1d(np.asarray(sentence_idx, np.int64)))
 
     def index_of_position(self, image_id: Ints, position: Ints, sentence_idx: Ints) -> Ints:
         """Find the index of each `(image_id, position, sentence_idx)`.

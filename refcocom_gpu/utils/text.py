@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PureWindowsPath
+
 
 def as_text(value: str) -> str:
     r"""Return text that can be written as UTF-8: bytes of a file name that are not UTF-8 are escaped.
@@ -20,3 +22,12 @@ def first_line(error: BaseException) -> str:
     """
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def base_name(file_name: str) -> str:
+    r"""Return the name of a file without its folders, whichever slash separates them.
+
+    >>> base_name("train2014/1.jpg"), base_name(r"train2014\1.jpg")
+    ('1.jpg', '1.jpg')
+    """
+    return PureWindowsPath(file_name).name
