@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_gpu.dataset.lookup import normal_text
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.batches import Where
 from refcocom_gpu.predictions.polygon_scale import PolygonScale
@@ -109,14 +110,19 @@ class Keys:
         return result
 
     def check_sentences(self, index: Ints, sentences: Sequence[Any], where: Where) -> Ints:
-        """Return the indices with −1 where a prediction carries another sentence than its example."""
+        """Return the indices with −1 where a prediction carries another sentence than its example.
+
+        Sentences are compared as `dataset.lookup` compares them. An equal pair, the usual case, is not normalised.
+        """
         expected = self.dataset.examples.column("sentence")
         index = index.copy()
         for row, sentence in enumerate(sentences):
             if index[row] < 0 or sentence is None:
                 continue
             truth = expected[int(index[row])].as_py()
-            if sentence != truth:
+            if sentence == truth:
+                continue
+            if not isinstance(sentence, str) or normal_text(sentence) != normal_text(truth):
                 self.problems.add(
                     "wrong sentence",
                     where(row),
