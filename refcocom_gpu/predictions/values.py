@@ -202,6 +202,11 @@ def judge_floats(kinds: Vector, fits: Vector, options: ReadOptions) -> tuple[Vec
     return faults, may_be_probabilities * UNDECIDED + (kinds == codes.SIGNED) * LOGITS
 
 
+def first_fault(faults: Vector, others: Vector) -> Vector:
+    """Return [K] what is wrong with each prediction: the first of two faults, because a row holds one."""
+    return faults + others * (faults == 0)
+
+
 def wrong_size(fits: Vector, h: int, w: int) -> Vector:
     """Return [K] faults of masks of `h` × `w` pixels that do not have the size of their images."""
     return ~fits * _packed(WRONG_SIZE, h, w)
