@@ -109,6 +109,7 @@ def read_stack(values: Any, fits: Vector, options: ReadOptions) -> Read:
         return Read(values, True, NO_LABELS if options.label is not None else 0, 0)
     # The name of NumPy's type says nothing of its byte order, its text does.
     maximum = _MAXIMA.get(getattr(values.dtype, "name", str(values.dtype).removeprefix("torch.")))
+    is_unsigned = str(values.dtype).startswith("torch.u")
     if not isinstance(values, np.ndarray):
         values = _widened(values)
     if options.label is not None:
@@ -116,6 +117,8 @@ def read_stack(values: Any, fits: Vector, options: ReadOptions) -> Read:
         holds_it = masks.reshape(len(masks), -1).any(1)
         return Read(masks, True, 0, holds_it * LABELLED + ~holds_it * UNLABELLED)
     high, negative, several = _look(values)
+    # In a wider type, the upper half of 64 bits turns negative.
+    negative = negative & (not is_unsigned)
     if options.values != "probabilities" or maximum is None:
         faults = negative * NEGATIVE + (several & ~negative) * _packed(SEVERAL, high, 0)
         return Read(values != 0, True, faults, 0)
