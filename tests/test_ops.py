@@ -57,6 +57,7 @@ def calls(truth, predicted):
     counts = reference.mask_counts(predicted, targets)
     found_runs = [reference.run_ends(mask) for mask in predicted]
     resized = torch.stack([reference.resize_logits(row, *SIZE) for row in logits]) > 0.5
+    kinds = torch.tensor([reference.value_kind(row) for row in logits], dtype=torch.int8)
     resized_runs = [reference.run_ends(mask) for mask in resized]
     return {
         "mask_counts": ((predicted, sample, words, word_offsets), [counts]),
@@ -75,7 +76,7 @@ def calls(truth, predicted):
         ),
         "logit_counts": (
             (logits, sample, heights, widths, words, word_offsets, *SIZE, 0.5),
-            [reference.mask_counts(resized, targets), torch.zeros(n, dtype=torch.int8)],
+            [reference.mask_counts(resized, targets), kinds],
         ),
         "rle_counts": (
             (
@@ -157,8 +158,8 @@ def test_a_model_in_training(calls):
     """Logits that carry a graph are counted; nothing flows back through counts."""
     (logits, *rest), expected = calls["logit_counts"]
     logits = logits.clone().requires_grad_()
-    counts, flags = ops.logit_counts(logits * 1, *rest)
-    assert_equal([counts, flags], expected)
+    counts, kinds = ops.logit_counts(logits * 1, *rest)
+    assert_equal([counts, kinds], expected)
     assert not counts.requires_grad
 
 
@@ -205,8 +206,8 @@ def test_nothing_to_count(calls):
         (masks, sample, *rest), _ = calls[name]
         assert getattr(ops, name)(masks[:0], sample[:0], *rest).shape == (0, 2)
     (logits, sample, *rest), _ = calls["logit_counts"]
-    counts, flags = ops.logit_counts(logits[:0], sample[:0], *rest)
-    assert (counts.shape, flags.shape) == ((0, 2), (0,))
+    counts, kinds = ops.logit_counts(logits[:0], sample[:0], *rest)
+    assert (counts.shape, kinds.shape) == ((0, 2), (0,))
 
 
 @pytest.mark.parametrize("name", OPERATORS)

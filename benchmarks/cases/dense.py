@@ -30,14 +30,20 @@ def cases(w: Workload) -> Iterator[Case]:
     index = np.arange(len(rows))
     flat = masks.view(np.uint8).reshape(len(rows), -1)
 
-    def ours(threads: int) -> Any:
+    def ours(threads: int, looks: bool = False) -> Any:
         def run() -> NDArray[np.int64]:
-            counts = cpu.mask_counts(flat, index, words, word_offsets, threads=threads).counts
-            return np.column_stack([counts, areas])
+            counted = cpu.mask_counts(
+                flat, index, words, word_offsets, looks=looks, threads=threads
+            )
+            return np.column_stack([counted.counts, areas])
 
         return run
 
-    contenders = [Contender(OURS, ours(1), len(rows), "ours")]
+    contenders = [
+        Contender(OURS, ours(1), len(rows), "ours"),
+        # Bools are not looked at, because they cannot hold another value.
+        Contender(f"{OURS}, looking for bytes of another value", ours(1, True), len(rows), "limit"),
+    ]
     peers, absent = _peers(masks, truth, packed, areas)
     contenders += peers
     library = limits.compiled()
