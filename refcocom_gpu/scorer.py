@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.doubts import doubts
-from refcocom_gpu.counting.rows import N_COUNTS, PRED_AREA, TRAITS
+from refcocom_gpu.counting.rows import N_COUNTS, TRAITS
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
@@ -139,10 +139,8 @@ def count(
             progress(len(batch.index))
     rows = counter.finish()
     absent, given = keys.missing(), np.flatnonzero(keys.given)
-    for verdict in judge_set(rows[:, TRAITS]):
+    for verdict in judge_set(rows[:, TRAITS], options):
         verdict.add_to(problems, source.name, keys.where)
-    if options.label is not None and len(given) and not rows[:, PRED_AREA].any():
-        problems.add("no labels", source.name, f"no prediction holds label={options.label}")
     if missing == "error":
         for index in absent.tolist():
             problems.add(

@@ -19,6 +19,7 @@ from refcocom_gpu.predictions.options import VALUES, ReadOptions
 from refcocom_gpu.predictions.padding import LOOKED_AT, SWAPPED, padding_traits
 from refcocom_gpu.predictions.resize import nearest_cells, padded_sizes, valid_region
 from refcocom_gpu.predictions.values import (
+    first_fault,
     is_float,
     is_plain,
     judge_floats,
@@ -153,12 +154,12 @@ class Counter(ABC):
         faults, traits = read.faults, read.evidence
         if read.are_masks is True:
             counts, misfits = self._masks_of_any_size(read.values, sample, fits, known)
-            faults = faults + misfits
+            faults = first_fault(faults, misfits)
         else:
             counts, kinds = self._floats(read.values, sample, fits, known)
             if is_float(values):
                 own_faults, own_traits = judge_floats(kinds, fits, self.options)
-                faults, traits = faults + own_faults, traits + own_traits
+                faults, traits = first_fault(faults, own_faults), traits + own_traits
                 traits = traits + self._doubts(values, heights, widths, fits)
             else:
                 fits = fits | ~read.are_masks

@@ -51,6 +51,10 @@ class DeviceCounter(Counter):
         """Return the array as a tensor on the device."""
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
+    def readable(self, values: Tensor) -> Tensor:
+        """Return floats as a tensor; torch does not compare those of eight bits."""
+        return as_float32(values, self.options.threshold)
+
     def from_tensors(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors."""
         return tensors

@@ -11,8 +11,8 @@ from refcocom_kernels import cpu
 from refcocom_gpu.counting.counter import Counter, Ints
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.masks.rle import Column
-from refcocom_gpu.predictions.resize import as_logits
-from refcocom_gpu.predictions.values import SEVERAL, is_bool, read_stack
+from refcocom_gpu.predictions.resize import as_float32, as_logits
+from refcocom_gpu.predictions.values import SEVERAL, is_bool, is_float, read_stack
 
 
 class HostCounter(Counter):
@@ -38,8 +38,11 @@ class HostCounter(Counter):
 
     def stack(self, values: Any, sample: Ints, known: Ints | None) -> Ints:
         """As `Counter.stack`; tensors are read as arrays, apart from bfloat16, which NumPy does not have."""
-        if not isinstance(values, list) and str(values.dtype) != "torch.bfloat16":
-            values = as_array(values)
+        if not isinstance(values, list | np.ndarray):
+            if is_float(values):
+                values = as_float32(values, self.options.threshold)
+            if str(values.dtype) != "torch.bfloat16":
+                values = as_array(values)
         rows: Ints = super().stack(values, sample, known)
         return rows
 

@@ -15,6 +15,7 @@ from refcocom_gpu.predictions.resize import as_logits, logit_runs, nearest_cells
 from refcocom_gpu.predictions.values import (
     explain_fault,
     fault_name,
+    first_fault,
     is_float,
     judge_floats,
     read_stack,
@@ -54,9 +55,9 @@ def array_runs(
     if is_float(array):
         kinds = cpu.value_kinds(as_logits(read.values, options.threshold), threads=1)
         own_faults, own_traits = judge_floats(kinds, fits, options)
-        faults, traits = faults + own_faults, traits + own_traits
+        faults, traits = first_fault(faults, own_faults), traits + own_traits
     elif is_mask and options.resize_masks is None:
-        faults = faults + wrong_size(fits, h, w)
+        faults = first_fault(faults, wrong_size(fits, h, w))
     if fault := int(faults[0]):
         reason = explain_fault(fault, height, width, options, array)
         problems.add(fault_name(fault), where, reason)

@@ -48,9 +48,10 @@ _MOST = 2**_DETAIL_BITS - 1
 
 # What a prediction tells about its set ------------------------------------------------------------
 
-UNDECIDED, LOGITS, MAP, QUIET, SIZED = range(1, 6)
+UNDECIDED, LOGITS, MAP, QUIET, SIZED, LABELLED, UNLABELLED = range(1, 8)
 """Undeclared floats that may be probabilities; floats that are logits; integers that are probabilities; {0, k} that
-would be empty as such; {0, maximum} of another size than the image. 0 where there is nothing to tell."""
+would be empty as such; {0, maximum} of another size than the image; integers that hold the label, or do not. 0 where
+there is nothing to tell."""
 
 EVIDENCE = 0xFF
 """The bits of a trait that hold one of these."""
@@ -108,11 +109,16 @@ def read_stack(values: Any, fits: Vector, options: ReadOptions) -> Read:
         return Read(values, True, NO_LABELS if options.label is not None else 0, 0)
     # The name of NumPy's type says nothing of its byte order, its text does.
     maximum = _MAXIMA.get(getattr(values.dtype, "name", str(values.dtype).removeprefix("torch.")))
+    is_unsigned = str(values.dtype).startswith("torch.u")
     if not isinstance(values, np.ndarray):
         values = _widened(values)
     if options.label is not None:
-        return Read(_equal(values, options.label), True, 0, 0)
+        masks = _equal(values, options.label)
+        holds_it = masks.reshape(len(masks), -1).any(1)
+        return Read(masks, True, 0, holds_it * LABELLED + ~holds_it * UNLABELLED)
     high, negative, several = _look(values)
+    # In a wider type, the upper half of 64 bits turns negative.
+    negative = negative & (not is_unsigned)
     if options.values != "probabilities" or maximum is None:
         faults = negative * NEGATIVE + (several & ~negative) * _packed(SEVERAL, high, 0)
         return Read(values != 0, True, faults, 0)
@@ -200,6 +206,11 @@ def judge_floats(kinds: Vector, fits: Vector, options: ReadOptions) -> tuple[Vec
     may_be_probabilities = (kinds == codes.LARGE) | (kinds == codes.SOFT)
     may_be_probabilities = may_be_probabilities | ((kinds == codes.BINARY) & ~fits)
     return faults, may_be_probabilities * UNDECIDED + (kinds == codes.SIGNED) * LOGITS
+
+
+def first_fault(faults: Vector, others: Vector) -> Vector:
+    """Return [K] what is wrong with each prediction: the first of two faults, because a row holds one."""
+    return faults + others * (faults == 0)
 
 
 def wrong_size(fits: Vector, h: int, w: int) -> Vector:
@@ -311,18 +322,21 @@ class Verdict(NamedTuple):
             problems.add(self.name, where(row), self.message)
 
 
-def judge_set(traits: NDArray[np.int64]) -> Iterator[Verdict]:
+def judge_set(traits: NDArray[np.int64], options: ReadOptions) -> Iterator[Verdict]:
     """Yield what is wrong with a whole set.
 
     Args:
         traits: [N] of all predictions; only their evidence counts.
+        options: How they were read.
 
-    >>> [verdict.name for verdict in judge_set(np.array([UNDECIDED, 0]))]
+    >>> [verdict.name for verdict in judge_set(np.array([UNDECIDED, 0]), ReadOptions())]
     ['undeclared values']
-    >>> list(judge_set(np.array([UNDECIDED, LOGITS])))
+    >>> list(judge_set(np.array([UNDECIDED, LOGITS]), ReadOptions()))
     []
     """
     evidence = traits & EVIDENCE
+    if (evidence == UNLABELLED).any() and not (evidence == LABELLED).any():
+        yield Verdict(FAULTS[NO_LABELS], f"no prediction holds label={options.label}")
     undecided = int(np.count_nonzero(evidence == UNDECIDED))
     if undecided and not (evidence == LOGITS).any():
         yield Verdict(

@@ -162,7 +162,7 @@ class PredictionWriter:
         """
         self.journal.close()
         problems = Problems()
-        for verdict in judge_set(self.journal.traits):
+        for verdict in judge_set(self.journal.traits, self.options):
             verdict.add_to(problems, str(self.path), self._describe)
         problems.raise_if_any()
         # Without a journal, an earlier `close` made the file; one that failed left the journal.

@@ -63,11 +63,8 @@ def refuse_faults(
         reason = explain_fault(fault, *size, options)
         problems.add(fault_name(fault), _where(dataset, index), reason)
     if whole:
-        for verdict in judge_set(rows[:-1, TRAITS]):
+        for verdict in judge_set(rows[:-1, TRAITS], options):
             verdict.add_to(problems, "the updates", lambda index: _where(dataset, index))
-        counted = rows[seen(rows)]
-        if options.label is not None and len(counted) and not counted[:, PRED_AREA].any():
-            problems.add("no labels", "the updates", f"no prediction holds label={options.label}")
     _add_conflicts(rows, store, problems)
     problems.raise_if_any()
 

@@ -193,7 +193,7 @@ def _read(
         starts[batch.index], stops[batch.index] = used + offsets[:-1], used + offsets[1:]
         used += len(ends)
         parts.append(ends)
-    for verdict in judge_set(traits):
+    for verdict in judge_set(traits, options):
         verdict.add_to(problems, source, keys.where)
     return _Masks(np.concatenate(parts), starts, stops)
 
