@@ -176,7 +176,7 @@ def test_png_folder(case, tmp_path, mode, suffix):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("kind", ["?", "u1", "i8", ">i4", "u8", "f2", ">f4", "f8"])
+@pytest.mark.parametrize("kind", ["?", "u1", "i8", ">i4", "u8", "f2", ">f4", "f8", "g"])
 def test_npz(case, tmp_path, kind, compressed):
     arrays = {}
     for name, mask in zip(case.names(), case.masks, strict=True):
