@@ -76,11 +76,6 @@ def as_pairs(predictions: Mapping[Any, Any]) -> tuple[Any, list[Any]]:
     return list(predictions), list(predictions.values())
 
 
-def is_numeric(array: NDArray[Any]) -> bool:
-    """Return whether an array holds bools, integers or floats of at most 64 bits, which torch has."""
-    return array.dtype.kind in "biuf" and array.dtype.itemsize <= 8
-
-
 def is_rle(value: Any) -> bool:
     """Return whether a value is a COCO RLE object, or was meant to be one."""
     return isinstance(value, Mapping) and ("counts" in value or "size" in value)
@@ -116,7 +111,7 @@ def as_prediction(value: Any, options: ReadOptions) -> Any:
             raise UsageError(
                 f"{ACCEPTED}; {type(value).__name__} cannot be read: {error}"
             ) from None
-    if not is_numeric(value):
+    if value.dtype.kind not in "biuf":
         raise UsageError(f"{ACCEPTED}; this array holds {value.dtype}")
     return value
 

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 def as_tensor(array: Any) -> Tensor:
     """Return an array or tensor as a tensor without a graph; memory is shared where torch can.
 
-    torch cannot read reversed or foreign-endian arrays, and warns of read-only arrays.
+    torch cannot read reversed or foreign-endian arrays or floats of more than 64 bits, and warns of read-only arrays.
     """
     import torch
 
     if isinstance(array, np.ndarray):
-        array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+        kind = np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+        array = np.require(array, kind, ["C", "W"])
     return torch.as_tensor(array).detach()
 
 

@@ -20,7 +20,6 @@ from refcocom_gpu.predictions.normalise import (
     as_ints,
     as_prediction,
     as_rows,
-    is_numeric,
     is_picture,
     is_rle,
 )
@@ -69,7 +68,7 @@ def _stacked(preds: Any) -> Tensor | None:
     """Return a batch that is one array or tensor as [B, h, w]; None for other containers."""
     if isinstance(preds, Tensor):
         values: Tensor = as_dense(preds)
-    elif type(preds) is np.ndarray and is_numeric(preds):
+    elif isinstance(preds, np.ndarray) and preds.dtype.kind in "biuf" and type(preds) is np.ndarray:
         values = as_tensor(preds)
     else:
         return None
