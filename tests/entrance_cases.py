@@ -178,7 +178,6 @@ REFUSED = {
         )
         for value, kind in ((np.nan, np.float16), (np.inf, np.float16), (-np.inf, np.float32), (1e39, np.float64))
     },
-    "more than 64 bits": Case(lambda: each(lambda k: fields(k).astype(np.longdouble)), {}, ("float128|longdouble",)),
     "complex": Case(lambda: each(lambda k: MASKS[k].astype(np.complex64)), {}, ("complex64",)),
     "text": Case(lambda: each(lambda k: MASKS[k].astype("<U1")), {}, ("<U1",)),
     "objects": Case(lambda: each(lambda k: MASKS[k].astype(object)), {}, ("object|pickle",)),
@@ -248,8 +247,9 @@ def negated(index: int) -> torch.Tensor:
     return torch.complex(logits, logits).conj().imag
 
 
-def around(middle: float, step: float) -> Callable[[], dict[int, Any]]:
-    return lambda: each(lambda k: np.where(MASKS[k], middle + step, middle - step))
+def around(middle: float, step: float, kind: type = np.float64) -> Callable[[], dict[int, Any]]:
+    above, below = kind(middle) + kind(step), kind(middle) - kind(step)
+    return lambda: each(lambda k: np.where(MASKS[k], above, below))
 
 
 NOTHING, ALL = (lambda k: np.zeros_like(MASKS[k])), (lambda k: np.ones_like(MASKS[k]))
@@ -349,6 +349,7 @@ ACCEPTED = {
     "nearest, picture": Case(lambda: each(lambda k: Image.fromarray(lower(k))), NEAREST, nearest),
     "0.5 ± 1e-9": Case(around(0.5, 1e-9), PROBABILITIES, own),
     "± 1e-50": Case(around(0.0, 1e-50), DECLARED, own),
+    "more than 64 bits": Case(around(0.5, 1e-18, np.longdouble), PROBABILITIES, own),
     "negated": Case(lambda: each(negated), {}, lambda k: resized(-fields(k), k)),
     "with a graph": Case(
         lambda: each(lambda k: torch.from_numpy(fields(k)).requires_grad_()), {}, lambda k: resized(fields(k), k)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
 from refcocom_gpu.masks.rle import run_ends
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import VALUES, ReadOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,12 @@ def as_tensor(array: Any) -> Tensor:
     import torch
 
     if isinstance(array, np.ndarray):
-        kind = np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
-        array = np.require(array, kind, ["C", "W"])
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+            wide, array = array, array.astype(np.float64)
+            for threshold in VALUES.values():
+                # What is above a threshold stays above it, as in `as_float32`.
+                array[(wide > threshold) & (array <= threshold)] = np.nextafter(threshold, 1)
+        array = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
     return torch.as_tensor(array).detach()
 
 
