@@ -157,10 +157,10 @@ class Counter(ABC):
             faults = first_fault(faults, misfits)
         else:
             counts, kinds = self._floats(read.values, sample, fits, known)
+            traits = traits + self._doubts(read.values, heights, widths, fits)
             if is_float(values):
                 own_faults, own_traits = judge_floats(kinds, fits, self.options)
                 faults, traits = first_fault(faults, own_faults), traits + own_traits
-                traits = traits + self._doubts(values, heights, widths, fits)
             else:
                 fits = fits | ~read.are_masks
                 if self.options.resize_masks is None:
@@ -230,7 +230,7 @@ class Counter(ABC):
         return int(store.heights[known].max()), int(store.widths[known].max())
 
     def _doubts(self, values: Any, heights: Vector, widths: Vector, fits: Vector) -> Vector:
-        """Return [K] bits of `predictions.padding`: what makes floats look misread."""
+        """Return [K] bits of `predictions.padding`: what makes floats or maps look misread."""
         _, h, w = values.shape
         if h != w:
             return (~fits & (heights == w) & (widths == h)) * SWAPPED

@@ -195,6 +195,11 @@ class RefCOCOMMetric(CountsMetric):
         # Rows may be of other ranks, or left over from an evaluation that was broken off.
         record(self._writable(), table[:, 0], table[:, 1:], OTHER_RANK)
 
+    def reset(self) -> None:
+        """As `CountsMetric.reset`; the next epoch is looked at for padding again."""
+        super().reset()
+        self._counter = None
+
     def _count(self, stacks: list[Stack], index: Index) -> CountedBatch:
         device = self.counts.device
         if self._counter is None or self._counter_device != device:
