@@ -3,8 +3,7 @@
 | path | reader |
 |---|---|
 | `.parquet` | `parquet.py`: the native table |
-| `.jsonl` | `rows.py`: the native lines |
-| `.json` | `rows.py`: COCO results with the key |
+| `.jsonl`, `.json` | `text.py`: the native lines, or an array of COCO results with the key, whichever it holds |
 | folder | `arrays.py`: `{sample_id}_{sentence_idx}.png` |
 | `.npz`, `.safetensors`, `.pt`, `.pth` | `arrays.py`: members named like the PNGs |
 
@@ -18,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.errors import ContentError, Problems, UsageError
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
 from refcocom_gpu.predictions.keys import Keys
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
 
 READERS = {
     ".parquet": ("parquet", "read_parquet"),
-    ".jsonl": ("rows", "read_jsonl"),
-    ".ndjson": ("rows", "read_jsonl"),
-    ".json": ("rows", "read_coco_results"),
+    ".jsonl": ("text", "read_text"),
+    ".ndjson": ("text", "read_text"),
+    ".json": ("text", "read_text"),
     ".npz": ("arrays", "read_npz"),
     ".safetensors": ("arrays", "read_safetensors"),
     ".pt": ("arrays", "read_torch"),
@@ -160,6 +159,8 @@ def read_predictions(
         for path, read in zip(source.files, readers, strict=True):
             try:
                 yield from read(path, keys, options, problems)
+            except ContentError as error:
+                problems.add("malformed", str(path), str(error))
             except OSError as error:
                 raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
         keys.polygon_scale.judge(source.name, problems)
