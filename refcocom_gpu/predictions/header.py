@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from refcocom_gpu.errors import Problems
+from refcocom_gpu.predictions.compressed import opened
+from refcocom_gpu.predictions.formats import READERS, ending
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -31,7 +33,8 @@ def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
 def model_of(path: Path) -> str | None:
     """Return the model that a native file names in its header; None where it names none or has no header."""
     try:
-        if path.suffix.lower() == ".parquet":
+        reader = READERS.get(ending(path.name), ("", ""))[0]
+        if reader == "parquet":
             import pyarrow.parquet as pq
 
             metadata = pq.read_schema(path.absolute(), memory_map=True).metadata or {}
@@ -39,9 +42,10 @@ def model_of(path: Path) -> str | None:
                 k.decode("utf-8", "replace"): v.decode("utf-8", "replace")
                 for k, v in metadata.items()
             }
-        elif path.suffix.lower() in {".jsonl", ".ndjson"}:
-            with path.open("rb") as file:
-                fields = msgspec.json.decode(file.readline(HEADER_BYTES))
+        elif reader == "text":
+            with opened(path) as read:
+                line = read(HEADER_BYTES).partition(b"\n")[0]
+            fields = msgspec.json.decode(line.decode("utf-8-sig"))
         else:
             return None
     # The reader of the file finds what is wrong with it and says so.

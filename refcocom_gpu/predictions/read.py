@@ -3,7 +3,7 @@
 | path | reader |
 |---|---|
 | `.parquet` | `parquet.py`: the native table |
-| `.jsonl`, `.json` | `text.py`: the native lines, or an array of COCO results with the key, whichever it holds |
+| `.jsonl`, `.json`, these compressed | `text.py`: the native lines, or an array of COCO results with the key |
 | folder | `arrays.py`: `{sample_id}_{sentence_idx}.png` |
 | `.npz`, `.safetensors`, `.pt`, `.pth` | `arrays.py`: members named like the PNGs |
 
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from refcocom_gpu.errors import ContentError, Problems, UsageError
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
+from refcocom_gpu.predictions.formats import ENDINGS, READERS, ending
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import read_pairs
 from refcocom_gpu.predictions.options import ReadOptions
@@ -28,16 +29,6 @@ from refcocom_gpu.utils.files import hash_files
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
 
-READERS = {
-    ".parquet": ("parquet", "read_parquet"),
-    ".jsonl": ("text", "read_text"),
-    ".ndjson": ("text", "read_text"),
-    ".json": ("text", "read_text"),
-    ".npz": ("arrays", "read_npz"),
-    ".safetensors": ("arrays", "read_safetensors"),
-    ".pt": ("arrays", "read_torch"),
-    ".pth": ("arrays", "read_torch"),
-}
 PICKLES = {".pkl", ".pickle", ".joblib"}
 
 
@@ -171,7 +162,7 @@ def read_predictions(
 def _reader(path: Path) -> Any:
     from importlib import import_module
 
-    suffix = path.suffix.lower()
+    suffix = ending(path.name)
     if path.is_dir():
         module, name = "arrays", "read_png_folder"
     elif suffix in READERS:
@@ -182,7 +173,7 @@ def _reader(path: Path) -> Any:
         raise UsageError(f"{path}: {PICKLE_HINT}")
     else:
         raise UsageError(
-            f"{path}: predictions are a folder of PNGs or a file ending in {', '.join(READERS)}, "
+            f"{path}: predictions are a folder of PNGs or a file ending in {ENDINGS}; "
             f"not {suffix or 'a file without an ending'}"
         )
     return getattr(import_module(f"refcocom_gpu.predictions.{module}"), name)

@@ -6,13 +6,16 @@ A UTF-8 byte order mark and Windows' line ends are read over. What is no UTF-8 t
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from refcocom_gpu.errors import ContentError, Problems
 from refcocom_gpu.predictions.batches import Batches
+from refcocom_gpu.predictions.compressed import MAGIC, Read, opened
+from refcocom_gpu.predictions.formats import CODECS, ending
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.records import NOT_JSON, why_not_json
@@ -39,10 +42,7 @@ NOT_TEXT = {
     b"[\0": "UTF-16 text",
     b"\0{": "UTF-16 text",
     b"\0[": "UTF-16 text",
-    b"\x1f\x8b": "compressed with gzip",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ\0": "compressed with xz",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    **{magic: f"compressed with {codec}" for codec, magic in MAGIC.items()},
     b"PK\x03\x04": "a zip archive",
     b"PAR1": "Parquet",
     b"ARROW1": "Arrow",
@@ -51,8 +51,8 @@ NOT_TEXT = {
 }
 """How files begin that are no UTF-8 text, and what they are."""
 
-Read = Callable[[int], bytes]
-"""Returns up to so many of the next bytes; none at the end."""
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|(\\?\Z))|[\[\]{}]', re.DOTALL)
+"""A whole string, the beginning of one that the text cuts (the group), or a bracket outside of strings."""
 
 
 def read_text(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -62,16 +62,20 @@ def read_text(path: Path, keys: Keys, options: ReadOptions, problems: Problems) 
         ContentError: The file is not such text.
     """
     source = str(path)
-    with path.open("rb") as file:
-        first = file.read(max(BLOCK_BYTES, HEAD_BYTES))
+    with opened(path) as read:
+        first = read(max(BLOCK_BYTES, HEAD_BYTES))
         start = _check_text(first)
         begins = first[start:].lstrip()[:1]
         if begins == b"[":
-            yield from read_entries(_mapped_entries(path, start), source, keys, options, problems)
+            if path.suffix.lower() in CODECS:
+                entries = _streamed_entries(first[start:], read)
+            else:
+                entries = _mapped_entries(path, start)
+            yield from read_entries(entries, source, keys, options, problems)
             return
-        if path.suffix.lower() == ".json":
+        if ending(path.name).split(".")[1] == "json":
             _check_lines(first[start:])
-        blocks = _line_blocks(first[start:], file.read)
+        blocks = _line_blocks(first[start:], read)
         yield from read_lines(blocks, source, keys, options, problems)
 
 
@@ -152,6 +156,60 @@ def _mapped_entries(path: Path, start: int) -> Iterator[list[msgspec.Raw]]:
         raise ContentError(_no_array(why_not_json(error, text))) from None
     for first in range(0, len(entries), BLOCK_ENTRIES):
         yield entries[first : first + BLOCK_ENTRIES]
+
+
+def _streamed_entries(first: bytes, read: Read) -> Iterator[list[msgspec.Raw]]:
+    """Yield the entries of a JSON array as its text comes, a block at a time.
+
+    Args:
+        first: The first block of it, the opening bracket included.
+        read: Returns the blocks after that.
+
+    Raises:
+        ContentError: It is not one JSON array.
+    """
+    # `text` begins behind the bracket or an entry; `at` is how far it was looked through, at how many brackets deep.
+    text, at, depth, n_entries = first.lstrip()[1:], 0, 1, 0
+    while depth:
+        end = 0
+        for found in _STRING_OR_BRACKET.finditer(text, at):
+            at = found.end()
+            if found[1] is not None:
+                at = found.start()
+                break
+            bracket = found[0]
+            if bracket in b"[{":
+                depth += 1
+            elif bracket in b"]}":
+                depth -= 1
+                if depth < 2:
+                    end = at
+                if depth == 0:
+                    break
+        else:
+            at = len(text)
+        if end:
+            # The comma before the entries is checked with them, behind a number that is then left out.
+            piece = (b"[0" if n_entries else b"[") + text[:end] + (b"]" if depth else b"")
+            try:
+                entries = msgspec.json.decode(piece, type=list[msgspec.Raw])
+            except NOT_JSON as error:
+                reason = f"after entry {n_entries}, {why_not_json(error, piece)}"
+                raise ContentError(_no_array(reason)) from None
+            entries = entries[1:] if n_entries else entries
+            n_entries += len(entries)
+            yield entries
+            text, at = text[end:], at - end
+        if depth:
+            _check_length(text)
+            block = read(max(BLOCK_BYTES, len(text)))
+            if not block:
+                raise ContentError(_no_array(f"it ends after entry {n_entries} without a ]"))
+            text += block
+    while text:
+        if text.strip():
+            raise ContentError(_no_array("text follows its closing bracket"))
+        text = read(BLOCK_BYTES)
 
 
 def _no_array(reason: str) -> str:
