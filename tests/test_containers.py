@@ -6,13 +6,17 @@ import json
 import lzma
 import re
 
+import datasets
+import numpy as np
 import pyarrow as pa
+import pyarrow.feather
+import pyarrow.ipc
 import pytest
-from helpers import problems_of, sample_case, write_jsonl
+from helpers import problems_of, sample_case, table, write_jsonl
 from sweeps import sweep
 
 import refcocom_gpu as rc
-from refcocom_gpu.predictions import compressed
+from refcocom_gpu.predictions import arrow_tables, compressed
 from refcocom_gpu.predictions import text as text_module
 from refcocom_gpu.utils.files import hash_file
 
@@ -244,3 +248,105 @@ def test_a_sweep_of_compressed_text(tmp_path):
     assert [result.model for result in results] == ["the model", "b"]
     for result in results:
         assert (result.counts == CASE.expected).all()
+
+
+# Arrow --------------------------------------------------------------------------------------------
+
+
+def write_ipc(path, given: pa.Table, *, stream: bool, rows: int = 50, **options):
+    make = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with make(path, given.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(given, max_chunksize=rows)
+    return path
+
+
+@pytest.mark.parametrize("rows", [7, 10_000])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_arrow_files(tmp_path, monkeypatch, rows, stream, compression):
+    monkeypatch.setattr(arrow_tables, "BATCH_ROWS", 20)
+    given = table(CASE.rows()).append_column("score", pa.array(np.ones(N)))
+    path = tmp_path / "p.arrow"
+    CASE.check(write_ipc(path, given, stream=stream, rows=rows, compression=compression))
+    listed = table(CASE.rows(listed=True), counts=pa.list_(pa.int32()))
+    CASE.check(write_ipc(path, listed, stream=stream, rows=rows), threads=1)
+
+
+def test_feather(tmp_path):
+    path = tmp_path / "p.feather"
+    pa.feather.write_feather(table(CASE.rows()), path)
+    CASE.check(path)
+
+
+def test_the_header_of_an_arrow_file_is_checked_and_names_the_model(tmp_path):
+    head = {key: str(value) for key, value in HEADER.items()} | {"model": "the model"}
+    good = table(CASE.rows()).replace_schema_metadata(head)
+    newer = table(CASE.rows()).replace_schema_metadata({**head, "version": "2"})
+    paths = [tmp_path / "a.arrow", tmp_path / "b.feather"]
+    write_ipc(paths[0], good, stream=True)
+    write_ipc(paths[1], newer, stream=False)
+    first, second = sweep([str(path) for path in paths], tmp_path / "out").results
+    assert (first.model, first.error) == ("the model", None)
+    assert (first.counts == CASE.expected).all()
+    assert "this package reads version 1" in second.error
+
+
+def test_mistakes_of_an_arrow_file_have_their_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrow_tables, "BATCH_ROWS", 20)
+    rows = CASE.rows()
+    rows[33]["sample_id"] = 10**9
+    path = write_ipc(tmp_path / "p.arrow", table(rows), stream=True)
+    problem = only_problem(path)
+    assert (problem.kind, problem.where) == ("unknown key", f"{path}, row 33")
+    path = write_ipc(tmp_path / "p.arrow", table(rows).drop(["segmentation"]), stream=True)
+    assert only_problem(path).kind == "no column"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_damaged_arrow_file_is_an_error(tmp_path, stream):
+    path = write_ipc(tmp_path / "p.arrow", table(CASE.rows()), stream=stream)
+    whole = path.read_bytes()
+    found = 0
+    for at in range(0, len(whole), len(whole) // 60):
+        path.write_bytes(whole[:at] + b"\xff\x7f" * 4 + whole[at + 8 :])
+        # Arrow has no checksums, so other counts may come of it, but no crash.
+        try:
+            CASE.check(path)
+        except (rc.PredictionError, AssertionError):
+            found += 1
+    assert found > 0
+    for content in (b"", b"FEA1" + whole, b"ARROW1", whole[: len(whole) // 2], b"nothing"):
+        path.write_bytes(content)
+        assert problems_of(path, STORE).counts["malformed"] == 1
+
+
+def test_a_dataset_of_hugging_face(tmp_path):
+    dataset = datasets.Dataset(table(CASE.rows()))
+    order = np.random.default_rng(0).permutation(N)
+    for given in (dataset, dataset.select(order), dataset.with_format("numpy")):
+        CASE.check(given)
+    dataset.select(order).save_to_disk(tmp_path / "saved", num_shards=3)
+    result = CASE.check(tmp_path / "saved")
+    assert result.info["predictions"]["xxh3_128"] == hash_file(tmp_path / "saved")
+    (swept,) = sweep([str(tmp_path / "saved")], tmp_path / "out").results
+    assert (swept.counts == CASE.expected).all()
+    problem = problems_of(dataset.select(range(1, N)), STORE).problems[0]
+    assert problem.kind == "missing"
+    lacking = problems_of(dataset.remove_columns("segmentation"), STORE, missing="zero")
+    assert lacking.problems[0].kind == "no column"
+
+
+def test_a_saved_dataset_that_is_not_whole(tmp_path):
+    folder = tmp_path / "saved"
+    datasets.Dataset(table(CASE.rows())).save_to_disk(folder, num_shards=2)
+    (folder / "data-00001-of-00002.arrow").rename(tmp_path / "elsewhere.arrow")
+    error = problems_of(folder, STORE)
+    assert "which is no file of the folder" in error.problems[0].message
+    state = {"_data_files": [{"filename": "../elsewhere.arrow"}]}
+    (folder / "state.json").write_text(json.dumps(state))
+    assert "'../elsewhere.arrow'" in only_problem(folder).message
+    (folder / "state.json").write_text("[]")
+    assert "not that of a saved dataset" in only_problem(folder).message
+    datasets.DatasetDict({"a": datasets.Dataset(table(CASE.rows()))}).save_to_disk(tmp_path / "d")
+    with pytest.raises(rc.UsageError, match="give the folder of one split: a"):
+        rc.score(tmp_path / "d", STORE)

@@ -11,6 +11,8 @@ _TEXT = (".jsonl", ".ndjson", ".json")
 
 READERS = {
     ".parquet": ("parquet", "read_parquet"),
+    ".arrow": ("arrow_tables", "read_arrow"),
+    ".feather": ("arrow_tables", "read_arrow"),
     **dict.fromkeys(_TEXT, ("text", "read_text")),
     **{f"{text}{codec}": ("text", "read_text") for text in _TEXT for codec in CODECS},
     ".npz": ("arrays", "read_npz"),
@@ -20,7 +22,9 @@ READERS = {
 }
 """For each ending the module of its reader and the reader."""
 
-RLE_FORMATS = {name for name, (module, _) in READERS.items() if module in ("parquet", "text")}
+_RLE_READERS = ("parquet", "arrow_tables", "text")
+
+RLE_FORMATS = {name for name, (module, _) in READERS.items() if module in _RLE_READERS}
 """The endings whose readers yield RLE, never arrays."""
 
 ENDINGS = (

@@ -3,6 +3,7 @@
 | path | reader |
 |---|---|
 | `.parquet` | `parquet.py`: the native table |
+| `.arrow`, `.feather`, `datasets.Dataset` in memory or saved | `arrow_tables.py`: the same table |
 | `.jsonl`, `.json`, these compressed | `text.py`: the native lines, or an array of COCO results with the key |
 | folder | `arrays.py`: `{sample_id}_{sentence_idx}.png` |
 | `.npz`, `.safetensors`, `.pt`, `.pth` | `arrays.py`: members named like the PNGs |
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from refcocom_gpu.errors import ContentError, Problems, UsageError
+from refcocom_gpu.predictions.arrow_tables import STATE, is_dataset, read_dataset
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
 from refcocom_gpu.predictions.formats import ENDINGS, READERS, ending
@@ -73,7 +75,7 @@ class Source(NamedTuple):
     Attributes:
         name: What messages and summaries call it.
         files: Its shards; empty for predictions in memory.
-        pairs: `(index, masks)` pairs in memory; None for files.
+        pairs: `(index, masks)` pairs or a `datasets.Dataset` in memory; None for files.
         is_built_in: Whether this package drew the files, so that a summary leaves out their temporary paths.
     """
 
@@ -104,7 +106,8 @@ def find_source(predictions: Any) -> Source:
     """Find a set of predictions: files, a built-in set or pairs in memory.
 
     Args:
-        predictions: A path, glob or list of paths; the name of a built-in set; or `(index, masks)` pairs or a dict.
+        predictions: A path, glob or list of paths; the name of a built-in set; `(index, masks)` pairs or a dict;
+            or a `datasets.Dataset` with the columns of native Parquet.
 
     Raises:
         UsageError: When there is no such file.
@@ -143,6 +146,8 @@ def read_predictions(
     """
     keys = Keys(dataset, problems)
     if not source.files:
+        if is_dataset(source.pairs):
+            return read_dataset(source.pairs, keys, options, problems), keys
         return read_pairs(source.pairs, keys, options, problems), keys
     readers = [_reader(path) for path in source.files]
 
@@ -164,7 +169,7 @@ def _reader(path: Path) -> Any:
 
     suffix = ending(path.name)
     if path.is_dir():
-        module, name = "arrays", "read_png_folder"
+        module, name = _folder_reader(path)
     elif suffix in READERS:
         module, name = READERS[suffix]
     elif suffix in PICKLES:
@@ -177,3 +182,12 @@ def _reader(path: Path) -> Any:
             f"not {suffix or 'a file without an ending'}"
         )
     return getattr(import_module(f"refcocom_gpu.predictions.{module}"), name)
+
+
+def _folder_reader(path: Path) -> tuple[str, str]:
+    if (path / STATE).is_file():
+        return "arrow_tables", "read_saved_dataset"
+    if (path / "dataset_dict.json").is_file():
+        splits = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir()))
+        raise UsageError(f"{path} is a DatasetDict; give the folder of one split: {splits}")
+    return "arrays", "read_png_folder"
