@@ -32,6 +32,10 @@ class DatasetError(DataError):
     """A dataset does not hold what its schema promises; the message names the record."""
 
 
+class ContentError(DataError):
+    """A file of predictions is something else than its name says, or is damaged; nothing after that place is read."""
+
+
 class RLEError(DataError):
     """A run-length encoding cannot be decoded; the message names the row and the reason."""
 

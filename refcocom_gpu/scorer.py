@@ -61,8 +61,9 @@ def score(
 
     Args:
         predictions: A path, glob or list of paths in any accepted format (several are the shards of one set), one
-            of the built-in sets `sample` and `sample-coarse`, an iterable of `(index, masks)`, or a dict of masks by
-            index or key. A mask is anything that `PredictionWriter.write` takes.
+            of the built-in sets `sample` and `sample-coarse`, an iterable of `(index, masks)`, a dict of masks by
+            index or key, or a `datasets.Dataset` with the native columns. A mask is anything that
+            `PredictionWriter.write` takes.
         store: Ground truth; `store.to("cuda")` counts on a GPU. The store of a dataset, or of the name or path of
             one, is built first.
         missing: `error`, or `zero` to score examples without a prediction as empty.

@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch_file
 
 import refcocom_gpu as rc
-from refcocom_gpu.predictions import rows as rows_module
+from refcocom_gpu.predictions import text as text_module
 
 # The masks are small; a pool of threads that waits for cores costs far more than it saves.
 torch.set_num_threads(1)
@@ -96,7 +96,7 @@ def test_jsonl(case, tmp_path, form, end):
 
 
 def test_jsonl_without_a_last_newline_and_in_tiny_blocks(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows_module, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(text_module, "BLOCK_BYTES", 300)
     path = write_jsonl(tmp_path / "p.jsonl", [header(case), *case.rows()])
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     case.check(path)

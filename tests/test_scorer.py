@@ -24,7 +24,7 @@ from refcocom_kernels import cpu
 import refcocom_gpu as rc
 from refcocom_gpu.dataset.sample import make_records
 from refcocom_gpu.masks import rle
-from refcocom_gpu.predictions import rows as rows_module
+from refcocom_gpu.predictions import text as text_module
 
 CASE = sample_case()
 STORE = CASE.store
@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path, monkeypatch, open
 
     path = write_jsonl(tmp_path / "p.jsonl", CASE.rows())
     monkeypatch.setattr(
-        *((read, "hash_files") if opener == "hash_files" else (rows_module, "read_jsonl")),
+        *((read, "hash_files") if opener == "hash_files" else (text_module, "read_text")),
         refuse,
     )
     with pytest.raises(rc.UsageError, match=re.escape(f"{path} cannot be read: Permission denied")):

@@ -154,11 +154,11 @@ def test_one_content_is_scored_once_and_listed_twice(runs, tmp_path, counted):
     assert outcome.results[4].path == str(twin)
     # The same bytes under another ending are other predictions.
     counted.clear()
-    other = tmp_path / "twin.json"
+    other = tmp_path / "twin.npz"
     other.write_bytes(twin.read_bytes())
     outcome = sweep([twin, other], tmp_path / "out")
     assert outcome.results[0].error is None
-    assert "not a JSON array" in outcome.results[1].error
+    assert "not an .npz archive" in outcome.results[1].error
 
 
 def test_a_broken_file_is_a_row_with_its_error(runs, tmp_path, counted):

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import pyarrow as pa
 
 from refcocom_gpu.errors import Problems
+from refcocom_gpu.predictions.compressed import opened
+from refcocom_gpu.predictions.formats import READERS, ending
+from refcocom_gpu.utils.arrow import open_ipc
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -31,17 +35,18 @@ def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
 def model_of(path: Path) -> str | None:
     """Return the model that a native file names in its header; None where it names none or has no header."""
     try:
-        if path.suffix.lower() == ".parquet":
+        reader = READERS.get(ending(path.name), ("", ""))[0]
+        if reader == "parquet":
             import pyarrow.parquet as pq
 
-            metadata = pq.read_schema(path.absolute(), memory_map=True).metadata or {}
-            fields = {
-                k.decode("utf-8", "replace"): v.decode("utf-8", "replace")
-                for k, v in metadata.items()
-            }
-        elif path.suffix.lower() in {".jsonl", ".ndjson"}:
-            with path.open("rb") as file:
-                fields = msgspec.json.decode(file.readline(HEADER_BYTES))
+            fields = metadata_of(pq.read_schema(path.absolute(), memory_map=True))
+        elif reader == "arrow_tables":
+            with open_ipc(path) as table:
+                fields = metadata_of(table.schema)
+        elif reader == "text":
+            with opened(path) as read:
+                line = read(HEADER_BYTES).partition(b"\n")[0]
+            fields = msgspec.json.decode(line.decode("utf-8-sig"))
         else:
             return None
     # The reader of the file finds what is wrong with it and says so.
@@ -51,6 +56,14 @@ def model_of(path: Path) -> str | None:
         return None
     model = fields.get("model")
     return model if isinstance(model, str) and model else None
+
+
+def metadata_of(schema: pa.Schema) -> dict[str, str]:
+    """Return the metadata of a table as text; a native table keeps its header there."""
+    return {
+        k.decode("utf-8", "replace"): v.decode("utf-8", "replace")
+        for k, v in (schema.metadata or {}).items()
+    }
 
 
 def check_header(line: bytes, where: str, dataset: Dataset, problems: Problems) -> bool:

@@ -1,8 +1,8 @@
-"""A native Parquet file in, RLE batches out: columns stay columns, without a Python object per row."""
+"""A native table in, RLE batches out: columns stay columns, without a Python object per row. Parquet is read here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from refcocom_gpu.errors import Problems, RLEError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.batches import Batches
-from refcocom_gpu.predictions.header import SCHEMA, check_fields
+from refcocom_gpu.predictions.header import SCHEMA, check_fields, metadata_of
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
@@ -33,8 +33,19 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
     except (pa.ArrowException, OSError) as error:
         problems.add("malformed", str(path), f"not a Parquet file: {error}")
         return
+
+    def batches(columns: list[str]) -> Iterator[pa.RecordBatch]:
+        # Arrow cannot join nested dictionaries of two row groups, so such files are read a group at a time.
+        nested = file.schema_arrow.field("segmentation").type.field("counts").type
+        groups = range(file.num_row_groups) if pa.types.is_dictionary(nested) else [None]
+        for group in groups:
+            only = None if group is None else [group]
+            yield from file.iter_batches(
+                BATCH_ROWS, row_groups=only, columns=columns, use_threads=False
+            )
+
     with file:
-        yield from _read(file, str(path), keys, options, problems)
+        yield from read_table(file.schema_arrow, batches, str(path), keys, options, problems)
 
 
 def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -46,14 +57,25 @@ def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield batch
 
 
-def _read(
-    file: pq.ParquetFile, path: str, keys: Keys, options: ReadOptions, problems: Problems
+def read_table(
+    schema: pa.Schema,
+    batches: Callable[[list[str]], Iterator[pa.RecordBatch]],
+    path: str,
+    keys: Keys,
+    options: ReadOptions,
+    problems: Problems,
 ) -> Batches:
-    schema = file.schema_arrow
-    metadata = {
-        k.decode("utf-8", "replace"): v.decode("utf-8", "replace")
-        for k, v in (schema.metadata or {}).items()
-    }
+    """Read a table with the columns of the native format.
+
+    Args:
+        schema: Of the table.
+        batches: Returns some columns of the table, by their names, a batch of rows at a time.
+        path: What messages call the table.
+        keys: Resolver of this read.
+        options: How predictions are read.
+        problems: Collects what is wrong.
+    """
+    metadata = metadata_of(schema)
     if metadata.get("schema") == SCHEMA:
         check_fields(metadata, path, keys.dataset, problems)
     wanted = [*keys.fields, "segmentation"]
@@ -78,19 +100,12 @@ def _read(
         problems.add("no column", path, reason)
         return
     first_row = 0
-    # Arrow cannot join nested dictionaries of two row groups, so such files are read a group at a time.
-    nested = schema.field("segmentation").type.field("counts").type
-    groups = range(file.num_row_groups) if pa.types.is_dictionary(nested) else [None]
+    read = batches(wanted)
     try:
-        for group in groups:
-            only = None if group is None else [group]
-            batches = file.iter_batches(
-                BATCH_ROWS, row_groups=only, columns=wanted, use_threads=False
-            )
-            # With threads=1 there is no second thread: it would take a core from another file of a sweep.
-            for batch in batches if options.threads == 1 else _ahead(batches):
-                yield _batch(batch, first_row, path, keys, problems)
-                first_row += len(batch)
+        # With threads=1 there is no second thread: it would take a core from another file of a sweep.
+        for batch in read if options.threads == 1 else _ahead(read):
+            yield _batch(batch, first_row, path, keys, problems)
+            first_row += len(batch)
     except (pa.ArrowException, OSError) as error:
         problems.add("malformed", path, f"after row {first_row}: {error}")
 

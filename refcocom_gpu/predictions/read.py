@@ -3,8 +3,8 @@
 | path | reader |
 |---|---|
 | `.parquet` | `parquet.py`: the native table |
-| `.jsonl` | `rows.py`: the native lines |
-| `.json` | `rows.py`: COCO results with the key |
+| `.arrow`, `.feather`, `datasets.Dataset` in memory or saved | `arrow_tables.py`: the same table |
+| `.jsonl`, `.json`, these compressed | `text.py`: the native lines, or an array of COCO results with the key |
 | folder | `arrays.py`: `{sample_id}_{sentence_idx}.png` |
 | `.npz`, `.safetensors`, `.pt`, `.pth` | `arrays.py`: members named like the PNGs |
 
@@ -18,9 +18,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.errors import ContentError, Problems, UsageError
+from refcocom_gpu.predictions.arrow_tables import STATE, is_dataset, read_dataset
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
+from refcocom_gpu.predictions.formats import ENDINGS, READERS, ending
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import read_pairs
 from refcocom_gpu.predictions.options import ReadOptions
@@ -29,16 +31,6 @@ from refcocom_gpu.utils.files import hash_files
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
 
-READERS = {
-    ".parquet": ("parquet", "read_parquet"),
-    ".jsonl": ("rows", "read_jsonl"),
-    ".ndjson": ("rows", "read_jsonl"),
-    ".json": ("rows", "read_coco_results"),
-    ".npz": ("arrays", "read_npz"),
-    ".safetensors": ("arrays", "read_safetensors"),
-    ".pt": ("arrays", "read_torch"),
-    ".pth": ("arrays", "read_torch"),
-}
 PICKLES = {".pkl", ".pickle", ".joblib"}
 
 
@@ -83,7 +75,7 @@ class Source(NamedTuple):
     Attributes:
         name: What messages and summaries call it.
         files: Its shards; empty for predictions in memory.
-        pairs: `(index, masks)` pairs in memory; None for files.
+        pairs: `(index, masks)` pairs or a `datasets.Dataset` in memory; None for files.
         is_built_in: Whether this package drew the files, so that a summary leaves out their temporary paths.
     """
 
@@ -114,7 +106,8 @@ def find_source(predictions: Any) -> Source:
     """Find a set of predictions: files, a built-in set or pairs in memory.
 
     Args:
-        predictions: A path, glob or list of paths; the name of a built-in set; or `(index, masks)` pairs or a dict.
+        predictions: A path, glob or list of paths; the name of a built-in set; `(index, masks)` pairs or a dict;
+            or a `datasets.Dataset` with the columns of native Parquet.
 
     Raises:
         UsageError: When there is no such file.
@@ -153,6 +146,8 @@ def read_predictions(
     """
     keys = Keys(dataset, problems)
     if not source.files:
+        if is_dataset(source.pairs):
+            return read_dataset(source.pairs, keys, options, problems), keys
         return read_pairs(source.pairs, keys, options, problems), keys
     readers = [_reader(path) for path in source.files]
 
@@ -160,6 +155,8 @@ def read_predictions(
         for path, read in zip(source.files, readers, strict=True):
             try:
                 yield from read(path, keys, options, problems)
+            except ContentError as error:
+                problems.add("malformed", str(path), str(error))
             except OSError as error:
                 raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
         keys.polygon_scale.judge(source.name, problems)
@@ -170,9 +167,9 @@ def read_predictions(
 def _reader(path: Path) -> Any:
     from importlib import import_module
 
-    suffix = path.suffix.lower()
+    suffix = ending(path.name)
     if path.is_dir():
-        module, name = "arrays", "read_png_folder"
+        module, name = _folder_reader(path)
     elif suffix in READERS:
         module, name = READERS[suffix]
     elif suffix in PICKLES:
@@ -181,7 +178,16 @@ def _reader(path: Path) -> Any:
         raise UsageError(f"{path}: {PICKLE_HINT}")
     else:
         raise UsageError(
-            f"{path}: predictions are a folder of PNGs or a file ending in {', '.join(READERS)}, "
+            f"{path}: predictions are a folder of PNGs or a file ending in {ENDINGS}; "
             f"not {suffix or 'a file without an ending'}"
         )
     return getattr(import_module(f"refcocom_gpu.predictions.{module}"), name)
+
+
+def _folder_reader(path: Path) -> tuple[str, str]:
+    if (path / STATE).is_file():
+        return "arrow_tables", "read_saved_dataset"
+    if (path / "dataset_dict.json").is_file():
+        splits = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir()))
+        raise UsageError(f"{path} is a DatasetDict; give the folder of one split: {splits}")
+    return "arrays", "read_png_folder"

@@ -9,6 +9,7 @@ such as one with a field that is not read, is searched exactly, at all levels an
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -18,6 +19,13 @@ import numpy as np
 
 NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
 """What decoders raise on text that is not the expected JSON; the last one on brackets nested without end."""
+
+_NOT_IN_JSON = {
+    b"NaN": "NaN stands there, which JSON does not have; write null, or leave the field out",
+    b"Infinity": "Infinity stands there, which JSON does not have; write null, or leave the field out",
+    b"\xef\xbb\xbf": "a byte order mark stands there: files were joined; pass them as several files",
+}
+"""What writers put into JSON against its rules, and what to say of it."""
 
 
 class Segmentation(msgspec.Struct):
@@ -39,6 +47,25 @@ class Row(msgspec.Struct):
     # What COCO results also carry; only their quotes are counted.
     category_id: Any = None
     score: Any = None
+
+
+def why_not_json(error: Exception, text: bytes | memoryview) -> str:
+    """Return what an error of a decoder says, or the cause where the text shows it.
+
+    >>> text = b'{"score": NaN}'
+    >>> try:
+    ...     msgspec.json.decode(text)
+    ... except msgspec.DecodeError as error:
+    ...     print(why_not_json(error, text))
+    NaN stands there, which JSON does not have; write null, or leave the field out (byte 10)
+    """
+    found = re.search(r"\(byte (\d+)\)$", str(error))
+    if found is not None:
+        at = int(found[1])
+        for start, reason in _NOT_IN_JSON.items():
+            if bytes(text[at : at + len(start)]) == start:
+                return f"{reason} (byte {at})"
+    return str(error)
 
 
 def keys_stand_once(

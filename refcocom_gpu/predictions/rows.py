@@ -7,10 +7,8 @@ object in it repeats a key, the block is read again row by row, so that every mi
 from __future__ import annotations
 
 import contextlib
-import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,23 +20,17 @@ from refcocom_gpu.errors import Problems, RLEError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.polygons import parse_polygons, rasterise
 from refcocom_gpu.predictions.batches import Batches, RLEBatch
-from refcocom_gpu.predictions.header import check_header
+from refcocom_gpu.predictions.header import SCHEMA, check_header
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.records import NOT_JSON, Row, keys_stand_once, repeated_keys
+from refcocom_gpu.predictions.records import (
+    NOT_JSON,
+    Row,
+    keys_stand_once,
+    repeated_keys,
+    why_not_json,
+)
 from refcocom_gpu.predictions.rle_batches import finish_batch
-
-BLOCK_BYTES = 2**20
-"""Bytes of JSONL decoded at a time: enough to hide the cost of a call. Decoding holds some six times as much."""
-
-BLOCK_ENTRIES = 4096
-"""Entries of a COCO-results file decoded at a time."""
-
-
-def read_jsonl(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """Read the native file: one JSON object per line after an optional header line."""
-    with path.open("rb") as file:
-        yield from read_lines(_line_blocks(file), str(path), keys, options, problems)
 
 
 def read_lines(
@@ -65,43 +57,24 @@ def read_lines(
         first_line += n_lines
 
 
-def _line_blocks(file: Any) -> Iterator[bytes]:
-    """Yield blocks of whole lines; a line longer than a block is not cut."""
-    rest = b""
-    while chunk := file.read(BLOCK_BYTES):
-        cut = chunk.rfind(b"\n") + 1
-        if cut:
-            yield rest + chunk[:cut]
-            rest = chunk[cut:]
-        else:
-            rest += chunk
-    if rest:
-        yield rest
-
-
-def read_coco_results(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """Read a JSON array of COCO result objects that also carry the key."""
-    if path.stat().st_size == 0:
-        problems.add("malformed", str(path), "the file is empty")
-        return
-    with path.open("rb") as file:
-        # Closing it fails while an entry points into it, so it is left to be freed with the last entry.
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    try:
-        # Raw entries point into the mapped file: the whole array is checked but not copied.
-        entries = msgspec.json.decode(memoryview(mapped), type=list[msgspec.Raw])
-    except NOT_JSON as error:
-        problems.add("malformed", str(path), f"not a JSON array of results: {error}")
-        return
+def read_entries(
+    chunks: Iterable[Sequence[msgspec.Raw]],
+    source: str,
+    keys: Keys,
+    options: ReadOptions,
+    problems: Problems,
+) -> Batches:
+    """Read the entries of a JSON array, COCO result objects that also carry the key, a chunk at a time."""
     decoder = msgspec.json.Decoder(Row)
-    reader = _Rows(str(path), "entry", keys, options, problems)
-    for first in range(0, len(entries), BLOCK_ENTRIES):
-        raws = entries[first : first + BLOCK_ENTRIES]
+    reader = _Rows(source, "entry", keys, options, problems)
+    first = 1
+    for raws in chunks:
         rows: list[Row] | None = None
         with contextlib.suppress(*NOT_JSON):
             rows = [decoder.decode(raw) for raw in raws]
-        numbers = range(first + 1, first + 1 + len(raws))
+        numbers = range(first, first + len(raws))
         yield from reader.batches(rows, numbers, b"".join(raws), partial(map, bytes, raws))
+        first += len(raws)
 
 
 def _possible(sizes: NDArray[np.int64]) -> bool:
@@ -193,7 +166,7 @@ class _Rows:
                 row = msgspec.json.decode(line)
                 repeated = repeated_keys(line)
             except NOT_JSON as error:
-                self.problems.add("malformed", where, f"not JSON: {error}")
+                self.problems.add("malformed", where, f"not JSON: {why_not_json(error, line)}")
                 continue
             parsed = self._parse(row, repeated, where)
             if parsed is None:
@@ -233,6 +206,13 @@ class _Rows:
         """
         if not isinstance(row, dict):
             self.problems.add("malformed", where, f"a prediction is an object, not {row!r:.60}")
+            return None
+        if row.get("schema") == SCHEMA:
+            self.problems.add(
+                "header",
+                where,
+                "a header among the predictions: shards were joined; pass them as several files, or delete this line",
+            )
             return None
         if repeated:
             self.problems.add(

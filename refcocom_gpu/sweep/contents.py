@@ -18,6 +18,7 @@ from typing import Any
 import xxhash
 
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.formats import ending
 from refcocom_gpu.utils.text import first_line
 
 _URL = re.compile(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://.*", re.DOTALL)
@@ -72,7 +73,7 @@ def at_hand(name: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="refcocom-") as folder:
         # Only the ending of the name matters, because it selects the reader.
-        local = Path(folder) / f"fetched{Path(re.split('[?#]', name)[0]).suffix}"
+        local = Path(folder) / f"fetched{ending(re.split('[?#]', name)[0])}"
         with _named_errors(name):
             system, path = _file_system(name)
             system.get_file(path, str(local))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
-from refcocom_gpu.predictions.read import READERS, expand_paths
+from refcocom_gpu.predictions.formats import READERS, ending
+from refcocom_gpu.predictions.read import expand_paths
 from refcocom_gpu.sweep.contents import expand_url, is_url
 from refcocom_gpu.sweep.item import Item, bare
 
@@ -86,7 +87,7 @@ def distinguish(paths: Sequence[str]) -> list[str]:
 
     >>> distinguish(["runs/a/preds.parquet", "runs/b/1/preds.parquet"])
     ['a', 'b/1']
-    >>> distinguish(["out/step-1.jsonl", "out/step-2.jsonl"]), distinguish(["out/preds.jsonl"])
+    >>> distinguish(["out/step-1.jsonl", "out/step-2.jsonl.gz"]), distinguish(["out/preds.jsonl"])
     (['step-1', 'step-2'], ['preds'])
     """
     parts = [[p for p in re.split(r"[/\\]+", bare(path)) if p] or [path] for path in paths]
@@ -111,5 +112,5 @@ def _common_length(parts: Sequence[Sequence[str]], most: int) -> int:
 
 
 def _stem(name: str) -> str:
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 (Path drops some of the slashes in a name)
-    return stem if suffix.lower() in READERS and stem else name
+    suffix = ending(name)
+    return name[: -len(suffix)] or name if suffix in READERS else name

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from refcocom_gpu.predictions.formats import ending
 from refcocom_gpu.sweep.contents import is_url
 
 
@@ -32,18 +32,13 @@ class Item:
     @property
     def formats(self) -> str:
         """The endings of the files, which select their readers."""
-        return ",".join(ending(file) for file in self.files)
-
-
-def ending(file: str) -> str:
-    """Return the ending of a path or address, in lower case.
-
-    >>> ending("s3://bucket/a.PARQUET"), ending("http://host/p.jsonl?key=a/b.c")
-    ('.parquet', '.jsonl')
-    """
-    return Path(bare(file)).suffix.lower()
+        return ",".join(ending(bare(file)) for file in self.files)
 
 
 def bare(file: str) -> str:
-    """Return an address without its query, which may hold slashes and dots; return a path as it is."""
+    """Return an address without its query, which may hold slashes and dots; return a path as it is.
+
+    >>> bare("http://host/p.jsonl?key=a/b.c"), bare("a?b.jsonl")
+    ('http://host/p.jsonl', 'a?b.jsonl')
+    """
     return re.split(r"[?#]", file)[0] if is_url(file) else file

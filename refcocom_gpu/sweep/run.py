@@ -11,6 +11,7 @@ from typing import Any
 
 from refcocom_gpu.engines import make_engine
 from refcocom_gpu.engines.engine import Engine, Lost
+from refcocom_gpu.predictions.formats import RLE_FORMATS
 from refcocom_gpu.scorer import check_missing
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.store.store import MaskStore
@@ -31,7 +32,6 @@ from refcocom_gpu.sweep.task import (
 )
 from refcocom_gpu.utils.files import combine_hashes, hash_file, locked
 
-RLE_FORMATS = {".parquet", ".jsonl", ".ndjson", ".json"}
 """Endings of formats that are counted against runs; all others, such as folders, need packed bits."""
 
 Settled = Callable[[FileResult], None]

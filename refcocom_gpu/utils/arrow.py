@@ -6,11 +6,13 @@ command that needs one second in all.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.ipc
 from numpy.typing import NDArray
 
 
@@ -52,3 +54,20 @@ def to_numpy(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
 def filled(column: pa.Array, value: Any) -> pa.Array:
     """Replace the nulls of a column; return the column itself where it has none, as nearly always."""
     return pc.fill_null(column, value) if column.null_count else column
+
+
+def open_ipc(path: Path) -> Any:
+    """Open a file of Arrow's IPC format, mapped into memory: one of random access (Feather) or a stream.
+
+    Raises:
+        pa.ArrowException: It is neither.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        begins = file.read(6)
+    if not begins:
+        raise pa.ArrowInvalid("the file is empty")
+    if begins.startswith(b"FEA1"):
+        raise pa.ArrowInvalid("this is version 1 of Feather; write version 2")
+    mapped = pa.memory_map(str(path))
+    return (pa.ipc.open_file if begins == b"ARROW1" else pa.ipc.open_stream)(mapped)
