@@ -15,6 +15,7 @@ from refcocom_gpu.predictions.options import WITHOUT_EFFECT, ReadOptions
 from refcocom_gpu.utils.options import part_of
 
 CHANGED = {
+    "keys": "sample",
     "values": "probabilities",
     "label": 3,
     "resize_masks": "nearest",

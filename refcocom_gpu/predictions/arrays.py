@@ -141,6 +141,10 @@ def _members(
     problems: Problems,
 ) -> Batches:
     """Resolve all names at once, then load and yield their arrays in batches of bounded size."""
+    if keys.form is not None:
+        raise UsageError(
+            f"keys={options.keys} is for tables; arrays and pictures are named by their key"
+        )
     pattern = re.compile("_".join([r"(\d{1,18})"] * len(keys.fields)))
     expected = "_".join(f"{{{name}}}" for name in keys.fields)
     sample_key = "_".join(map(str, keys.dataset.key_of(0)))

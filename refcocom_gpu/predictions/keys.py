@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.dataset.lookup import normal_text
-from refcocom_gpu.errors import Problems
+from refcocom_gpu.errors import NotFoundError, Problems
 from refcocom_gpu.predictions.batches import Where
+from refcocom_gpu.predictions.key_forms import row_form
 from refcocom_gpu.predictions.polygon_scale import PolygonScale
 
 if TYPE_CHECKING:
@@ -28,12 +29,15 @@ class Keys:
     Args:
         dataset: What the predictions are for.
         problems: Collects unknown keys, duplicates, wrong sentences and wrong sizes.
+        form: How rows of a table name their examples: `keys` of `ReadOptions`.
 
     Attributes:
+        form: How rows are found one by one; None where their key is columns of numbers.
         polygon_scale: Judges the polygons of the read as one set, whatever number of files it has.
     """
 
-    def __init__(self, dataset: Dataset, problems: Problems) -> None:
+    def __init__(self, dataset: Dataset, problems: Problems, form: str | None = None) -> None:
+        self.form = row_form(form, dataset)
         self.dataset = dataset
         self.problems = problems
         self.fields: tuple[str, ...] = dataset.example_key_fields
@@ -72,6 +76,20 @@ class Keys:
             message = f"index {index[row]} {NO_ROW.format(n - 1)}"
             self.problems.add("unknown key", where(row), message)
         return self.claim(np.where(known, index, -1), where)
+
+    def resolve_rows(self, rows: Iterable[Mapping[str, Any]], where: Where) -> Ints:
+        """Return the indices of rows that `form` finds, as `resolve` does."""
+        index = [self.find(row, where(k)) for k, row in enumerate(rows)]
+        return self.claim(np.array(index, np.int64), where)
+
+    def find(self, row: Mapping[str, Any], where: str) -> int:
+        """Return the index of a row that `form` finds, or −1 after recording why there is none; claim nothing."""
+        assert self.form is not None
+        try:
+            return self.form.index_of(row)
+        except NotFoundError as error:
+            self.problems.add("unknown key", where, str(error))
+            return -1
 
     def resolve_any(self, keys: Ints, where: Where) -> Ints:
         """Return the indices of [B] row numbers or of [B, F] keys, as `resolve` does."""

@@ -8,6 +8,9 @@ from typing import Any
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.utils.options import option
 
+KEYS = ("sample", "position", "sentence", "order")
+"""How the rows of a table name their examples."""
+
 VALUES = {"logits": 0.0, "probabilities": 0.5}
 """What float predictions are, and the value that a set pixel lies strictly above."""
 
@@ -29,6 +32,7 @@ class ReadOptions:
     """How predictions are read; the configs of all verbs that read predictions inherit these fields.
 
     Attributes:
+        keys: How the rows of a table name their examples, as `key_forms` says; None follows the dataset.
         values: What numbers are: `logits` (set above 0) or `probabilities` (set above 0.5; 8- and 16-bit integers are
             divided by their maximum first). None takes floats for logits and refuses a set that looks otherwise.
         label: The value of a set pixel in integer masks that hold several labels.
@@ -43,6 +47,10 @@ class ReadOptions:
         UsageError: For a value that is unknown or out of range.
     """
 
+    keys: str | None = option(
+        None,
+        "how rows name examples: sample, position, sentence or order; null follows dataset.key",
+    )
     values: str | None = option(
         None,
         "what numbers are: logits (set above 0) or probabilities (set above 0.5); null takes floats for logits "
@@ -70,6 +78,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         _one_of("resize", self.resize, RESIZES)
         for name, value, known in (
+            ("keys", self.keys, KEYS),
             ("values", self.values, tuple(VALUES)),
             ("resize_masks", self.resize_masks, MASK_RESIZES),
             ("polygons", self.polygons, POLYGONS),

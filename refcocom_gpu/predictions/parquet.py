@@ -17,6 +17,7 @@ from refcocom_gpu.errors import Problems, RLEError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.header import SCHEMA, check_fields, metadata_of
+from refcocom_gpu.predictions.key_forms import suggestion, whole_number
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
@@ -78,22 +79,26 @@ def read_table(
     metadata = metadata_of(schema)
     if metadata.get("schema") == SCHEMA:
         check_fields(metadata, path, keys.dataset, problems)
-    wanted = [*keys.fields, "segmentation"]
+    fields = keys.fields if keys.form is None else ()
+    wanted = [*fields, "segmentation"]
     absent = [name for name in wanted if name not in schema.names]
     if absent:
         problems.add(
             "no column",
             path,
-            f"{', '.join(absent)} not found; the file has {', '.join(schema.names) or 'no columns'}",
+            f"{', '.join(absent)} not found; the file has {', '.join(schema.names) or 'no columns'}"
+            f"{suggestion(schema.names) if set(absent) & set(fields) else ''}",
         )
         return
-    if "sentence" in schema.names:
+    if keys.form is not None:
+        wanted += [name for name in keys.form.fields if name in schema.names]
+    elif "sentence" in schema.names:
         wanted.append("sentence")
     if repeated := [name for name in wanted if schema.names.count(name) > 1]:
         problems.add("no column", path, f"the file has {', '.join(repeated)} more than once")
         return
-    for name in keys.fields:
-        if not pa.types.is_integer(schema.field(name).type):
+    for name in fields:
+        if not _may_be_ids(schema.field(name).type):
             problems.add("bad key", path, f"{name} is {schema.field(name).type}, not an integer")
             return
     if reason := _wrong_type(schema.field("segmentation").type):
@@ -108,6 +113,12 @@ def read_table(
             first_row += len(batch)
     except (pa.ArrowException, OSError) as error:
         problems.add("malformed", path, f"after row {first_row}: {error}")
+
+
+def _may_be_ids(kind: pa.DataType) -> bool:
+    types = pa.types
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return types.is_integer(kind) or types.is_floating(kind) or text  # type: ignore[no-any-return]
 
 
 def _wrong_type(kind: pa.DataType) -> str | None:
@@ -149,7 +160,9 @@ def _batch(batch: pa.RecordBatch, first_row: int, path: str, keys: Keys, problem
     names = [masks.type.field(k).name for k in range(masks.type.num_fields)]
     fields = dict(zip(names, masks.flatten(), strict=True))
     null = to_numpy(masks.is_null())
-    no_key, columns = _keys([batch.column(name) for name in keys.fields], keys.fields)
+    no_key: dict[int, str] = {}
+    if keys.form is None:
+        no_key, columns = _keys([batch.column(name) for name in keys.fields], keys.fields)
     sizes, no_size = _sizes(fields["size"])
     strings, no_mask = _strings(fields["counts"])
     for row in np.flatnonzero(no_size).tolist():
@@ -160,11 +173,17 @@ def _batch(batch: pa.RecordBatch, first_row: int, path: str, keys: Keys, problem
         problems.add("bad key", where(row), reason)
     for row in unreadable:
         problems.add("malformed mask", where(row), no_mask[row])
-    has_key = np.setdiff1d(np.arange(len(batch)), np.fromiter(no_key, np.int64))
-    index = np.full(len(batch), -1, np.int64)
-    index[has_key] = keys.resolve(
-        [column[has_key] for column in columns], lambda k: where(int(has_key[k]))
-    )
+    if keys.form is None:
+        has_key = np.setdiff1d(np.arange(len(batch)), np.fromiter(no_key, np.int64))
+        index = np.full(len(batch), -1, np.int64)
+        index[has_key] = keys.resolve(
+            [column[has_key] for column in columns], lambda k: where(int(has_key[k]))
+        )
+    else:
+        held = [name for name in batch.schema.names if name != "segmentation"]
+        # A table without such columns, as keys=order takes, has no rows of its own.
+        rows = batch.select(held).to_pylist() if held else [{}] * len(batch)
+        index = keys.resolve_rows(rows, where)
     # Their examples stay claimed, so that a malformed mask is not reported as missing too.
     index[unreadable] = -1
     sentences = None
@@ -183,6 +202,11 @@ def _keys(
     for name, column in zip(names, columns, strict=True):
         for row in np.flatnonzero(to_numpy(column.is_null())).tolist():
             bad.setdefault(row, f"{name} is null; a key is {key}")
+        if not pa.types.is_integer(column.type):
+            values = column.to_pylist()
+            column = pa.array([whole_number(value) for value in values], pa.int64())
+            for row in np.flatnonzero(to_numpy(column.is_null())).tolist():
+                bad.setdefault(row, f"{name} is {values[row]!r:.60}; a key is {key}")
         column = filled(column, 0)
         if column.type == pa.uint64():
             beyond = pc.greater(column, pa.scalar(2**63 - 1, pa.uint64()))

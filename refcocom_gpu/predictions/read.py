@@ -144,7 +144,7 @@ def read_predictions(
     Raises:
         UsageError: For an unknown format, before anything is read.
     """
-    keys = Keys(dataset, problems)
+    keys = Keys(dataset, problems, options.keys)
     if not source.files:
         if is_dataset(source.pairs):
             return read_dataset(source.pairs, keys, options, problems), keys
@@ -160,6 +160,8 @@ def read_predictions(
             except OSError as error:
                 raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
         keys.polygon_scale.judge(source.name, problems)
+        if keys.form is not None:
+            keys.form.finish(source.name, problems)
 
     return batches(), keys
 

@@ -39,11 +39,12 @@ class Row(msgspec.Struct):
     """A prediction; its key is some of the numbers, −1 where absent."""
 
     segmentation: Segmentation | None
-    sentence_idx: int
+    sentence_idx: int = -1
     sample_id: int = -1
     image_id: int = -1
     position: int = -1
     sentence: str | None = None
+    file_name: str | None = None
     # What COCO results also carry; only their quotes are counted.
     category_id: Any = None
     score: Any = None
@@ -78,7 +79,7 @@ def keys_stand_once(
 
     Args:
         rows: All rows of a block.
-        n_fields: Fields of a key.
+        n_fields: Fields that every row has for its key.
         text: Of all rows.
         raw: Returns the text of each row.
     """
@@ -100,9 +101,16 @@ def keys_stand_once(
 
 
 def _needed_quotes(row: Row) -> int:
-    n_keys = 2 + (row.sample_id != -1) + (row.image_id != -1) + (row.position != -1)
+    n_keys = (
+        1
+        + (row.sentence_idx != -1)
+        + (row.sample_id != -1)
+        + (row.image_id != -1)
+        + (row.position != -1)
+    )
     n_keys += (row.category_id is not None) + (row.score is not None)
-    return 2 * n_keys + 6 * (row.segmentation is not None) + 4 * (row.sentence is not None)
+    n_texts = (row.sentence is not None) + (row.file_name is not None)
+    return 2 * n_keys + 6 * (row.segmentation is not None) + 4 * n_texts
 
 
 def repeated_keys(text: bytes) -> list[str]:

@@ -7,7 +7,7 @@ object in it repeats a key, the block is read again row by row, so that every mi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.polygons import parse_polygons, rasterise
 from refcocom_gpu.predictions.batches import Batches, RLEBatch
 from refcocom_gpu.predictions.header import SCHEMA, check_header
+from refcocom_gpu.predictions.key_forms import suggestion, whole_number
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.records import (
@@ -108,7 +109,8 @@ class _Rows:
             raw: Returns the text of each row.
         """
         batch = None
-        if rows is not None and keys_stand_once(rows, len(self.keys.fields), text, raw):
+        n_fields = len(self.keys.fields) if self.keys.form is None else 0
+        if rows is not None and keys_stand_once(rows, n_fields, text, raw):
             batch = self._fast(rows, numbers)
         if batch is None:
             batch = self._row_by_row(raw(), numbers)
@@ -119,10 +121,11 @@ class _Rows:
         """Return a batch; None if any row needs the slow path."""
         n = len(rows)
         masks = [row.segmentation for row in rows]
+        form = self.keys.form
         try:
             columns = [
                 np.fromiter((getattr(row, name) for row in rows), np.int64, n)
-                for name in self.keys.fields
+                for name in (self.keys.fields if form is None else ())
             ]
             sizes = np.array([(1, 1) if m is None else m.size for m in masks], np.int64)
         except OverflowError:
@@ -146,12 +149,15 @@ class _Rows:
         def where(row: int) -> str:
             return self._where(numbers[row])
 
-        index = self.keys.resolve(columns, where)
+        if form is None:
+            index = self.keys.resolve(columns, where)
+        else:
+            index = self.keys.resolve_rows((_held(row, form.fields) for row in rows), where)
         return finish_batch(self.keys, index, strings, null, sizes, sentences, where)
 
     def _row_by_row(self, lines: Iterable[bytes], numbers: range) -> RLEBatch:
         """Read each row alone, and record what is wrong with it."""
-        keys: list[list[int]] = []
+        keys: list[Any] = []
         strings: list[bytes] = []
         null: list[bool] = []
         unreadable: list[bool] = []
@@ -183,10 +189,13 @@ class _Rows:
         def place(row: int) -> str:
             return self._where(places[row])
 
-        columns = [
-            np.array([key[k] for key in keys], np.int64) for k in range(len(self.keys.fields))
-        ]
-        index = self.keys.resolve(columns, place)
+        if self.keys.form is None:
+            columns = [
+                np.array([key[k] for key in keys], np.int64) for k in range(len(self.keys.fields))
+            ]
+            index = self.keys.resolve(columns, place)
+        else:
+            index = self.keys.claim(np.array(keys, np.int64), place)
         # Their examples stay claimed, so that a malformed mask is not reported as missing too.
         index[unreadable] = -1
         return finish_batch(
@@ -201,6 +210,8 @@ class _Rows:
 
     def _parse(self, row: Any, repeated: list[str], where: str) -> Any:
         """Return (key, size, counts, sentence) of one row, or None after recording that it has no key.
+
+        The key is its numbers, or the index of the example where rows are found one by one.
 
         Counts are None for an explicit empty; the size is None after recording that the mask cannot be read.
         """
@@ -223,18 +234,11 @@ class _Rows:
             if not set(repeated).isdisjoint(self.keys.fields):
                 return None
         names = ", ".join(row) or "nothing"
-        key = []
-        for name in self.keys.fields:
-            value = row.get(name)
-            if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
-                reason = f"no {name}; the row has {names}"
-                if name in row:
-                    reason = f"{name} is {value!r:.60}"
-                self.problems.add(
-                    "bad key", where, f"{reason}; a key is {' and '.join(self.keys.fields)}"
-                )
-                return None
-            key.append(value)
+        key: Any
+        if self.keys.form is not None:
+            key = self.keys.find(row, where)
+        elif (key := self._ids(row, where)) is None:
+            return None
         sentence = row.get("sentence")
         if repeated:
             return key, None, b"", None
@@ -258,9 +262,27 @@ class _Rows:
             return key, None, b"", sentence
         return key, (height, width), counts, sentence
 
-    def _rasterise(self, segmentation: list[Any], key: list[int]) -> tuple[int, int, bytes]:
+    def _ids(self, row: Mapping[str, Any], where: str) -> list[int] | None:
+        """Return the numbers of a row's key, or None after recording that it has none."""
+        key = []
+        for name in self.keys.fields:
+            number = whole_number(row.get(name))
+            if number is None:
+                reason = f"{name} is {row.get(name)!r:.60}"
+                if name not in row:
+                    reason = f"no {name}; the row has {', '.join(row) or 'nothing'}"
+                fields = " and ".join(self.keys.fields)
+                hint = "" if name in row else suggestion(row)
+                self.problems.add("bad key", where, f"{reason}; a key is {fields}{hint}")
+                return None
+            key.append(number)
+        return key
+
+    def _rasterise(self, segmentation: list[Any], key: Any) -> tuple[int, int, bytes]:
         """Return (H, W, counts) of polygons; any size for an unknown key, because its row is refused anyway."""
-        index = int(self.keys.lookup([np.array([value], np.int64) for value in key])[0])
+        index = key
+        if self.keys.form is None:
+            index = int(self.keys.lookup([np.array([value], np.int64) for value in key])[0])
         dataset = self.keys.dataset
         sample = dataset.example_sample[index] if index >= 0 else 0
         height, width = int(dataset.heights[sample]), int(dataset.widths[sample])
@@ -271,3 +293,9 @@ class _Rows:
 
     def _where(self, number: int) -> str:
         return f"{self.source}, {self.unit} {number}"
+
+
+def _held(row: Row, fields: Sequence[str]) -> dict[str, Any]:
+    """Return what a row holds of some fields; −1 stands for a number that is absent."""
+    values = {name: getattr(row, name) for name in fields}
+    return {name: None if value == -1 else value for name, value in values.items()}
