@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from refcocom_gpu._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from refcocom_gpu import adapters as adapters
     from refcocom_gpu.dataset.table import Dataset as Dataset
     from refcocom_gpu.dataset.table import load_dataset as load_dataset
     from refcocom_gpu.errors import ComparisonError as ComparisonError
@@ -60,6 +61,8 @@ __all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "adapters":
+        return import_module(f"{__name__}.adapters")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -49,7 +49,7 @@ def as_rows(keys: Any, values: Any, n_fields: int) -> Rows:
     >>> rows.keys, rows.values[0].shape
     (array([[7, 0]]), (2, 3))
     """
-    if _is_one(values):
+    if is_one(values):
         numbers = as_ints(keys)
         is_key = isinstance(keys, tuple) and numbers.shape == (n_fields,)
         numbers, listed = numbers[None] if is_key else np.atleast_1d(numbers), [values]
@@ -140,6 +140,16 @@ def as_dense(tensor: Any) -> Any:
     return tensor.detach().resolve_neg()
 
 
+def as_numpy(value: Any) -> NDArray[Any]:
+    """Return an array or a dense tensor as an array in host memory; floats that NumPy does not know become float32."""
+    if not _is_tensor(value):
+        return np.asarray(value)
+    tensor = as_dense(value).cpu()
+    known = not tensor.is_floating_point() or tensor.element_size() > 2
+    array: NDArray[Any] = (tensor if known else tensor.float()).numpy()
+    return array
+
+
 def as_ints(numbers: Any) -> NDArray[np.int64]:
     """Return the whole numbers of any container as int64.
 
@@ -158,7 +168,7 @@ def as_ints(numbers: Any) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _is_one(values: Any) -> bool:
+def is_one(values: Any) -> bool:
     """Return whether this is one prediction rather than several."""
     if values is None or isinstance(values, Mapping) or is_picture(values):
         return True
