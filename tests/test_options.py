@@ -19,6 +19,7 @@ CHANGED = {
     "values": "probabilities",
     "label": 3,
     "resize_masks": "nearest",
+    "combine": "union",
     "letterbox": 512,
     "resize": "sam",
     "polygons": "normalized",

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.errors import DataError, Problems, UsageError
 from refcocom_gpu.predictions.batches import ArrayBatch, Batches, Where
+from refcocom_gpu.predictions.combine import as_one
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.normalise import as_prediction, is_rle
+from refcocom_gpu.predictions.normalise import is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.pictures import picture_array
 from refcocom_gpu.utils.optional import require
@@ -183,8 +184,8 @@ def _loaded(
 def check_prediction(value: Any, options: ReadOptions, where: str, problems: Problems) -> Any:
     """Return one prediction as an array or tensor [h, w], an RLE object, or None; or `REFUSED` after recording why."""
     try:
-        array = as_prediction(value, options)
-    except UsageError as error:
+        array = as_one(value, options)
+    except (UsageError, DataError) as error:
         problems.add("malformed mask", where, str(error))
         return REFUSED
     if array is None or is_rle(array):

@@ -10,12 +10,17 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import DataError, UsageError
 from refcocom_gpu.masks import rle
-from refcocom_gpu.predictions.normalise import as_numpy, as_prediction, is_one, is_rle
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.normalise import (
+    as_dense,
+    as_numpy,
+    as_prediction,
+    is_one,
+    is_picture,
+    is_rle,
+    is_tensor,
+)
+from refcocom_gpu.predictions.options import COMBINES, ReadOptions
 from refcocom_gpu.predictions.values import explain_fault, read_stack
-
-COMBINES = ("union", "best")
-"""How several masks become one: a pixel that any of them sets, or the mask with the highest score."""
 
 
 def combine_masks(masks: Any, scores: Any = None, *, combine: str | None = None) -> Any:
@@ -59,6 +64,54 @@ def combine_masks(masks: Any, scores: Any = None, *, combine: str | None = None)
             "combine=best (the one with the highest score, of equal ones the first)"
         )
     return _union(listed) if combine == "union" else listed[_best(numbers)]
+
+
+def as_one(value: Any, options: ReadOptions) -> Any:
+    """Return what was given for one expression as one prediction, as `normalise.as_prediction` does.
+
+    Args:
+        value: A prediction, or several masks as `combine_masks` takes them.
+        options: How several become one.
+
+    Raises:
+        UsageError: It is nothing that can be a prediction, or several masks that `combine` does not join.
+        DataError: The masks cannot be joined.
+    """
+    if is_tensor(value):
+        # A tensor of other kinds may have no shape to look at.
+        value = as_dense(value)
+    if _are_several(value):
+        value = combine_masks(value, combine=options.combine)
+    return as_prediction(value, options)
+
+
+def joined_rle(segmentations: list[Any], options: ReadOptions) -> Any:
+    """Return several RLE objects of a file as one RLE object, or None for an empty mask.
+
+    Args:
+        segmentations: K RLE objects, each with a `score` if `best` is asked for.
+        options: How several become one.
+
+    Raises:
+        UsageError: `combine` does not join them.
+        DataError: They cannot be joined.
+    """
+    scores = [entry.get("score") for entry in segmentations]
+    return combine_masks(segmentations, scores, combine=options.combine)
+
+
+def _are_several(value: Any) -> bool:
+    """Return whether this is several masks: not one mask as nested lists, nor a picture with colours."""
+    if isinstance(value, list | tuple):
+        first: Any = value[0] if value else None
+        if _is_pair(first):
+            first = first[0]
+        return is_rle(first) or is_picture(first) or getattr(first, "ndim", 0) >= 2
+    shape: tuple[int, ...] = tuple(getattr(value, "shape", ()))
+    if len(shape) == 4 and shape[1] == 1:
+        shape = (shape[0], *shape[2:])
+    has_colours = len(shape) == 3 and shape[2] <= 4 < shape[0]
+    return len(shape) == 3 and shape[0] > 1 and not has_colours
 
 
 def plain_mask(value: Any) -> Any:

@@ -46,20 +46,18 @@ def read_pairs(
         rows = as_rows(*pair, len(keys.fields))
         places = [f"batch {number}, row {row}" for row in range(len(rows.values))]
         index = keys.resolve_any(rows.keys, places.__getitem__)
-        yield from _rle(index, rows.values, places, keys, problems)
-        arrays = _arrays(index, rows.values, places, options, problems)
-        yield from batched(arrays, options.batch_size)
+        values = [
+            check_prediction(value, options, place, problems)
+            for value, place in zip(rows.values, places, strict=True)
+        ]
+        yield from _rle(index, values, places, keys, problems)
+        yield from batched(_arrays(index, values, places), options.batch_size)
 
 
-def _arrays(
-    index: Any, values: list[Any], places: list[str], options: ReadOptions, problems: Problems
-) -> Iterator[tuple[int, Any, str]]:
+def _arrays(index: Any, values: list[Any], places: list[str]) -> Iterator[tuple[int, Any, str]]:
     for example, value, place in zip(index.tolist(), values, places, strict=True):
-        if example < 0 or value is None or is_rle(value):
-            continue
-        checked = check_prediction(value, options, place, problems)
-        if checked is not REFUSED:
-            yield example, checked, place
+        if example >= 0 and value is not None and value is not REFUSED and not is_rle(value):
+            yield example, value, place
 
 
 def _rle(

@@ -39,7 +39,8 @@ def as_rows(keys: Any, values: Any, n_fields: int) -> Rows:
 
     Args:
         keys: An int or [B] ints, row numbers in the store; a tuple or [B, F] ints, keys of the dataset.
-        values: One prediction, a [B, …, H, W] array or tensor, or B predictions in any container.
+        values: One prediction, a [B, …, H, W] array or tensor, or B predictions in any container. With an int as key,
+            several are masks for one expression.
         n_fields: F, the fields of a key.
 
     Raises:
@@ -54,7 +55,8 @@ def as_rows(keys: Any, values: Any, n_fields: int) -> Rows:
         is_key = isinstance(keys, tuple) and numbers.shape == (n_fields,)
         numbers, listed = numbers[None] if is_key else np.atleast_1d(numbers), [values]
     else:
-        numbers = np.atleast_1d(as_ints(keys))
+        given = as_ints(keys)
+        numbers = np.atleast_1d(given)
         try:
             # Iterating over a [B, H, W] array or tensor yields views, not copies.
             listed = list(values)
@@ -64,6 +66,9 @@ def as_rows(keys: Any, values: Any, n_fields: int) -> Rows:
             raise UsageError(
                 f"{ACCEPTED}; this {type(values).__name__} cannot be read: {error}"
             ) from None
+        if given.ndim == 0 and len(listed) != 1:
+            # Several masks for one expression; `combine` says what becomes of them.
+            listed = [values]
     if numbers.ndim > 2 or (numbers.ndim == 2 and numbers.shape[1] != n_fields and numbers.size):
         raise UsageError(f"a key has {n_fields} numbers, these are of shape {list(numbers.shape)}")
     if len(numbers) != len(listed):
@@ -93,7 +98,7 @@ def as_prediction(value: Any, options: ReadOptions) -> Any:
     """
     if value is None or is_rle(value):
         return value
-    if _is_tensor(value):
+    if is_tensor(value):
         return as_dense(value)
     if is_picture(value):
         try:
@@ -142,7 +147,7 @@ def as_dense(tensor: Any) -> Any:
 
 def as_numpy(value: Any) -> NDArray[Any]:
     """Return an array or a dense tensor as an array in host memory; floats that NumPy does not know become float32."""
-    if not _is_tensor(value):
+    if not is_tensor(value):
         return np.asarray(value)
     tensor = as_dense(value).cpu()
     known = not tensor.is_floating_point() or tensor.element_size() > 2
@@ -172,12 +177,13 @@ def is_one(values: Any) -> bool:
     """Return whether this is one prediction rather than several."""
     if values is None or isinstance(values, Mapping) or is_picture(values):
         return True
-    if _is_tensor(values):
+    if is_tensor(values):
         return bool(as_dense(values).ndim == 2)
     return isinstance(values, np.ndarray) and values.ndim == 2
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
+    """Return whether a value is a torch tensor."""
     # Whoever holds a tensor has imported torch; the same is true of a picture and Pillow.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)

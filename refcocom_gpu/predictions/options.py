@@ -20,6 +20,9 @@ RESIZES = ("direct", "sam")
 MASK_RESIZES = ("nearest",)
 """How masks of another size than their image reach it, if they may."""
 
+COMBINES = ("union", "best")
+"""How several masks for one expression become one: a pixel that any sets, or the mask with the highest score."""
+
 POLYGONS = ("pixels", "normalized")
 """Scale of polygon coordinates: pixels of the image, or 0…1 of its width and height."""
 
@@ -39,6 +42,8 @@ class ReadOptions:
         letterbox: Side of the padded square input when the image fills only its top-left part (SAM, LISA: 1024).
         resize: `direct` resizes the valid region to the image; `sam` goes through the padded input first.
         resize_masks: `nearest` resizes masks of another size than their image; None refuses them.
+        combine: What becomes of several masks for one expression: `union` (a pixel that any sets) or `best` (the one
+            with the highest score); None refuses them.
         polygons: Scale of polygon coordinates; None refuses polygons, because a guess can be wrong.
         batch_size: Predictions held in memory at a time.
         threads: CPU threads; 0 for all cores. With 1, nothing is read ahead in a second thread.
@@ -69,6 +74,9 @@ class ReadOptions:
     resize_masks: str | None = option(
         None, "masks of another size than their image: nearest; null refuses them"
     )
+    combine: str | None = option(
+        None, "several masks for one expression: union, or best by score; null refuses them"
+    )
     polygons: str | None = option(
         None, "scale of polygon coordinates: pixels or normalized; null refuses polygons"
     )
@@ -81,6 +89,7 @@ class ReadOptions:
             ("keys", self.keys, KEYS),
             ("values", self.values, tuple(VALUES)),
             ("resize_masks", self.resize_masks, MASK_RESIZES),
+            ("combine", self.combine, COMBINES),
             ("polygons", self.polygons, POLYGONS),
         ):
             if value is not None:

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from refcocom_gpu.errors import Problems, RLEError
+from refcocom_gpu.errors import DataError, Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.batches import Batches
+from refcocom_gpu.predictions.combine import joined_rle
 from refcocom_gpu.predictions.header import SCHEMA, check_fields, metadata_of
 from refcocom_gpu.predictions.key_forms import suggestion, whole_number
 from refcocom_gpu.predictions.keys import Keys
@@ -37,7 +38,8 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
 
     def batches(columns: list[str]) -> Iterator[pa.RecordBatch]:
         # Arrow cannot join nested dictionaries of two row groups, so such files are read a group at a time.
-        nested = file.schema_arrow.field("segmentation").type.field("counts").type
+        masks = file.schema_arrow.field("segmentation").type
+        nested = masks if _is_list(masks) else masks.field("counts").type
         groups = range(file.num_row_groups) if pa.types.is_dictionary(nested) else [None]
         for group in groups:
             only = None if group is None else [group]
@@ -109,7 +111,7 @@ def read_table(
     try:
         # With threads=1 there is no second thread: it would take a core from another file of a sweep.
         for batch in read if options.threads == 1 else _ahead(read):
-            yield _batch(batch, first_row, path, keys, problems)
+            yield _batch(batch, first_row, path, keys, options, problems)
             first_row += len(batch)
     except (pa.ArrowException, OSError) as error:
         problems.add("malformed", path, f"after row {first_row}: {error}")
@@ -123,6 +125,8 @@ def _may_be_ids(kind: pa.DataType) -> bool:
 
 def _wrong_type(kind: pa.DataType) -> str | None:
     """Return what is wrong with the type of `segmentation`; None if all is well."""
+    if _is_list(kind) and pa.types.is_struct(kind.value_type):
+        kind = kind.value_type
     fields = {kind.field(k).name: kind.field(k).type for k in range(kind.num_fields)}
     if not pa.types.is_struct(kind) or not {"size", "counts"} <= set(fields):
         return f"segmentation is {kind}, not a struct with size and counts"
@@ -149,13 +153,37 @@ def _is_text(kind: pa.DataType) -> bool:
     ) or pa.types.is_fixed_size_binary(kind)
 
 
-def _batch(batch: pa.RecordBatch, first_row: int, path: str, keys: Keys, problems: Problems) -> Any:
+def _joined(masks: pa.Array, options: ReadOptions) -> tuple[pa.Array, dict[int, str]]:
+    """Return several masks in each row as one, and the rows where they cannot be joined, with the reason."""
+    if not _is_list(masks.type):
+        return masks, {}
+    joined, bad = [], {}
+    for row, entries in enumerate(masks.to_pylist()):
+        try:
+            if entries == []:
+                raise DataError("mask is an empty list; null is an explicit empty mask")
+            joined.append(None if entries is None else joined_rle(entries, options))
+        except (DataError, UsageError) as error:
+            joined.append(None)
+            bad[row] = str(error)
+    fields = pa.struct([("size", pa.list_(pa.int64())), ("counts", pa.string())])
+    return pa.array(joined, fields), bad
+
+
+def _batch(
+    batch: pa.RecordBatch,
+    first_row: int,
+    path: str,
+    keys: Keys,
+    options: ReadOptions,
+    problems: Problems,
+) -> Any:
     """Make an `RLEBatch` of the rows that can be read; record the others."""
 
     def where(row: int) -> str:
         return f"{path}, row {first_row + row}"
 
-    masks = batch.column("segmentation")
+    masks, not_joined = _joined(batch.column("segmentation"), options)
     # Unlike field(), flatten() makes the fields of a null struct null.
     names = [masks.type.field(k).name for k in range(masks.type.num_fields)]
     fields = dict(zip(names, masks.flatten(), strict=True))
@@ -168,7 +196,8 @@ def _batch(batch: pa.RecordBatch, first_row: int, path: str, keys: Keys, problem
     for row in np.flatnonzero(no_size).tolist():
         no_mask[row] = "size must be two positive whole numbers"
     # A null struct has no size and no counts either, but it is an explicit empty.
-    unreadable = [row for row in sorted(no_mask) if not null[row]]
+    no_mask = {row: why for row, why in no_mask.items() if not null[row]} | not_joined
+    unreadable = sorted(no_mask)
     for row, reason in sorted(no_key.items()):
         problems.add("bad key", where(row), reason)
     for row in unreadable:

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
-from refcocom_gpu.errors import Problems, RLEError
+from refcocom_gpu.errors import DataError, Problems, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.polygons import parse_polygons, rasterise
 from refcocom_gpu.predictions.batches import Batches, RLEBatch
+from refcocom_gpu.predictions.combine import joined_rle
 from refcocom_gpu.predictions.header import SCHEMA, check_header
 from refcocom_gpu.predictions.key_forms import suggestion, whole_number
 from refcocom_gpu.predictions.keys import Keys
@@ -250,14 +251,20 @@ class _Rows:
             )
             return key, None, b"", sentence
         segmentation = row["segmentation"]
-        if segmentation is None:
-            return key, (0, 0), None, sentence
         try:
+            if (
+                isinstance(segmentation, list)
+                and segmentation
+                and isinstance(segmentation[0], dict)
+            ):
+                segmentation = joined_rle(segmentation, self.options)
+            if segmentation is None:
+                return key, (0, 0), None, sentence
             if isinstance(segmentation, list):
                 height, width, counts = self._rasterise(segmentation, key)
             else:
                 height, width, counts = rle.check(segmentation)
-        except RLEError as error:
+        except (DataError, UsageError) as error:
             self.problems.add("malformed mask", where, str(error))
             return key, None, b"", sentence
         return key, (height, width), counts, sentence

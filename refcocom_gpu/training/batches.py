@@ -14,11 +14,11 @@ from refcocom_gpu.counting.stacks import Index, Stack
 from refcocom_gpu.errors import Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.batches import row_of_batch
+from refcocom_gpu.predictions.combine import as_one
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.normalise import (
     as_dense,
     as_ints,
-    as_prediction,
     as_rows,
     is_picture,
     is_rle,
@@ -127,7 +127,7 @@ def as_index(index: Any) -> Index:
 def _as_mask(value: Any, options: ReadOptions, device: torch.device) -> Tensor | None:
     """Return one prediction as a tensor [h, w]; None for an empty mask."""
     has_device = not is_picture(value)
-    value = as_prediction(value, options)
+    value = as_one(value, options)
     if value is None:
         return None
     if is_rle(value):

@@ -56,6 +56,7 @@ class RefCOCOMMetric(CountsMetric):
         label: The value of a set pixel in integer masks that hold several labels.
         letterbox: Side of the padded square input when the image fills only its top-left part (SAM, LISA: 1024).
         resize_masks: `nearest` resizes masks of another size than their image; None refuses them.
+        combine: `union` or `best` makes one of several masks for an expression; None refuses them.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
         partial: Score what was seen, under `refcocom_partial/…`, instead of raising if examples are unseen.
@@ -87,6 +88,7 @@ class RefCOCOMMetric(CountsMetric):
         label: int | None = None,
         letterbox: int | None = None,
         resize_masks: str | None = None,
+        combine: str | None = None,
         convention: str = "official",
         precision_strict: bool = False,
         partial: bool = False,
@@ -99,14 +101,18 @@ class RefCOCOMMetric(CountsMetric):
         get_convention(convention)
         store = as_store(store)
         options = ReadOptions(
-            values=values, label=label, letterbox=letterbox, resize_masks=resize_masks
+            values=values,
+            label=label,
+            letterbox=letterbox,
+            resize_masks=resize_masks,
+            combine=combine,
         )
         saver = None
         if save_predictions is not None:
             saver = Saver(save_predictions, store, options)
         about = (
-            store.dataset.fingerprint, values, label, letterbox and int(letterbox), resize_masks, convention,
-            precision_strict, subset, None if subset is None else seed,
+            store.dataset.fingerprint, values, label, letterbox and int(letterbox), resize_masks, combine,
+            convention, precision_strict, subset, None if subset is None else seed,
         )  # fmt: skip
         super().__init__(store, about, saver, **kwargs)
         self.name = name
