@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from refcocom_gpu._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from refcocom_gpu import adapters as adapters
     from refcocom_gpu.dataset.table import Dataset as Dataset
     from refcocom_gpu.dataset.table import load_dataset as load_dataset
+    from refcocom_gpu.errors import AnswerError as AnswerError
     from refcocom_gpu.errors import ComparisonError as ComparisonError
     from refcocom_gpu.errors import DataError as DataError
     from refcocom_gpu.errors import DatasetError as DatasetError
@@ -38,6 +40,7 @@ _HOMES = {
     "compare": "scores.comparison",
     "Dataset": "dataset.table",
     "load_dataset": "dataset.table",
+    "AnswerError": "errors",
     "ComparisonError": "errors",
     "DataError": "errors",
     "DatasetError": "errors",
@@ -56,14 +59,17 @@ _HOMES = {
     "RefCOCOMMetric": "training.metric",
     "SyncError": "errors",
 }
-__all__ = [*_HOMES]
+_MODULES = ("adapters",)
+__all__ = [*_HOMES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *__all__])
