@@ -60,7 +60,7 @@ _HOMES = {
     "SyncError": "errors",
 }
 _MODULES = ("adapters",)
-__all__ = [*_HOMES, *_MODULES]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
@@ -72,4 +72,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_HOMES, *_MODULES])
