@@ -1,6 +1,7 @@
 """Raw answers of models: each form against a mask made without the adapter, and what cannot be read."""
 
 import base64
+import contextlib
 import io
 import itertools
 import json
@@ -102,6 +103,7 @@ def test_json_is_found_in_what_stands_around_it(text):
         ('{"a": 1} or {"a": 2}', "2 JSON values"),
         ('{"a": 1, "a": 2}', "'a' more than once"),
         ('{"a": NaN}', "NaN"),
+        ('{"a": %s}' % ("9" * 5000), "thousands of digits"),
         ("[" * 100_000, "nested|cut off"),
     ],
 )  # fmt: skip
@@ -533,7 +535,7 @@ def several():
 
 def test_a_list_of_rle_is_combined_as_declared():
     masks, output = several()
-    with pytest.raises(rc.AnswerError, match=r"3 masks.*combine=union.*combine=best"):
+    with pytest.raises(rc.UsageError, match=r"3 masks.*combine=union.*combine=best"):
         rc.adapters.to_mask(output, H, W, source="rle")
     union = rc.adapters.to_mask(output, H, W, source="rle", combine="union")
     np.testing.assert_array_equal(union, masks[0] | masks[1] | masks[2])
@@ -547,7 +549,7 @@ def test_a_list_of_rle_is_combined_as_declared():
 def test_best_needs_every_score():
     _, output = several()
     del output[2]["score"]
-    with pytest.raises(rc.AnswerError, match="3 masks, and 2 have one; combine=union"):
+    with pytest.raises(rc.UsageError, match="3 masks, and 2 have one; combine=union"):
         rc.adapters.to_mask(output, H, W, source="rle", combine="best")
     output[2]["score"] = "high"
     with pytest.raises(rc.AnswerError, match="not a number"):
@@ -567,6 +569,59 @@ def test_unknown_requests_are_named():
         rc.adapters.to_mask(None, H, W, source="gemini")
     with pytest.raises(rc.AnswerError, match="is 30×90"):
         rc.adapters.to_mask(coco_encode(np.ones((30, 90), bool)), H, W, source="rle")
+
+
+DECLARED = {
+    "gemini": {"points": "yx"},
+    "qwen": {"version": 2.5, "processed_size": [H, W], "boxes": "fill"},
+    "points": {"scale": "pixels"},
+}
+GOOD = {
+    "gemini": [gemini_entry(BOX, FOUR, score=0.5), gemini_entry(BOX, png(soft(5, 5)))],
+    "moondream": {"path": BLOB, "bbox": dict(zip(moondream.CORNERS, (0, 0, 1, 1), strict=True))},
+    "qwen": [{"points": TRIANGLES[0], "score": 1}, {"bbox_2d": [2, 2, 9, 9]}],
+    "florence": {"polygons": [[[1, 1, 9, 1, 9, 9]]], "labels": [""]},
+    "points": {"polygons": [[[1, 1], [9, 1], [9, 9]]]},
+    "svg": {"d": "M 1 1 A 5 5 0 0 1 20 20 Z"},
+    "rle": [{"size": [H, W], "counts": [5, H * W - 5]}],
+}
+WEIRD = [
+    None, True, "1", "", [], {}, -1, 0, 1e-300, 10**400, -1e300, math.inf, math.nan, [1], [[1, 2]], {"a": 1},
+]  # fmt: skip
+
+
+def with_one_part_replaced(value, part):
+    """Each copy of a value in which one part of it, at any depth, is another one."""
+    yield part
+    if isinstance(value, dict):
+        for k in value:
+            yield from ({**value, k: new} for new in with_one_part_replaced(value[k], part))
+    elif isinstance(value, list | tuple):
+        value = list(value)
+        for k in range(len(value)):
+            for new in with_one_part_replaced(value[k], part):
+                yield [*value[:k], new, *value[k + 1 :]]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_answer_with_any_part_replaced_is_a_mask_or_a_named_error(source):
+    options = {"source": source, "combine": "union", **DECLARED.get(source, {})}
+    assert rc.adapters.to_mask(GOOD[source], H, W, **options).any()
+    for part in WEIRD:
+        for output in with_one_part_replaced(GOOD[source], part):
+            try:
+                mask = rc.adapters.to_mask(output, H, W, **options)
+            except rc.AnswerError:
+                continue
+            assert mask.shape == (H, W)
+            assert mask.dtype == bool
+
+
+@given(st.text("MmLlHhVvCcSsQqTtAaZz01259.-,e ", max_size=40))
+def test_any_text_of_path_data_is_a_mask_or_a_named_error(text):
+    for start in ("", "M 1 1 L 9 1 9 9 "):
+        with contextlib.suppress(rc.AnswerError):
+            assert only(svg.masks_of(start + text, H, W)).shape == (H, W)
 
 
 # Files of responses
@@ -772,7 +827,8 @@ def test_importing_stays_light():
     rc.adapters.read  # noqa: B018 - importing its module must not take its place
     assert callable(rc.adapters.read)
     assert "adapters" in dir(rc)
-    assert {"read", "to_mask"} <= set(dir(rc.adapters))
+    assert {"read", "to_mask", "gemini"} <= set(dir(rc.adapters))
+    assert rc.adapters.gemini is gemini
     with pytest.raises(AttributeError, match="no attribute 'reed'"):
         rc.adapters.reed  # noqa: B018
 

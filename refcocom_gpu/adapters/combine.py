@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import AnswerError, UsageError
-from refcocom_gpu.masks.polygons import Points
+from refcocom_gpu.masks.polygons import Points, is_number
 
 COMBINES = ("union", "best")
 """How several masks become one: the pixels of any, or the mask with the highest score."""
@@ -56,8 +55,7 @@ def combined(
         [H, W] bool.
 
     Raises:
-        AnswerError: There are several masks and nothing says how to combine them, or `best` finds no scores.
-        UsageError: `combine` is unknown.
+        UsageError: There are several masks and `combine` is None, `best` has no scores, or `combine` is unknown.
 
     >>> left, right = np.array([[True, False]]), np.array([[False, True]])
     >>> two = [Candidate(left, 0.4), Candidate(right, 0.4)]
@@ -65,7 +63,7 @@ def combined(
     ([[True, True]], [[True, False]])
     >>> combined(two, 1, 2, None)
     Traceback (most recent call last):
-    refcocom_gpu.errors.AnswerError: 2 masks for one expression; pass combine=union for the pixels of all, or
+    refcocom_gpu.errors.UsageError: 2 masks for one expression; pass combine=union for the pixels of all, or
     combine=best for the mask with the highest score
     """
     check_combine(combine)
@@ -74,7 +72,7 @@ def combined(
     if len(candidates) == 1:
         return candidates[0].mask
     if combine is None:
-        raise AnswerError(
+        raise UsageError(
             f"{len(candidates)} masks for one expression; pass combine=union for the pixels of all, or "
             "combine=best for the mask with the highest score"
         )
@@ -83,7 +81,7 @@ def combined(
         return union
     scores = [c.score for c in candidates if c.score is not None]
     if len(scores) < len(candidates):
-        raise AnswerError(
+        raise UsageError(
             f"combine=best needs a score of each of the {len(candidates)} masks, and {len(scores)} have one; "
             "combine=union needs none"
         )
@@ -99,6 +97,6 @@ def score_of(entry: Mapping[str, Any]) -> float | None:
     score = entry.get("score")
     if score is None:
         return None
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if not is_number(score):
         raise AnswerError(f"score is {score!r:.40}, not a number")
     return float(score)

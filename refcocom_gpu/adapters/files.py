@@ -101,8 +101,8 @@ def read(
             keys.polygon_scale.see(polygons, height, width)
         try:
             mask = combined(candidates, height, width, combine)
-        except AnswerError as error:
-            # The answer was read; how its masks become one is for the caller to say.
+        except UsageError as error:
+            # One line for each such answer tells more than an error at the first.
             problems.add("several masks", where, str(error))
             continue
         answers.n_combined += len(candidates) > 1

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from refcocom_gpu.adapters.combine import Candidate, score_of
 from refcocom_gpu.adapters.points import UNITS, draw, objects_of, to_polygons
 from refcocom_gpu.errors import AnswerError, UsageError
-from refcocom_gpu.masks.polygons import Points
+from refcocom_gpu.masks.polygons import Points, is_number
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.pictures import picture_array
 from refcocom_gpu.utils.optional import require
@@ -104,8 +104,7 @@ def _box(entry: dict[str, Any]) -> list[float]:
     if (
         not isinstance(box, list)
         or len(box) != 4
-        or any(isinstance(edge, bool) or not isinstance(edge, int | float) for edge in box)
-        or not all(0 <= edge <= UNIT for edge in box)
+        or not all(is_number(edge) and 0 <= edge <= UNIT for edge in box)
         or box[0] >= box[2]
         or box[1] >= box[3]
     ):

@@ -18,6 +18,7 @@ from refcocom_gpu.adapters.fill import fill
 from refcocom_gpu.adapters.points import objects_of
 from refcocom_gpu.adapters.svg import to_lines
 from refcocom_gpu.errors import AnswerError
+from refcocom_gpu.masks.polygons import is_number
 
 CORNERS = ("x_min", "y_min", "x_max", "y_max")
 
@@ -57,7 +58,7 @@ def _mask_of(entry: dict[str, Any], height: int, width: int) -> Candidate:
         raise AnswerError(f"the object has {', '.join(entry) or 'nothing'}, and no path")
     box = entry.get("bbox")
     corners = [box.get(name) for name in CORNERS] if isinstance(box, dict) else []
-    if not corners or any(isinstance(c, bool) or not isinstance(c, int | float) for c in corners):
+    if not corners or not all(map(is_number, corners)):
         raise AnswerError(f"bbox is {box!r:.80}, not an object of {', '.join(CORNERS)}")
     low, high = np.array(corners[:2], np.float64), np.array(corners[2:], np.float64)
     if not (low < high).all() or low.min() < -OVERSHOOT or high.max() > 1 + OVERSHOOT:

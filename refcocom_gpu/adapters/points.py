@@ -107,19 +107,26 @@ def to_polygons(value: Any) -> list[Points]:
     >>> [p.tolist() for p in to_polygons([[[0, 0], [4, 0], [4, 2]], [0, 0, 1, 0, 1, 1]])]
     [[[0.0, 0.0], [4.0, 0.0], [4.0, 2.0]], [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]]
     """
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list | tuple) or not value:
         raise AnswerError(f"polygons are {value!r:.60}, not a list of points [[x, y], …]")
-    one_polygon = _is_pairs(value) or not any(isinstance(part, list) for part in value)
+    one_polygon = _is_pairs(value) or not any(isinstance(part, list | tuple) for part in value)
     polygons = [value] if one_polygon else value
-    flat = [[n for pair in p for n in pair] if _is_pairs(p) else p for p in polygons]
     try:
-        return parse_polygons(flat)
+        return parse_polygons([_flat(polygon) for polygon in polygons])
     except RLEError as error:
         raise AnswerError(str(error)) from None
 
 
 def _is_pairs(polygon: Any) -> bool:
-    return isinstance(polygon, list) and all(isinstance(p, list) and len(p) == 2 for p in polygon)
+    return isinstance(polygon, list | tuple) and all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in polygon
+    )
+
+
+def _flat(polygon: Any) -> Any:
+    if _is_pairs(polygon):
+        return [number for pair in polygon for number in pair]
+    return list(polygon) if isinstance(polygon, tuple) else polygon
 
 
 def draw(

@@ -66,6 +66,10 @@ def _values(text: str) -> Iterator[Any]:
             if re.match(r"[\[{]\s*[\[{\"']", text[match.start() :]):
                 raise AnswerError(f"its JSON is malformed: {error.msg}") from None
             at = match.start() + 1
+        except AnswerError:
+            raise
+        except ValueError:  # of `int`
+            raise AnswerError("its JSON holds a number of thousands of digits") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -72,8 +72,9 @@ def to_mask(
         [H, W] bool, which `PredictionWriter.write` takes.
 
     Raises:
-        AnswerError: The output holds no mask that can be read, or several without `combine`.
-        UsageError: The source or an option is unknown, or an option that the output needs is missing.
+        AnswerError: The output holds no mask that can be read.
+        UsageError: The source or an option is unknown, or an option that the output needs is missing, such as
+            `combine` for several masks.
 
     >>> to_mask("M 0 0 h 1 v 2 h -1 z", 2, 4, source="svg").astype(int)
     array([[1, 0, 0, 0],

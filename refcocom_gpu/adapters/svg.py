@@ -84,8 +84,6 @@ def to_lines(path: str) -> list[Points]:
     lines = [np.array(line, np.float64) for line in pen.lines if len(line) > 2]
     if not lines:
         raise AnswerError(f"the path encloses nothing: {path[:60]!r}")
-    if not max(float(np.abs(line).max()) for line in lines) <= LARGEST:
-        raise AnswerError("the path has coordinates beyond any image")
     return lines
 
 
@@ -109,6 +107,8 @@ def _commands(path: str) -> Iterator[tuple[str, list[float]]]:
         if command in ("", "Z", "z"):
             raise AnswerError(f"the path has a number where a command belongs: {path[:60]!r}")
         numbers.append(float(number))
+        if not abs(numbers[-1]) <= LARGEST:
+            raise AnswerError(f"the path has the coordinate {number:.40}, beyond any image")
         if len(numbers) == ARGUMENTS[command.upper()]:
             yield command, numbers
             numbers, is_used = [], True
@@ -188,7 +188,7 @@ def _bezier(points: list[complex]) -> list[complex]:
 def _arc(start: complex, end: complex, numbers: list[float]) -> list[complex]:
     """Return points on an elliptical arc, without its first point: SVG 1.1, appendix F.6.5 and F.6.6."""
     rx, ry, degrees, large, sweep = abs(numbers[0]), abs(numbers[1]), *numbers[2:5]
-    if start == end or rx == 0 or ry == 0:
+    if min(abs(end - start), rx, ry) < 1 / LARGEST:
         return [end]
     turn = complex(math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
     half = (start - end) / 2 / turn
