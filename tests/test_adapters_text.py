@@ -446,7 +446,7 @@ def test_what_are_no_points_is_a_named_error(output, scale, says):
 QWEN_BOX = [{"bbox_2d": [200, 250, 600, 750], "label": "cup"}]
 
 
-@pytest.mark.parametrize("version", ["2", 2, "3", 3])
+@pytest.mark.parametrize("version", ["2", 2, "3", 3.0])
 def test_qwen_2_and_3_write_thousandths(version):
     expected = np.zeros((H, W), bool)
     expected[15:45, 18:54] = True

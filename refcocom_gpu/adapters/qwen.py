@@ -55,7 +55,8 @@ def masks_of(
     array([[1, 1, 0, 0],
            [1, 1, 0, 0]])
     """
-    if str(version) not in VERSIONS:
+    name = str(version).removesuffix(".0")
+    if name not in VERSIONS:
         raise UsageError(
             "Qwen-VL needs version=2, version=2.5 or version=3: 2 and 3 write 0…1000, 2.5 writes pixels of the "
             f"processed image; not {version!r}"
@@ -63,7 +64,7 @@ def masks_of(
     if boxes is not None and boxes not in BOXES:
         raise UsageError(f"boxes must be {' or '.join(BOXES)}, not {boxes!r}")
     unit: float | tuple[float, float] = UNITS["thousandths"]
-    if str(version) == "2.5":
+    if name == "2.5":
         unit = _processed(processed_size)
     elif processed_size is not None:
         raise UsageError(f"processed_size is for version=2.5; version={version} writes 0…1000")
