@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from refcocom_gpu import adapters as adapters
     from refcocom_gpu.dataset.table import Dataset as Dataset
     from refcocom_gpu.dataset.table import load_dataset as load_dataset
+    from refcocom_gpu.errors import AnswerError as AnswerError
     from refcocom_gpu.errors import ComparisonError as ComparisonError
     from refcocom_gpu.errors import DataError as DataError
     from refcocom_gpu.errors import DatasetError as DatasetError
@@ -39,6 +40,7 @@ _HOMES = {
     "compare": "scores.comparison",
     "Dataset": "dataset.table",
     "load_dataset": "dataset.table",
+    "AnswerError": "errors",
     "ComparisonError": "errors",
     "DataError": "errors",
     "DatasetError": "errors",
@@ -57,16 +59,17 @@ _HOMES = {
     "RefCOCOMMetric": "training.metric",
     "SyncError": "errors",
 }
+_MODULES = ("adapters",)
 __all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "adapters":
-        return import_module(f"{__name__}.adapters")
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, *_MODULES])

@@ -48,6 +48,10 @@ class OutsideError(RLEError):
     """A polygon lies so far outside its image that it is not drawn."""
 
 
+class AnswerError(DataError):
+    """A model's answer holds no mask that can be read; it is never taken for an empty mask."""
+
+
 class ResultsError(DataError):
     """A folder does not hold a complete result of a schema version this package reads."""
 

@@ -62,8 +62,8 @@ def score(
     Args:
         predictions: A path, glob or list of paths in any accepted format (several are the shards of one set), one
             of the built-in sets `sample` and `sample-coarse`, an iterable of `(index, masks)`, a dict of masks by
-            index or key, or a `datasets.Dataset` with the native columns. A mask is anything that
-            `PredictionWriter.write` takes.
+            index or key, what `adapters.read` returns, or a `datasets.Dataset` with the native columns. A mask is
+            anything that `PredictionWriter.write` takes.
         store: Ground truth; `store.to("cuda")` counts on a GPU. The store of a dataset, or of the name or path of
             one, is built first.
         missing: `error`, or `zero` to score examples without a prediction as empty.
@@ -144,12 +144,20 @@ def count(
         verdict.add_to(problems, source.name, keys.where)
     if missing == "error":
         for index in absent.tolist():
+            if unread := source.unread.get(store.dataset.key_of(index)):
+                problems.add(unread.kind, unread.where, unread.message)
+                continue
             problems.add(
                 "missing",
                 source.name,
                 f"no prediction for {keys.describe(index)}; missing=zero scores such examples as empty",
             )
     problems.raise_if_any()
+    if source.unread:
+        first = next(iter(source.unread.values()))
+        problems.warnings.append(
+            f"{len(source.unread):,} answers could not be read and count as missing; the first is {first}"
+        )
     found = (*problems.warnings, *doubts(rows[given], given, store))
     return Counted(rows[:, :N_COUNTS], absent, found)
 

@@ -31,7 +31,7 @@ def parse_polygons(polygons: list[Any]) -> list[Points]:
         raise RLEError("mask is an empty list of polygons; null is an explicit empty mask")
     parsed = []
     for k, polygon in enumerate(polygons):
-        if not isinstance(polygon, list) or not all(map(_is_number, polygon)):
+        if not isinstance(polygon, list) or not all(map(is_number, polygon)):
             raise RLEError(f"polygon {k} is not a list of finite numbers [x1, y1, x2, y2, …]")
         if len(polygon) < 6 or len(polygon) % 2:
             raise RLEError(
@@ -77,7 +77,7 @@ def rasterise(
     return height, width, merged["counts"]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Return whether a value is a finite number that float64 can hold; a whole number of JSON may be larger."""
     largest = sys.float_info.max
     is_real = isinstance(value, int | float) and not isinstance(value, bool)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from refcocom_gpu.dataset.lookup import normal_text
 from refcocom_gpu.errors import NotFoundError, Problems
 from refcocom_gpu.predictions.batches import Where
-from refcocom_gpu.predictions.key_forms import row_form
+from refcocom_gpu.predictions.key_forms import row_form, suggestion, whole_number
 from refcocom_gpu.predictions.polygon_scale import PolygonScale
 
 if TYPE_CHECKING:
@@ -76,6 +76,22 @@ class Keys:
             message = f"index {index[row]} {NO_ROW.format(n - 1)}"
             self.problems.add("unknown key", where(row), message)
         return self.claim(np.where(known, index, -1), where)
+
+    def ids_of(self, row: Mapping[str, Any], where: str) -> list[int] | None:
+        """Return the numbers of a row's key, or None after recording that it has none."""
+        key = []
+        for name in self.fields:
+            number = whole_number(row.get(name))
+            if number is None:
+                reason = f"{name} is {row.get(name)!r:.60}"
+                if name not in row:
+                    reason = f"no {name}; the row has {', '.join(row) or 'nothing'}"
+                fields = " and ".join(self.fields)
+                hint = "" if name in row else suggestion(row)
+                self.problems.add("bad key", where, f"{reason}; a key is {fields}{hint}")
+                return None
+            key.append(number)
+        return key
 
     def resolve_rows(self, rows: Iterable[Mapping[str, Any]], where: Where) -> Ints:
         """Return the indices of rows that `form` finds, as `resolve` does."""

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from refcocom_gpu.errors import ContentError, Problems, UsageError
+from refcocom_gpu.errors import ContentError, Problem, Problems, UsageError
+from refcocom_gpu.predictions.answers import Answers, Key
 from refcocom_gpu.predictions.arrow_tables import STATE, is_dataset, read_dataset
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
@@ -75,7 +76,7 @@ class Source(NamedTuple):
     Attributes:
         name: What messages and summaries call it.
         files: Its shards; empty for predictions in memory.
-        pairs: `(index, masks)` pairs or a `datasets.Dataset` in memory; None for files.
+        pairs: `(index, masks)` pairs, `Answers` or a `datasets.Dataset` in memory; None for files.
         is_built_in: Whether this package drew the files, so that a summary leaves out their temporary paths.
     """
 
@@ -84,30 +85,38 @@ class Source(NamedTuple):
     pairs: Any = None
     is_built_in: bool = False
 
+    @property
+    def unread(self) -> dict[Key, Problem]:
+        """What is wrong with each answer of a model that could not be read, by the key of its example."""
+        return self.pairs.unread if isinstance(self.pairs, Answers) else {}
+
     def about(self) -> dict[str, Any]:
         """Return what a summary says about the predictions: `source`, and for files `files` and `xxh3_128`.
 
         Raises:
             UsageError: When a file cannot be read.
         """
-        if not self.files:
+        answers = self.pairs if isinstance(self.pairs, Answers) else None
+        files = answers.files if answers else self.files
+        if not files:
             return {"source": self.name}
         try:
-            digest = hash_files(self.files)
+            digest = hash_files(files)
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
         about: dict[str, Any] = {"source": self.name}
         if not self.is_built_in:
-            about["files"] = [str(path) for path in self.files]
-        return {**about, "xxh3_128": digest}
+            about["files"] = [str(path) for path in files]
+        about["xxh3_128"] = digest
+        return {**about, **answers.about()} if answers else about
 
 
 def find_source(predictions: Any) -> Source:
     """Find a set of predictions: files, a built-in set or pairs in memory.
 
     Args:
-        predictions: A path, glob or list of paths; the name of a built-in set; `(index, masks)` pairs or a dict;
-            or a `datasets.Dataset` with the columns of native Parquet.
+        predictions: A path, glob or list of paths; the name of a built-in set; `(index, masks)` pairs, a dict or
+            `Answers`; or a `datasets.Dataset` with the columns of native Parquet.
 
     Raises:
         UsageError: When there is no such file.
@@ -117,6 +126,8 @@ def find_source(predictions: Any) -> Source:
     """
     if is_built_in(predictions):
         return Source(predictions, [built_in_file(predictions)], is_built_in=True)
+    if isinstance(predictions, Answers):
+        return Source(predictions.name, [], predictions)
     # An empty list names no file, and is refused as such; it is not a set in memory whose predictions are all missing.
     if isinstance(predictions, str | Path) or (
         isinstance(predictions, list | tuple)

@@ -7,7 +7,7 @@ object in it repeats a key, the block is read again row by row, so that every mi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,6 @@ from refcocom_gpu.masks.polygons import parse_polygons, rasterise
 from refcocom_gpu.predictions.batches import Batches, RLEBatch
 from refcocom_gpu.predictions.combine import joined_rle
 from refcocom_gpu.predictions.header import SCHEMA, check_header
-from refcocom_gpu.predictions.key_forms import suggestion, whole_number
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.records import (
@@ -238,7 +237,7 @@ class _Rows:
         key: Any
         if self.keys.form is not None:
             key = self.keys.find(row, where)
-        elif (key := self._ids(row, where)) is None:
+        elif (key := self.keys.ids_of(row, where)) is None:
             return None
         sentence = row.get("sentence")
         if repeated:
@@ -268,22 +267,6 @@ class _Rows:
             self.problems.add("malformed mask", where, str(error))
             return key, None, b"", sentence
         return key, (height, width), counts, sentence
-
-    def _ids(self, row: Mapping[str, Any], where: str) -> list[int] | None:
-        """Return the numbers of a row's key, or None after recording that it has none."""
-        key = []
-        for name in self.keys.fields:
-            number = whole_number(row.get(name))
-            if number is None:
-                reason = f"{name} is {row.get(name)!r:.60}"
-                if name not in row:
-                    reason = f"no {name}; the row has {', '.join(row) or 'nothing'}"
-                fields = " and ".join(self.keys.fields)
-                hint = "" if name in row else suggestion(row)
-                self.problems.add("bad key", where, f"{reason}; a key is {fields}{hint}")
-                return None
-            key.append(number)
-        return key
 
     def _rasterise(self, segmentation: list[Any], key: Any) -> tuple[int, int, bytes]:
         """Return (H, W, counts) of polygons; any size for an unknown key, because its row is refused anyway."""

@@ -1,0 +1,112 @@
+"""Qwen-VL: JSON objects with polygons or boxes in, a mask for each object out; the coordinates depend on the version.
+
+- Qwen2-VL and Qwen3-VL: 0…1000 of the image (QwenLM/Qwen3-VL, issue 189 and README: "relative coordinates ranging from
+  0 to 1000"). Alibaba's documentation of Qwen3-VL says 0…999 (issue 1741); the README's divisor is used.
+- Qwen2.5-VL: pixels of the image as the processor resized it (issue 676: "the size after processer";
+  cookbooks/spatial_understanding.ipynb: `image_grid_thw` × 14). That size differs from image to image, so it comes with
+  each answer.
+
+The cookbooks name `bbox_2d`, [x0, y0, x1, y1], and `point_2d`. No key for polygons is documented: `points`, `polygon`
+and `polygons` are read. A box is no mask, and a point covers no pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from refcocom_gpu.adapters.combine import Candidate, score_of
+from refcocom_gpu.adapters.points import NAMES, UNITS, draw, objects_of, polygons_in, to_polygons
+from refcocom_gpu.errors import AnswerError, UsageError
+
+VERSIONS = ("2", "2.5", "3")
+
+BOXES = ("fill",)
+"""What may be made of a box: the mask of all its pixels."""
+
+
+def masks_of(
+    output: Any,
+    height: int,
+    width: int,
+    *,
+    version: str | float | None = None,
+    processed_size: Any = None,
+    boxes: str | None = None,
+) -> list[Candidate]:
+    """Return the masks of an answer.
+
+    Args:
+        output: A list of objects, or one; parsed JSON. An empty list says that there is no such object.
+        height: H of the image.
+        width: W of the image.
+        version: 2, 2.5 or 3.
+        processed_size: [height, width] of the image after the processor; needed for 2.5, refused for the others.
+        boxes: `fill` takes a box for the mask of all its pixels. None refuses boxes.
+
+    Returns:
+        A mask for each object.
+
+    Raises:
+        AnswerError: An object has no polygon, or one that does not fit the coordinates.
+        UsageError: The version is not declared, or the processed size is missing.
+
+    >>> box = [{"bbox_2d": [0, 0, 14, 28], "label": "cup"}]
+    >>> masks_of(box, 2, 4, version=2.5, processed_size=[28, 28], boxes="fill")[0].mask.astype(int)
+    array([[1, 1, 0, 0],
+           [1, 1, 0, 0]])
+    """
+    name = str(version).removesuffix(".0")
+    if name not in VERSIONS:
+        raise UsageError(
+            "Qwen-VL needs version=2, version=2.5 or version=3: 2 and 3 write 0…1000, 2.5 writes pixels of the "
+            f"processed image; not {version!r}"
+        )
+    if boxes is not None and boxes not in BOXES:
+        raise UsageError(f"boxes must be {' or '.join(BOXES)}, not {boxes!r}")
+    unit: float | tuple[float, float] = UNITS["thousandths"]
+    if name == "2.5":
+        unit = _processed(processed_size)
+    elif processed_size is not None:
+        raise UsageError(f"processed_size is for version=2.5; version={version} writes 0…1000")
+    return [
+        draw(to_polygons(_polygons(entry, boxes)), height, width, unit, score_of(entry))
+        for entry in objects_of(output)
+    ]
+
+
+def _processed(size: Any) -> tuple[float, float]:
+    """Return x and y of the lower right corner of the processed image."""
+    if size is None:
+        raise UsageError(
+            "version=2.5 writes pixels of the processed image: give processed_size=[height, width] with each answer "
+            "(image_grid_thw × 14)"
+        )
+    if (
+        not isinstance(size, list | tuple)
+        or len(size) != 2
+        or not all(
+            isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size
+        )
+    ):
+        raise UsageError(f"processed_size is {size!r:.40}, not [height, width] in pixels")
+    return float(size[1]), float(size[0])
+
+
+def _polygons(entry: dict[str, Any], boxes: str | None) -> Any:
+    if any(entry.get(name) is not None for name in NAMES):
+        return polygons_in(entry)
+    box = entry.get("bbox_2d")
+    if box is None:
+        return polygons_in(entry)
+    if not isinstance(box, list) or len(box) != 4:
+        raise AnswerError(f"bbox_2d is {box!r:.60}, not [x0, y0, x1, y1]")
+    if boxes is None:
+        raise AnswerError(
+            "the object has a box and no polygon; boxes=fill takes all pixels of a box"
+        )
+    x0, y0, x1, y1 = box
+    rectangle = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    (corners,) = to_polygons(rectangle)
+    if not (corners[0] < corners[2]).all():
+        raise AnswerError(f"bbox_2d is {box}, not [x0, y0, x1, y1] with x0 < x1 and y0 < y1")
+    return rectangle

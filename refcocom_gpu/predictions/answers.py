@@ -1,0 +1,62 @@
+"""Predictions that were made of a model's raw answers, and the answers that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from refcocom_gpu.errors import Problem
+
+Key = tuple[int, ...]
+"""What names an example, such as `(sample_id, sentence_idx)`."""
+
+
+@dataclass
+class Answers:
+    """Pairs of a key and a prediction, which `score` takes as they are and `PredictionWriter.write` one by one.
+
+    Attributes:
+        files: The files of raw answers.
+        adapter: Source, `combine` and the options with which they were read.
+        pairs: Key and COCO RLE of each answer that was read; None for an answer that names no object.
+        unread: What is wrong with each answer that holds no mask that can be read. Its example has no prediction: it
+            is an error, or counts as missing with `missing=zero`.
+        n_combined: Answers of which several masks were combined.
+        n_none: Answers that name no object, which are empty masks.
+    """
+
+    files: list[Path]
+    adapter: dict[str, Any]
+    pairs: list[tuple[Key, Any]] = field(default_factory=list)
+    unread: dict[Key, Problem] = field(default_factory=dict)
+    n_combined: int = 0
+    n_none: int = 0
+
+    @property
+    def name(self) -> str:
+        """What messages and summaries call them."""
+        return ", ".join(map(str, self.files))
+
+    def about(self) -> dict[str, Any]:
+        """Return what a summary says about how they were read."""
+        return {
+            "adapter": self.adapter,
+            "n_combined": self.n_combined,
+            "n_none": self.n_none,
+            "n_unread": len(self.unread),
+        }
+
+    def __iter__(self) -> Iterator[tuple[Key, Any]]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{k}={v}" for k, v in self.adapter.items() if v is not None)
+        return (
+            f"Answers({options}: {len(self.pairs)} read, {self.n_combined} of them combined, {self.n_none} without "
+            f"an object; {len(self.unread)} unread)"
+        )
