@@ -18,7 +18,7 @@ from refcocom_gpu.predictions.batches import ArrayBatch, Batches, Where
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.normalise import as_prediction, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.pictures import picture_array
+from refcocom_gpu.predictions.pictures import read_png
 from refcocom_gpu.utils.optional import require
 from refcocom_gpu.utils.text import first_line
 
@@ -38,7 +38,7 @@ REFUSED = object()
 
 def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
     """Read a folder of PNG masks, label maps or maps of probabilities, as `pictures` reads them."""
-    pillow = require("PIL.Image", "PNG masks need Pillow", "images")
+    require("PIL.Image", "PNG masks need Pillow", "images")
     # Hidden files such as .DS_Store come from the system, not from the user.
     entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     files = [p for p in entries if p.suffix.lower() == ".png" and p.is_file()]
@@ -46,19 +46,15 @@ def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Prob
         if entry not in files:
             problems.add("unknown file", str(entry), "a folder of masks holds .png files only")
 
-    def load(k: int) -> Any:
-        try:
-            # Pillow goes by content: a JPEG under this name would be opened, and its noise counted.
-            image = pillow.open(files[k], formats=("PNG",))
-        except pillow.UnidentifiedImageError:
-            raise ValueError(
-                "not a PNG image, whatever its name says; save masks as PNG, which keeps every pixel"
-            ) from None
-        with image:
-            return picture_array(image, options)
-
     names = [p.stem for p in files]
-    yield from _members(names, load, lambda k: str(files[k]), keys, options, problems)
+    yield from read_members(
+        names,
+        lambda k: read_png(files[k], options),
+        lambda k: str(files[k]),
+        keys,
+        options,
+        problems,
+    )
 
 
 def read_npz(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -76,7 +72,9 @@ def read_npz(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -
         with archive:
             names = archive.files
             where = _member_of(path, names)
-            yield from _members(names, lambda k: archive[names[k]], where, keys, options, problems)
+            yield from read_members(
+                names, lambda k: archive[names[k]], where, keys, options, problems
+            )
 
 
 def read_safetensors(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -91,7 +89,7 @@ def read_safetensors(path: Path, keys: Keys, options: ReadOptions, problems: Pro
         needs_torch = any(dtype.startswith(("BF", "F8")) for dtype in dtypes)
         framework = "pt" if needs_torch else "numpy"
         with safe_open(path, framework=framework) as file:
-            yield from _members(
+            yield from read_members(
                 names,
                 lambda k: file.get_tensor(names[k]),
                 _member_of(path, names),
@@ -118,7 +116,7 @@ def read_torch(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
         problems.add("malformed", str(path), "a .pt file of predictions is a dict of tensors")
         return
     names, tensors = [str(k) for k in saved], list(saved.values())
-    yield from _members(
+    yield from read_members(
         names, tensors.__getitem__, _member_of(path, names), keys, options, problems
     )
 
@@ -132,7 +130,7 @@ def _reason(error: Exception) -> str:
     return PICKLE_HINT if "allow_pickle" in str(error) else str(error)
 
 
-def _members(
+def read_members(
     names: Sequence[str],
     load: Load,
     where: Where,

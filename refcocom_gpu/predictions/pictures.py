@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.utils.optional import require
 
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies the values of PNGs of two and four bits by."""
+
+
+def read_png(file: Path | BinaryIO, options: ReadOptions) -> NDArray[Any]:
+    """Read a PNG as `picture_array` does.
+
+    Args:
+        file: A path, or a file that is open.
+        options: As for `picture_array`.
+
+    Raises:
+        ValueError: It is no PNG, or not one of a mask.
+    """
+    pillow = require("PIL.Image", "PNG masks need Pillow", "images")
+    try:
+        # Pillow goes by content: a JPEG under this name would be opened, and its noise counted.
+        image = pillow.open(file, formats=("PNG",))
+    except pillow.UnidentifiedImageError:
+        raise ValueError(
+            "not a PNG image, whatever its name says; save masks as PNG, which keeps every pixel"
+        ) from None
+    with image:
+        return picture_array(image, options)
 
 
 def picture_array(picture: Any, options: ReadOptions) -> NDArray[Any]:

@@ -6,6 +6,7 @@
 | `.arrow`, `.feather`, `datasets.Dataset` in memory or saved | `arrow_tables.py`: the same table |
 | `.jsonl`, `.json`, these compressed | `text.py`: the native lines, or an array of COCO results with the key |
 | folder | `arrays.py`: `{sample_id}_{sentence_idx}.png` |
+| `.zip`, `.tar`, `.tar` compressed | `archives.py`: such PNGs, or `.npy` arrays named like them |
 | `.npz`, `.safetensors`, `.pt`, `.pth` | `arrays.py`: members named like the PNGs |
 
 A mistake is recorded in `Problems` and reading goes on, so that one pass finds them all.
