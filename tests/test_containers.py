@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.ipc
+import pyarrow.parquet as pq
 import pytest
 from helpers import problems_of, sample_case, table, write_jsonl
 from PIL import Image
@@ -354,7 +355,7 @@ def test_a_saved_dataset_that_is_not_whole(tmp_path):
     (folder / "state.json").write_text("[]")
     assert "not that of a saved dataset" in only_problem(folder).message
     datasets.DatasetDict({"a": datasets.Dataset(table(CASE.rows()))}).save_to_disk(tmp_path / "d")
-    with pytest.raises(rc.UsageError, match="give the folder of one split: a"):
+    with pytest.raises(rc.UsageError, match="each a set of its own: a; give one of them"):
         rc.score(tmp_path / "d", STORE)
 
 
@@ -538,3 +539,86 @@ def test_damaged_archives_and_other_files_are_named(tmp_path, suffix):
     # In the middle of a mask, whose own checksum shows it.
     path.write_bytes(whole[:700] + b"\x99" * 9 + whole[709:])
     problems_of(path, STORE)
+
+
+# Folders ------------------------------------------------------------------------------------------
+
+
+def write_rank(path, part):
+    """A shard of the sample, in the format of its ending."""
+    rows = CASE.rows()[part]
+    if path.suffix == ".npz":
+        np.savez(path, **dict(list(MASKS.items())[part]))
+    elif path.suffix == ".parquet":
+        pq.write_table(table(rows), path)
+    elif path.suffix == ".arrow":
+        write_ipc(path, table(rows), stream=False)
+    else:
+        content = json.dumps(rows).encode() if ".json." in path.name else lines(rows=rows)
+        path.write_bytes(COMPRESS.get(path.suffix, bytes)(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    "endings",
+    [(".parquet",) * 2, (".jsonl",) * 2, (".npz",) * 2, (".arrow",) * 2, (".jsonl", ".json.gz")],
+)
+def test_a_folder_of_files_is_one_set(tmp_path, endings):
+    for epoch in (0, 1):
+        folder = tmp_path / f"epoch-{epoch}"
+        folder.mkdir()
+        write_rank(folder / f"rank-0{endings[0]}", slice(0, 50))
+        write_rank(folder / f"rank-1{endings[1]}", slice(50, None))
+        (folder / ".DS_Store").write_bytes(b"of the system")
+        # A metric keeps its journal until the epoch ends.
+        (folder / f"rank-0{endings[0]}.partial").write_text("")
+        result = CASE.check(folder)
+        assert result.info["predictions"]["files"] == [str(folder)]
+        assert result.info["predictions"]["xxh3_128"] == hash_file(folder)
+    results = sweep([str(tmp_path / "epoch-*")], tmp_path / "out").results
+    assert [(result.model, result.error) for result in results] == [
+        ("epoch-0", None),
+        ("epoch-1", None),
+    ]
+    for result in results:
+        assert (result.counts == CASE.expected).all()
+
+
+def test_the_model_of_a_folder_is_in_the_header_of_a_file(tmp_path):
+    folder = tmp_path / "epoch"
+    folder.mkdir()
+    (folder / "rank-0.jsonl").write_bytes(lines(rows=[{**HEADER, "model": "m"}, *CASE.rows()]))
+    (result,) = sweep([str(folder)], tmp_path / "out").results
+    assert (result.model, result.error) == ("m", None)
+
+
+def test_folders_that_are_not_one_set(tmp_path):
+    folder = tmp_path / "epoch-0"
+    folder.mkdir()
+    write_rank(folder / "rank-0.parquet", slice(0, None))
+    for name in ("notes.txt", "rank-1.parquet.partial"):
+        (folder / name).write_text("")
+    (folder / "more").mkdir()
+    error = problems_of(folder, STORE)
+    assert error.counts == {"unknown file": 3}
+    assert "its run is not over" in error.problems[2].message
+    assert "a folder of .parquet files, and this is none" in error.problems[1].message
+    (folder / "rank-1.jsonl").write_bytes(lines())
+    (folder / "1_0.png").write_bytes(MEMBERS[FIRST])
+    for name in ("a.npz", "b.npz", "c.npz", "d.npz"):
+        (folder / name).write_bytes(b"")
+    listed = (
+        "several kinds of files: 1_0.png; a.npz, b.npz, c.npz, …; rank-0.parquet; rank-1.jsonl;"
+    )
+    with pytest.raises(rc.UsageError, match=listed):
+        rc.score(folder, STORE)
+    with pytest.raises(rc.UsageError, match="each a set of its own: epoch-0; give one of them"):
+        rc.score(tmp_path, STORE)
+
+
+def test_a_damaged_file_of_a_folder_is_named(tmp_path):
+    folder = tmp_path / "epoch-0"
+    folder.mkdir()
+    write_rank(folder / "rank-0.jsonl", slice(0, None))
+    (folder / "rank-1.jsonl").write_bytes(b"PAR1")
+    assert only_problem(folder).where == str(folder / "rank-1.jsonl")
