@@ -110,7 +110,7 @@ def read_torch(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        problems.add("malformed", str(path), f"{first_line(error)}; {PICKLE_HINT}")
+        problems.add("malformed", str(path), _why_not_tensors(path, error))
         return
     if not isinstance(saved, dict) or not all(isinstance(v, torch.Tensor) for v in saved.values()):
         problems.add("malformed", str(path), "a .pt file of predictions is a dict of tensors")
@@ -119,6 +119,20 @@ def read_torch(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
     yield from read_members(
         names, tensors.__getitem__, _member_of(path, names), keys, options, problems
     )
+
+
+def _why_not_tensors(path: Path, error: Exception) -> str:
+    """Return why torch refuses a file, without its advice to let the file run code."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    if not is_zip and "mmap" in text:
+        return f"a pickle or the form in which torch.save wrote before version 1.6; {PICKLE_HINT}"
+    if found := re.search(r"GLOBAL ([\w.]+)", text):
+        name = found[1]
+        what = "NumPy arrays" if name.startswith("numpy.") else "other objects than tensors"
+        return f"it holds {what} ({name}); {PICKLE_HINT}"
+    return f"{first_line(ValueError(text))}; {PICKLE_HINT}"
 
 
 def _member_of(path: Path, names: Sequence[str]) -> Where:
@@ -186,7 +200,11 @@ def check_prediction(value: Any, options: ReadOptions, where: str, problems: Pro
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or 0 in array.shape:
-        problems.add("malformed mask", where, f"a mask is [H, W], not of shape {list(array.shape)}")
+        hint = (
+            "; drop its last axis: mask[..., 0]" if array.ndim == 3 and array.shape[2] == 1 else ""
+        )
+        reason = f"a mask is [H, W], not of shape {list(array.shape)}{hint}"
+        problems.add("malformed mask", where, reason)
         return REFUSED
     return array
 

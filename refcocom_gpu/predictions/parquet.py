@@ -113,6 +113,11 @@ def read_table(
 def _wrong_type(kind: pa.DataType) -> str | None:
     """Return what is wrong with the type of `segmentation`; None if all is well."""
     fields = {kind.field(k).name: kind.field(k).type for k in range(kind.num_fields)}
+    if _is_text(kind):
+        return (
+            f"segmentation is {kind}, not a struct with size and counts; if it is JSON text, parse it with json.loads "
+            "before the table is written, or write JSON lines"
+        )
     if not pa.types.is_struct(kind) or not {"size", "counts"} <= set(fields):
         return f"segmentation is {kind}, not a struct with size and counts"
     size, counts = fields["size"], fields["counts"]
