@@ -331,6 +331,14 @@ def test_a_damaged_arrow_file_is_an_error(tmp_path, stream):
         assert problems_of(path, STORE).counts["malformed"] == 1
 
 
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+def test_a_damaged_name_of_a_column_is_an_error(tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+    write_rank(path, slice(0, None))
+    path.write_bytes(path.read_bytes().replace(b"sentence_idx", b"sentence_i\xbex"))
+    assert "malformed" in problems_of(path, STORE).counts
+
+
 def test_a_dataset_of_hugging_face(tmp_path):
     dataset = datasets.Dataset(table(CASE.rows()))
     order = np.random.default_rng(0).permutation(N)

@@ -62,6 +62,10 @@ def read_shard(
         yield from read(path, keys, options, problems)
     except ContentError as error:
         problems.add("malformed", str(path), str(error))
+    except (
+        UnicodeDecodeError
+    ) as error:  # of the names of columns, which Arrow decodes when they are asked for
+        problems.add("malformed", str(path), f"a name in it is not UTF-8: {error}")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
 
