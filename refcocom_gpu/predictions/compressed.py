@@ -19,7 +19,7 @@ MOST_TIMES = 500
 """Text that takes more times its compressed size is refused. Rows of empty masks, the most repetitive text that
 predictions can be, take 170 times theirs with xz."""
 
-MOST_BYTES = 2**26
+MOST_BYTES = 2**24
 """Up to so many bytes, text may take any times its compressed size."""
 
 Read = Callable[[int], bytes]
