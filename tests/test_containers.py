@@ -1,22 +1,33 @@
 """What predictions come in: text of any form, compressed files, Arrow, archives and folders; and what is refused."""
 
+import base64
 import bz2
+import copy
 import gzip
+import io
 import json
 import lzma
 import re
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+import zlib
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.ipc
+import pyarrow.parquet as pq
 import pytest
+import torch
 from helpers import problems_of, sample_case, table, write_jsonl
+from PIL import Image
 from sweeps import sweep
 
 import refcocom_gpu as rc
-from refcocom_gpu.predictions import arrow_tables, compressed
+from refcocom_gpu.predictions import archives, arrow_tables, compressed
 from refcocom_gpu.predictions import text as text_module
 from refcocom_gpu.utils.files import hash_file
 
@@ -320,6 +331,14 @@ def test_a_damaged_arrow_file_is_an_error(tmp_path, stream):
         assert problems_of(path, STORE).counts["malformed"] == 1
 
 
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+def test_a_damaged_name_of_a_column_is_an_error(tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+    write_rank(path, slice(0, None))
+    path.write_bytes(path.read_bytes().replace(b"sentence_idx", b"sentence_i\xbex"))
+    assert "malformed" in problems_of(path, STORE).counts
+
+
 def test_a_dataset_of_hugging_face(tmp_path):
     dataset = datasets.Dataset(table(CASE.rows()))
     order = np.random.default_rng(0).permutation(N)
@@ -348,5 +367,411 @@ def test_a_saved_dataset_that_is_not_whole(tmp_path):
     (folder / "state.json").write_text("[]")
     assert "not that of a saved dataset" in only_problem(folder).message
     datasets.DatasetDict({"a": datasets.Dataset(table(CASE.rows()))}).save_to_disk(tmp_path / "d")
-    with pytest.raises(rc.UsageError, match="give the folder of one split: a"):
+    with pytest.raises(rc.UsageError, match="each a set of its own: a; give one of them"):
         rc.score(tmp_path / "d", STORE)
+
+
+# Archives -----------------------------------------------------------------------------------------
+
+
+def png(mask: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    return file.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+MASKS = dict(zip(CASE.names(), CASE.masks, strict=True))
+MEMBERS = {f"masks/{name}.png": png(mask) for name, mask in MASKS.items()}
+FIRST = next(iter(MEMBERS))
+
+ARCHIVES = [".zip", ".tar", ".tgz", *(f".tar{codec}" for codec in COMPRESS)]
+
+
+def write_archive(path, members):
+    """An archive of files by name, in which a folder stands too."""
+    members = list(members.items() if isinstance(members, dict) else members)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.mkdir("masks")
+            for name, content in members:
+                archive.writestr(name, content)
+        return path
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        folder = tarfile.TarInfo("masks")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    compress = COMPRESS.get(".gz" if path.suffix == ".tgz" else path.suffix, bytes)
+    path.write_bytes(compress(file.getvalue()))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ARCHIVES)
+def test_archives_of_masks(tmp_path, suffix):
+    members = {
+        **{f"./{name}": content for name, content in list(MEMBERS.items())[::2]},
+        **{f"{name}.npy": npy(mask) for name, mask in list(MASKS.items())[1::2]},
+        "__MACOSX/masks/._1_0.png": b"of the system",
+        "masks/.DS_Store": b"of the system",
+    }
+    path = write_archive(tmp_path / f"p{suffix}", members)
+    result = CASE.check(path, batch_size=7)
+    assert result.info["predictions"]["xxh3_128"] == hash_file(path)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_logits_in_an_archive(tmp_path, suffix):
+    members = {f"{name}.npy": npy(2.0 * mask - 1) for name, mask in MASKS.items()}
+    CASE.check(write_archive(tmp_path / f"p{suffix}", members))
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+def test_every_mistake_of_an_archive(tmp_path, suffix):
+    members = [
+        *list(MEMBERS.items())[1:],
+        ("../1_0.png", b""),
+        ("/masks/1_0.png", b""),
+        ("a\\..\\1_0.png", b""),
+        ("C:\\1_0.png", b""),
+        ("masks/notes.txt", b""),
+        ("other/" + list(MEMBERS)[1], MEMBERS[FIRST]),
+        ("masks/cat.png", MEMBERS[FIRST]),
+        (f"{CASE.names()[0]}.npy", npy(np.array([{"an": "object"}]))),
+    ]
+    path = write_archive(tmp_path / f"p{suffix}", members)
+    error = problems_of(path, STORE)
+    assert error.counts == {
+        "unsafe name": 4, "unknown file": 1, "duplicate": 1, "bad key": 1, "malformed mask": 1,
+    }  # fmt: skip
+    assert f"{path}, member ../1_0.png" in {p.where for p in error.problems}
+    assert any("pickles" in p.message for p in error.problems)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(png(np.zeros((2000, 2000), bool)), id="png"),
+        pytest.param(npy(np.zeros((2000, 2000), bool)), id="npy"),
+        pytest.param(npy(np.zeros((2000, 2000), bool))[:200], id="cut"),
+        pytest.param(b"\x93NUMPY\x03\0" + npy(np.zeros(1))[8:], id="version"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_a_member_that_declares_too_much(tmp_path, monkeypatch, suffix, content):
+    monkeypatch.setattr(archives, "LEAST_PIXELS", 1)
+    ending = ".png" if content.startswith(b"\x89PNG") else ".npy"
+    name = CASE.names()[0] + ending
+    members = {name: content, **dict(list(MEMBERS.items())[1:])}
+    path = write_archive(tmp_path / f"p{suffix}", members)
+    problem = only_problem(path)
+    assert (problem.kind, problem.where) == ("malformed mask", f"{path}, member {name}")
+    says = "version" if content[6:7] == b"\x03" else "2000×2000 pixels, more than"
+    assert says in problem.message
+
+
+def peak_of(path) -> tuple[int, rc.PredictionError]:
+    tracemalloc.start()
+    try:
+        error = problems_of(path, STORE)
+        return tracemalloc.get_traced_memory()[1], error
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz", ".tar.zst"])
+def test_a_bomb_is_refused_within_bounded_memory(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(archives, "LEAST_PIXELS", 1)
+    name = f"{CASE.names()[0]}.npy"
+    path = write_archive(tmp_path / f"p{suffix}", {name: bytes(2**26)})
+    peak, error = peak_of(path)
+    assert peak < 2**24
+    assert any("declares 67,108,864 bytes" in p.message for p in error.problems)
+
+
+def test_a_zip_member_holds_more_than_it_declares(tmp_path):
+    name = f"{CASE.names()[0]}.npy"
+    path = write_archive(tmp_path / "p.zip", {name: bytes(2**26)})
+    declared = path.read_bytes().replace(struct.pack("<L", 2**26), struct.pack("<L", 200))
+    path.write_bytes(declared)
+    peak, error = peak_of(path)
+    assert peak < 2**24
+    assert error.counts["malformed mask"] == 1
+
+
+def test_headers_of_a_tar_without_end(tmp_path):
+    """A header that holds further fields is read whole by the parser, whatever it declares."""
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size = tarfile.XHDTYPE, 2**26
+    path = tmp_path / "p.tar.gz"
+    path.write_bytes(gzip.compress(info.tobuf() + bytes(2**26)))
+    peak, error = peak_of(path)
+    assert peak < 2**24
+    assert any("headers of a member are longer" in p.message for p in error.problems)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_too_many_members(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(archives, "OTHER_MEMBERS", -3 * N - 1)
+    path = write_archive(tmp_path / f"p{suffix}", MEMBERS)
+    assert f"more than {N - 1} members" in only_problem(path).message
+
+
+def test_members_that_are_no_plain_files(tmp_path):
+    path = write_archive(tmp_path / "p.tar", dict(list(MEMBERS.items())[2:]))
+    with tarfile.open(path, "a") as archive:
+        for name, kind in ((FIRST, tarfile.SYMTYPE), (list(MEMBERS)[1], tarfile.LNKTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    assert problems_of(path, STORE).counts == {"unknown file": 2, "missing": 2}
+    path = tmp_path / "p.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr(FIRST, MEMBERS[FIRST])
+    assert "another method than deflate" in only_problem(path).message
+
+
+@pytest.mark.parametrize("suffix", ARCHIVES)
+def test_damaged_archives_and_other_files_are_named(tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+    whole = write_archive(path, MEMBERS).read_bytes()
+    for content in (b"", b"nothing" * 100, whole[: len(whole) // 2 | 99]):
+        path.write_bytes(content)
+        error = problems_of(path, STORE)
+        assert error.counts["malformed"] + error.counts["malformed mask"] == 1
+    # In the middle of a mask, whose own checksum shows it.
+    path.write_bytes(whole[:700] + b"\x99" * 9 + whole[709:])
+    problems_of(path, STORE)
+
+
+# Folders ------------------------------------------------------------------------------------------
+
+
+def write_rank(path, part):
+    """A shard of the sample, in the format of its ending."""
+    rows = CASE.rows()[part]
+    if path.suffix == ".npz":
+        np.savez(path, **dict(list(MASKS.items())[part]))
+    elif path.suffix == ".parquet":
+        pq.write_table(table(rows), path)
+    elif path.suffix == ".arrow":
+        write_ipc(path, table(rows), stream=False)
+    else:
+        content = json.dumps(rows).encode() if ".json." in path.name else lines(rows=rows)
+        path.write_bytes(COMPRESS.get(path.suffix, bytes)(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    "endings",
+    [(".parquet",) * 2, (".jsonl",) * 2, (".npz",) * 2, (".arrow",) * 2, (".jsonl", ".json.gz")],
+)
+def test_a_folder_of_files_is_one_set(tmp_path, endings):
+    for epoch in (0, 1):
+        folder = tmp_path / f"epoch-{epoch}"
+        folder.mkdir()
+        write_rank(folder / f"rank-0{endings[0]}", slice(0, 50))
+        write_rank(folder / f"rank-1{endings[1]}", slice(50, None))
+        (folder / ".DS_Store").write_bytes(b"of the system")
+        # A metric keeps its journal until the epoch ends.
+        (folder / f"rank-0{endings[0]}.partial").write_text("")
+        result = CASE.check(folder)
+        assert result.info["predictions"]["files"] == [str(folder)]
+        assert result.info["predictions"]["xxh3_128"] == hash_file(folder)
+    results = sweep([str(tmp_path / "epoch-*")], tmp_path / "out").results
+    assert [(result.model, result.error) for result in results] == [
+        ("epoch-0", None),
+        ("epoch-1", None),
+    ]
+    for result in results:
+        assert (result.counts == CASE.expected).all()
+
+
+def test_the_model_of_a_folder_is_in_the_header_of_a_file(tmp_path):
+    folder = tmp_path / "epoch"
+    folder.mkdir()
+    (folder / "rank-0.jsonl").write_bytes(lines(rows=[{**HEADER, "model": "m"}, *CASE.rows()]))
+    (result,) = sweep([str(folder)], tmp_path / "out").results
+    assert (result.model, result.error) == ("m", None)
+
+
+def test_folders_that_are_not_one_set(tmp_path):
+    folder = tmp_path / "epoch-0"
+    folder.mkdir()
+    write_rank(folder / "rank-0.parquet", slice(0, None))
+    for name in ("notes.txt", "rank-1.parquet.partial"):
+        (folder / name).write_text("")
+    (folder / "more").mkdir()
+    error = problems_of(folder, STORE)
+    assert error.counts == {"unknown file": 3}
+    assert "its run is not over" in error.problems[2].message
+    assert "a folder of .parquet files, and this is none" in error.problems[1].message
+    (folder / "rank-1.jsonl").write_bytes(lines())
+    (folder / "1_0.png").write_bytes(MEMBERS[FIRST])
+    for name in ("a.npz", "b.npz", "c.npz", "d.npz"):
+        (folder / name).write_bytes(b"")
+    listed = (
+        "several kinds of files: 1_0.png; a.npz, b.npz, c.npz, …; rank-0.parquet; rank-1.jsonl;"
+    )
+    with pytest.raises(rc.UsageError, match=listed):
+        rc.score(folder, STORE)
+    with pytest.raises(rc.UsageError, match="each a set of its own: epoch-0; give one of them"):
+        rc.score(tmp_path, STORE)
+
+
+def test_a_damaged_file_of_a_folder_is_named(tmp_path):
+    folder = tmp_path / "epoch-0"
+    folder.mkdir()
+    write_rank(folder / "rank-0.jsonl", slice(0, None))
+    (folder / "rank-1.jsonl").write_bytes(b"PAR1")
+    assert only_problem(folder).where == str(folder / "rank-1.jsonl")
+
+
+# Causes -------------------------------------------------------------------------------------------
+
+
+def folder_of(tmp_path, picture: Image.Image, **save):
+    """A folder of masks of which the one of `VARIED` is this picture."""
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name, mask in MASKS.items():
+        Image.fromarray(mask).save(folder / f"{name}.png")
+    picture.save(folder / f"{CASE.names()[VARIED]}.png", **save)
+    return folder
+
+
+VARIED = next(k for k, mask in enumerate(CASE.masks) if mask.any() and not mask.all())
+GREY = CASE.masks[VARIED].astype(np.uint8) * 255
+FULL = np.full_like(GREY, 255)
+
+
+@pytest.mark.parametrize(
+    "channels", [[GREY] * 3, [GREY, GREY, GREY, FULL], [GREY, FULL]], ids=["RGB", "RGBA", "LA"]
+)
+def test_pictures_whose_channels_agree_are_grey(tmp_path, channels):
+    picture = Image.fromarray(np.stack(channels, axis=-1))
+    CASE.check(folder_of(tmp_path, picture))
+    CASE.check({k: picture if k == VARIED else mask for k, mask in enumerate(CASE.masks)})
+
+
+@pytest.mark.parametrize(
+    ("channels", "says"),
+    [
+        ([GREY, GREY, FULL], "this image is RGB and its colours differ"),
+        ([GREY, FULL, GREY, FULL], "this image is RGBA and its colours differ"),
+        ([FULL, FULL, FULL, GREY], "RGBA and its alpha channel varies"),
+        ([GREY, GREY], "LA and its alpha channel varies"),
+        ([GREY, GREY, GREY, FULL // 2], "RGBA and its alpha channel is 127 throughout"),
+    ],
+)
+def test_pictures_whose_channels_differ_are_refused(tmp_path, channels, says):
+    picture = Image.fromarray(np.stack(channels, axis=-1))
+    problem = only_problem(folder_of(tmp_path, picture))
+    assert problem.kind == "malformed mask"
+    assert says in problem.message
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_picture_that_exif_data_turn_is_refused(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    folder = folder_of(tmp_path, Image.fromarray(CASE.masks[VARIED]), exif=exif)
+    if orientation == 1:
+        CASE.check(folder)
+    else:
+        assert f"its EXIF orientation is {orientation}" in only_problem(folder).message
+
+
+def test_exif_data_that_are_damaged_are_refused(tmp_path):
+    folder = folder_of(tmp_path, Image.fromarray(CASE.masks[VARIED]), exif=b"Exif\0\0rubbish")
+    assert "its EXIF data cannot be read" in only_problem(folder).message
+
+
+def test_colours_of_16_bits_are_refused(tmp_path):
+    """Pillow would cut them to 8, and a mask of 0 and 1 to nothing."""
+    h, w = GREY.shape
+    pixels = np.repeat((CASE.masks[VARIED] * 1).astype(">u2")[..., None], 3, axis=2)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    chunks = [
+        (b"IHDR", struct.pack(">LLBBBBB", w, h, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    folder = folder_of(tmp_path, Image.fromarray(GREY))
+    (folder / f"{CASE.names()[VARIED]}.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
+    assert "RGB of 16 bits; save one channel" in only_problem(folder).message
+
+
+def test_the_cause_of_malformed_counts_is_named(tmp_path):
+    rows = CASE.rows()
+    slashed = next(k for k in range(N) if "\\" in (rows[k]["segmentation"] or {}).get("counts", ""))
+    first, second = [k for k in range(N) if rows[k]["segmentation"] and k != slashed][:2]
+
+    def counts(k):
+        return rows[k]["segmentation"]["counts"]
+
+    rows[first]["segmentation"]["counts"] = str(counts(first).encode())
+    rows[second]["segmentation"]["counts"] = base64.b64encode(
+        b"\xfb\xef" + counts(second).encode()
+    ).decode()
+    rows[slashed]["segmentation"]["counts"] = counts(slashed).replace("\\", "\\\\")
+    expected = {
+        first: "it is the text of Python bytes",
+        second: "it looks like base64",
+        slashed: "its backslashes are doubled",
+    }
+    path = write_jsonl(tmp_path / "p.jsonl", rows)
+    on_torch = copy.copy(STORE)
+    # Any name but `cpu` takes the way of a device; torch reads this one as the CPU.
+    on_torch.device = "cpu:0"
+    for store in (STORE, on_torch):
+        error = problems_of(path, store)
+        assert error.counts == {"malformed mask": 3}
+        said = {p.where: p.message for p in error.problems}
+        for k, says in expected.items():
+            assert says in said[f"{path}, line {k + 1}"]
+
+
+def test_json_text_in_a_column_is_named(tmp_path):
+    given = table(CASE.rows()).drop(["segmentation"])
+    text = pa.array([json.dumps(row["segmentation"]) for row in CASE.rows()])
+    pq.write_table(given.append_column("segmentation", text), tmp_path / "p.parquet")
+    problem = only_problem(tmp_path / "p.parquet")
+    assert "segmentation is string" in problem.message
+    assert "json.loads" in problem.message
+
+
+def test_a_last_axis_of_one_is_named(tmp_path):
+    np.savez(tmp_path / "p.npz", **{**MASKS, CASE.names()[0]: CASE.masks[0][..., None]})
+    assert "drop its last axis: mask[..., 0]" in only_problem(tmp_path / "p.npz").message
+
+
+def test_what_torch_refuses_is_named_without_its_advice(tmp_path):
+    path = tmp_path / "p.pt"
+    masks = {name: torch.from_numpy(mask) for name, mask in MASKS.items()}
+    torch.save(masks, path, _use_new_zipfile_serialization=False)
+    said = [only_problem(path).message]
+    torch.save(MASKS, path)
+    said.append(only_problem(path).message)
+    torch.save({"1_0": object()}, path)
+    said.append(only_problem(path).message)
+    for message, says in zip(said, ("before version 1.6", "NumPy arrays", "object"), strict=True):
+        assert says in message
+        assert "\x1b" not in message
+        assert "weights_only" not in message
+        assert "mmap" not in message

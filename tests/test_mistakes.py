@@ -499,7 +499,7 @@ def test_every_mistake_of_a_folder(tmp_path):
     for name, mask in arrays().items():
         Image.fromarray(mask).save(folder / f"{name}.png")
     names = CASE.names()
-    Image.new("RGB", (4, 4)).save(folder / f"{names[0]}.png")
+    Image.new("RGB", (4, 4), "red").save(folder / f"{names[0]}.png")
     (folder / f"{names[1]}.png").write_bytes(b"no picture")
     whole = (folder / f"{names[2]}.png").read_bytes()
     (folder / f"{names[2]}.png").write_bytes(whole[: len(whole) // 2])

@@ -17,6 +17,7 @@ from refcocom_kernels import rle_status
 from refcocom_gpu.counting.host import HostCounter
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS
 from refcocom_gpu.errors import Problems
+from refcocom_gpu.masks.causes import explain_counts
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, RLEBatch
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.values import explain_fault, fault_name, is_plain
@@ -88,7 +89,8 @@ class HostBatches(BatchCounter):
         counts, status, detail = self._counter.rle(batch.strings, sample)
         for row in np.flatnonzero(status != rle_status.OK).tolist():
             pixels = int(self._store.pixels[sample[row]])
-            reason = rle_status.explain(int(status[row]), int(detail[row]), pixels)
+            counts_of_row = batch.strings.row(row)
+            reason = explain_counts(counts_of_row, int(status[row]), int(detail[row]), pixels)
             self._problems.add("malformed mask", batch.where(row), reason)
         return counts
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from refcocom_kernels import cpu, rle_status
+from refcocom_kernels import cpu
 from torch import Tensor
 
 from refcocom_gpu.counting.batches import BatchCounter, HostBatches, group_rows, on_host
@@ -22,6 +22,7 @@ from refcocom_gpu.counting.device import DeviceCounter
 from refcocom_gpu.counting.rows import FAULT, N_COUNTS
 from refcocom_gpu.counting.staging import BUFFER_BYTES, Staging
 from refcocom_gpu.errors import Problems
+from refcocom_gpu.masks.causes import explain_counts
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, RLEBatch
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.resize import as_logits
@@ -122,8 +123,8 @@ class DeviceBatches(BatchCounter):
             # The kernel says which strings are malformed; the host says why.
             parsed = cpu.rle_parse(column.data, column.offsets, pixels)
             for k, row in enumerate(malformed.tolist()):
-                reason = rle_status.explain(
-                    int(parsed.status[k]), int(parsed.detail[k]), int(pixels[k])
+                reason = explain_counts(
+                    column.row(k), int(parsed.status[k]), int(parsed.detail[k]), int(pixels[k])
                 )
                 self._problems.add("malformed mask", batch.where(row), reason)
 

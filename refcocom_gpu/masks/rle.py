@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.errors import SHOWN, RLEError
+from refcocom_gpu.masks.causes import explain_counts
 
 MAX_PIXELS = 2**30
 """The largest H·W accepted: run ends and areas then fit an int32 with a bit to spare."""
@@ -180,7 +181,9 @@ def parse(strings: Column, pixels: NDArray[np.int64], *, threads: int = 0) -> cp
     if len(bad):
         shown = "; ".join(
             f"mask {row}: "
-            + rle_status.explain(int(runs.status[row]), int(runs.detail[row]), int(pixels[row]))
+            + explain_counts(
+                strings.row(row), int(runs.status[row]), int(runs.detail[row]), int(pixels[row])
+            )
             for row in bad[:SHOWN]
         )
         raise RLEError(f"{len(bad):,} of {len(pixels):,} masks are not valid RLE: {shown}")

@@ -19,7 +19,7 @@ from refcocom_gpu.predictions.combine import as_one
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.normalise import is_rle
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.pictures import picture_array
+from refcocom_gpu.predictions.pictures import read_png
 from refcocom_gpu.utils.optional import require
 from refcocom_gpu.utils.text import first_line
 
@@ -39,7 +39,7 @@ REFUSED = object()
 
 def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
     """Read a folder of PNG masks, label maps or maps of probabilities, as `pictures` reads them."""
-    pillow = require("PIL.Image", "PNG masks need Pillow", "images")
+    require("PIL.Image", "PNG masks need Pillow", "images")
     # Hidden files such as .DS_Store come from the system, not from the user.
     entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     files = [p for p in entries if p.suffix.lower() == ".png" and p.is_file()]
@@ -47,19 +47,15 @@ def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Prob
         if entry not in files:
             problems.add("unknown file", str(entry), "a folder of masks holds .png files only")
 
-    def load(k: int) -> Any:
-        try:
-            # Pillow goes by content: a JPEG under this name would be opened, and its noise counted.
-            image = pillow.open(files[k], formats=("PNG",))
-        except pillow.UnidentifiedImageError:
-            raise ValueError(
-                "not a PNG image, whatever its name says; save masks as PNG, which keeps every pixel"
-            ) from None
-        with image:
-            return picture_array(image, options)
-
     names = [p.stem for p in files]
-    yield from _members(names, load, lambda k: str(files[k]), keys, options, problems)
+    yield from read_members(
+        names,
+        lambda k: read_png(files[k], options),
+        lambda k: str(files[k]),
+        keys,
+        options,
+        problems,
+    )
 
 
 def read_npz(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -77,7 +73,9 @@ def read_npz(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -
         with archive:
             names = archive.files
             where = _member_of(path, names)
-            yield from _members(names, lambda k: archive[names[k]], where, keys, options, problems)
+            yield from read_members(
+                names, lambda k: archive[names[k]], where, keys, options, problems
+            )
 
 
 def read_safetensors(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -92,7 +90,7 @@ def read_safetensors(path: Path, keys: Keys, options: ReadOptions, problems: Pro
         needs_torch = any(dtype.startswith(("BF", "F8")) for dtype in dtypes)
         framework = "pt" if needs_torch else "numpy"
         with safe_open(path, framework=framework) as file:
-            yield from _members(
+            yield from read_members(
                 names,
                 lambda k: file.get_tensor(names[k]),
                 _member_of(path, names),
@@ -113,15 +111,29 @@ def read_torch(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        problems.add("malformed", str(path), f"{first_line(error)}; {PICKLE_HINT}")
+        problems.add("malformed", str(path), _why_not_tensors(path, error))
         return
     if not isinstance(saved, dict) or not all(isinstance(v, torch.Tensor) for v in saved.values()):
         problems.add("malformed", str(path), "a .pt file of predictions is a dict of tensors")
         return
     names, tensors = [str(k) for k in saved], list(saved.values())
-    yield from _members(
+    yield from read_members(
         names, tensors.__getitem__, _member_of(path, names), keys, options, problems
     )
+
+
+def _why_not_tensors(path: Path, error: Exception) -> str:
+    """Return why torch refuses a file, without its advice to let the file run code."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    if not is_zip and "mmap" in text:
+        return f"a pickle or the form in which torch.save wrote before version 1.6; {PICKLE_HINT}"
+    if found := re.search(r"GLOBAL ([\w.]+)", text):
+        name = found[1]
+        what = "NumPy arrays" if name.startswith("numpy.") else "other objects than tensors"
+        return f"it holds {what} ({name}); {PICKLE_HINT}"
+    return f"{first_line(ValueError(text))}; {PICKLE_HINT}"
 
 
 def _member_of(path: Path, names: Sequence[str]) -> Where:
@@ -133,7 +145,7 @@ def _reason(error: Exception) -> str:
     return PICKLE_HINT if "allow_pickle" in str(error) else str(error)
 
 
-def _members(
+def read_members(
     names: Sequence[str],
     load: Load,
     where: Where,
@@ -193,7 +205,11 @@ def check_prediction(value: Any, options: ReadOptions, where: str, problems: Pro
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or 0 in array.shape:
-        problems.add("malformed mask", where, f"a mask is [H, W], not of shape {list(array.shape)}")
+        hint = (
+            "; drop its last axis: mask[..., 0]" if array.ndim == 3 and array.shape[2] == 1 else ""
+        )
+        reason = f"a mask is [H, W], not of shape {list(array.shape)}{hint}"
+        problems.add("malformed mask", where, reason)
         return REFUSED
     return array
 

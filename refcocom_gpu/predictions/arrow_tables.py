@@ -42,13 +42,11 @@ def read_arrow(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
         yield from read_table(reader.schema, batches, str(path), keys, options, problems)
 
 
-def read_saved_dataset(
-    folder: Path, keys: Keys, options: ReadOptions, problems: Problems
-) -> Batches:
-    """Read a folder that `datasets.Dataset.save_to_disk` wrote.
+def saved_files(folder: Path) -> list[Path]:
+    """Return the Arrow files of a folder that `datasets.Dataset.save_to_disk` wrote, in their order.
 
     Raises:
-        ContentError: It is not whole.
+        ContentError: The folder is not whole.
     """
     try:
         state = msgspec.json.decode((folder / STATE).read_bytes())
@@ -58,7 +56,7 @@ def read_saved_dataset(
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
             raise ContentError(f"its {STATE} names {name!r}, which is no file of the folder")
-        yield from read_arrow(folder / name, keys, options, problems)
+    return [folder / name for name in names]
 
 
 def is_dataset(value: Any) -> bool:

@@ -19,7 +19,7 @@ MOST_TIMES = 500
 """Text that takes more times its compressed size is refused. Rows of empty masks, the most repetitive text that
 predictions can be, take 170 times theirs with xz."""
 
-MOST_BYTES = 2**26
+MOST_BYTES = 2**24
 """Up to so many bytes, text may take any times its compressed size."""
 
 Read = Callable[[int], bytes]
@@ -27,13 +27,18 @@ Read = Callable[[int], bytes]
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Read]:
+def opened(path: Path, *, limited: bool = True) -> Iterator[Read]:
     """Open a file for reading; its last ending says how it is compressed, if it is.
+
+    Args:
+        path: The file.
+        limited: Refuse what decompresses to far more than text does.
 
     Raises:
         ContentError: Also from reading: the file is damaged, not compressed so, or decompresses to far too much.
     """
-    codec = CODECS.get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    codec = CODECS.get(".gz" if suffix == ".tgz" else suffix)
     with path.open("rb") as file:
         if codec is None:
             yield file.read
@@ -47,11 +52,11 @@ def opened(path: Path) -> Iterator[Read]:
         with (
             lzma.LZMAFile(file) if codec == "xz" else pa.input_stream(file, compression=codec)
         ) as stream:
-            most = max(MOST_BYTES, MOST_TIMES * path.stat().st_size)
+            most = max(MOST_BYTES, MOST_TIMES * path.stat().st_size) if limited else None
             yield _bounded(stream.read, codec, most)
 
 
-def _bounded(read: Read, codec: str, most: int) -> Read:
+def _bounded(read: Read, codec: str, most: int | None) -> Read:
     n_read = 0
 
     def read_next(n: int) -> bytes:
@@ -64,7 +69,7 @@ def _bounded(read: Read, codec: str, most: int) -> Read:
                 raise
             raise ContentError(f"damaged, as {codec} it cannot be decompressed: {error}") from None
         n_read += len(block)
-        if n_read > most:
+        if most is not None and n_read > most:
             raise ContentError(
                 f"decompresses to more than {most:,} bytes, {MOST_TIMES} times its size; no predictions do"
             )

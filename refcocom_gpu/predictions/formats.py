@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import PurePath
 
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
-"""What text may be compressed with, by the last ending of its name."""
+"""What text and `.tar` may be compressed with, by the last ending of their name."""
 
-_TEXT = (".jsonl", ".ndjson", ".json")
+_COMPRESSIBLE = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), ("text", "read_text")),
+    ".tar": ("archives", "read_tar"),
+}
 
 READERS = {
     ".parquet": ("parquet", "read_parquet"),
     ".arrow": ("arrow_tables", "read_arrow"),
     ".feather": ("arrow_tables", "read_arrow"),
-    **dict.fromkeys(_TEXT, ("text", "read_text")),
-    **{f"{text}{codec}": ("text", "read_text") for text in _TEXT for codec in CODECS},
+    **_COMPRESSIBLE,
+    **{name + codec: reader for name, reader in _COMPRESSIBLE.items() for codec in CODECS},
+    ".tgz": ("archives", "read_tar"),
+    ".zip": ("archives", "read_zip"),
     ".npz": ("arrays", "read_npz"),
     ".safetensors": ("arrays", "read_safetensors"),
     ".pt": ("arrays", "read_torch"),
@@ -29,7 +34,7 @@ RLE_FORMATS = {name for name, (module, _) in READERS.items() if module in _RLE_R
 
 ENDINGS = (
     f"{', '.join(ending for ending in READERS if PurePath(ending).suffix not in CODECS)}; "
-    f"{', '.join(_TEXT)} may end in {', '.join(CODECS)} too"
+    f"{', '.join(_COMPRESSIBLE)} may end in {', '.join(CODECS)} too"
 )
 """The endings of `READERS`, for messages."""
 

@@ -33,8 +33,11 @@ def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
 
 
 def model_of(path: Path) -> str | None:
-    """Return the model that a native file names in its header; None where it names none or has no header."""
+    """Return the model that a native file, or the first in a folder, names in its header; None where none is named."""
     try:
+        if path.is_dir():
+            models = (model_of(file) for file in sorted(path.iterdir()) if file.is_file())
+            return next((model for model in models if model), None)
         reader = READERS.get(ending(path.name), ("", ""))[0]
         if reader == "parquet":
             import pyarrow.parquet as pq

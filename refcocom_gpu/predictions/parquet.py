@@ -128,6 +128,11 @@ def _wrong_type(kind: pa.DataType) -> str | None:
     if _is_list(kind) and pa.types.is_struct(kind.value_type):
         kind = kind.value_type
     fields = {kind.field(k).name: kind.field(k).type for k in range(kind.num_fields)}
+    if _is_text(kind):
+        return (
+            f"segmentation is {kind}, not a struct with size and counts; if it is JSON text, parse it with json.loads "
+            "before the table is written, or write JSON lines"
+        )
     if not pa.types.is_struct(kind) or not {"size", "counts"} <= set(fields):
         return f"segmentation is {kind}, not a struct with size and counts"
     size, counts = fields["size"], fields["counts"]

@@ -5,7 +5,9 @@
 | `.parquet` | `parquet.py`: the native table |
 | `.arrow`, `.feather`, `datasets.Dataset` in memory or saved | `arrow_tables.py`: the same table |
 | `.jsonl`, `.json`, these compressed | `text.py`: the native lines, or an array of COCO results with the key |
-| folder | `arrays.py`: `{sample_id}_{sentence_idx}.png` |
+| folder of PNGs | `arrays.py`: `{sample_id}_{sentence_idx}.png` |
+| folder of files of one other kind | `shards.py`: its files are one set |
+| `.zip`, `.tar`, `.tar` compressed | `archives.py`: such PNGs, or `.npy` arrays named like them |
 | `.npz`, `.safetensors`, `.pt`, `.pth` | `arrays.py`: members named like the PNGs |
 
 A mistake is recorded in `Problems` and reading goes on, so that one pass finds them all.
@@ -18,21 +20,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from refcocom_gpu.errors import ContentError, Problem, Problems, UsageError
+from refcocom_gpu.errors import Problem, Problems, UsageError
 from refcocom_gpu.predictions.answers import Answers, Key
-from refcocom_gpu.predictions.arrow_tables import STATE, is_dataset, read_dataset
+from refcocom_gpu.predictions.arrow_tables import is_dataset, read_dataset
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
-from refcocom_gpu.predictions.formats import ENDINGS, READERS, ending
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import read_pairs
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.shards import read_shard, reader_of
 from refcocom_gpu.utils.files import hash_files
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
-
-PICKLES = {".pkl", ".pickle", ".joblib"}
 
 
 def expand_paths(predictions: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -160,47 +160,13 @@ def read_predictions(
         if is_dataset(source.pairs):
             return read_dataset(source.pairs, keys, options, problems), keys
         return read_pairs(source.pairs, keys, options, problems), keys
-    readers = [_reader(path) for path in source.files]
+    readers = [reader_of(path) for path in source.files]
 
     def batches() -> Batches:
         for path, read in zip(source.files, readers, strict=True):
-            try:
-                yield from read(path, keys, options, problems)
-            except ContentError as error:
-                problems.add("malformed", str(path), str(error))
-            except OSError as error:
-                raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+            yield from read_shard(read, path, keys, options, problems)
         keys.polygon_scale.judge(source.name, problems)
         if keys.form is not None:
             keys.form.finish(source.name, problems)
 
     return batches(), keys
-
-
-def _reader(path: Path) -> Any:
-    from importlib import import_module
-
-    suffix = ending(path.name)
-    if path.is_dir():
-        module, name = _folder_reader(path)
-    elif suffix in READERS:
-        module, name = READERS[suffix]
-    elif suffix in PICKLES:
-        from refcocom_gpu.predictions.arrays import PICKLE_HINT
-
-        raise UsageError(f"{path}: {PICKLE_HINT}")
-    else:
-        raise UsageError(
-            f"{path}: predictions are a folder of PNGs or a file ending in {ENDINGS}; "
-            f"not {suffix or 'a file without an ending'}"
-        )
-    return getattr(import_module(f"refcocom_gpu.predictions.{module}"), name)
-
-
-def _folder_reader(path: Path) -> tuple[str, str]:
-    if (path / STATE).is_file():
-        return "arrow_tables", "read_saved_dataset"
-    if (path / "dataset_dict.json").is_file():
-        splits = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir()))
-        raise UsageError(f"{path} is a DatasetDict; give the folder of one split: {splits}")
-    return "arrays", "read_png_folder"

@@ -15,6 +15,7 @@ from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Refused, Runs
 from refcocom_gpu.errors import DataError, Problems, UsageError
+from refcocom_gpu.masks.causes import explain_counts
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, Batches, RLEBatch
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
@@ -210,8 +211,9 @@ def _to_runs(
             batch.strings.data, batch.strings.offsets, pixels, threads=options.threads
         )
         for row in np.flatnonzero(runs.status != rle_status.OK).tolist():
-            reason = rle_status.explain(
-                int(runs.status[row]), int(runs.detail[row]), int(pixels[row])
+            counts = batch.strings.row(row)
+            reason = explain_counts(
+                counts, int(runs.status[row]), int(runs.detail[row]), int(pixels[row])
             )
             problems.add("malformed mask", batch.where(row), reason)
         return runs.ends, runs.offsets
