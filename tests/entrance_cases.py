@@ -164,8 +164,8 @@ REFUSED = {
         ("not a PNG image",),
     ),
     "colour picture": Case(
-        lambda: each(lambda k: Image.fromarray(MASKS[k] * np.uint8(255)).convert("RGB")), {},
-        ("one channel", "RGB"),
+        lambda: each(lambda k: Image.fromarray(MASKS[k][..., None] * np.uint8([255, 0, 0]))), {},
+        ("one channel", "RGB", "colours differ"),
     ),
     "quiet map": Case(
         lambda: {**each(lambda k: scaled(k, np.uint8)), 2: MASKS[2].astype(np.uint8)}, PROBABILITIES,

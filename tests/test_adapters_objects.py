@@ -330,8 +330,11 @@ def test_pictures_of_the_pipeline_are_read_by_their_mode() -> None:
     np.testing.assert_array_equal(transformers.pipeline(entries, combine="union"), A | B)
     np.testing.assert_array_equal(transformers.pipeline(entries, combine="best"), A)
     assert transformers.pipeline(entries, label="sky") is None
-    with pytest.raises(rc.UsageError, match="RGB"):
-        transformers.pipeline([{"label": "cow", "mask": picture(A).convert("RGB")}])
+    grey = [{"label": "cow", "mask": picture(A).convert("RGB")}]
+    np.testing.assert_array_equal(transformers.pipeline(grey), A)
+    grey[0]["mask"].putpixel((0, 0), (9, 0, 0))
+    with pytest.raises(rc.UsageError, match=r"RGB.*colours differ"):
+        transformers.pipeline(grey)
     with pytest.raises(rc.DataError, match="is a dict, not list; pass its entries one by one"):
         transformers.pipeline([entries])
 

@@ -168,7 +168,7 @@ def test_gemini_maps_of_other_depths():
         (gemini_entry([0, 0, 1000, 1000], "gimme_mask_for_this"), "no PNG in base64"),
         (gemini_entry([0, 0, 1000, 1000], DATA_URL + "AAAA"), "no PNG in base64"),
         (gemini_entry([0, 0, 1000, 1000], png(np.zeros((9, 9), np.uint8), kind="JPEG")), "no PNG"),
-        (gemini_entry([0, 0, 1000, 1000], png(np.zeros((9, 9), np.uint8), "RGB")), "one channel"),
+        (gemini_entry([0, 0, 1000, 1000], png(np.eye(9, dtype=np.uint8), "CMYK", "TIFF")), "no PNG"),
         (gemini_entry([0, 0, 1000, 1000], png(soft(9, 9))[:60]), "cannot be read"),
         (gemini_entry([0, 0, 0, 1000], png(soft(9, 9))), "box_2d"),
         (gemini_entry([500, 0, 501, 1000], png(soft(9, 9))), "covers no pixel"),
