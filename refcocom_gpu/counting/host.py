@@ -122,7 +122,12 @@ class HostCounter(Counter):
 
 def as_array(values: Any) -> NDArray[Any]:
     """Return an array, or a tensor of a type that NumPy has, as an array."""
-    return values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
+    if isinstance(values, np.ndarray):
+        return values
+    if values.requires_grad or not values.is_cpu:
+        values = values.detach().cpu()
+    array: NDArray[Any] = values.numpy()
+    return array
 
 
 def as_bytes(mask: Any) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -138,11 +139,27 @@ def as_dense(tensor: Any) -> Any:
         name = f"sparse ({tensor.layout}); call to_dense()"
     elif tensor.is_meta:
         name = "on the meta device, which holds no values"
-    elif tensor.is_complex() or str(tensor.dtype).startswith("torch.bits"):
+    elif not (tensor.is_floating_point() or tensor.dtype in _integers()):
         name = f"of {tensor.dtype}"
     if name is not None:
         raise UsageError(f"{ACCEPTED}; this tensor is {name}")
-    return tensor.detach().resolve_neg()
+    # Both take a microsecond, which a training loop would pay for each batch.
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    return tensor.resolve_neg() if tensor.is_neg() else tensor
+
+
+@functools.cache
+def _integers() -> frozenset[Any]:
+    """The types of tensors that hold bools or whole numbers."""
+    import torch
+
+    return frozenset(
+        (
+            *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+            *(torch.int8, torch.int16, torch.int32, torch.int64),
+        )
+    )
 
 
 def as_numpy(value: Any) -> NDArray[Any]:

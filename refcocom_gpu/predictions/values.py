@@ -85,7 +85,9 @@ def is_float(values: Any) -> bool:
 
 def is_bool(values: Any) -> bool:
     """Return whether an array or tensor holds bools."""
-    return str(values.dtype) in ("bool", "torch.bool")
+    if isinstance(values, np.ndarray):
+        return bool(values.dtype.kind == "b")
+    return str(values.dtype) == "torch.bool"
 
 
 def is_plain(values: Any, options: ReadOptions) -> bool:
