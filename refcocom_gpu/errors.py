@@ -16,6 +16,10 @@ KEPT = 10_000
 """How many problems `PredictionError.problems` keeps: a bound on memory for a file that is wrong throughout."""
 
 
+MOST = 1_000_000
+"""Problems after which reading ends: a small compressed file can hold mistakes for hours."""
+
+
 class RefCOCOMError(ValueError):
     """Base of every error raised on purpose by this package."""
 
@@ -99,6 +103,8 @@ class PredictionError(DataError):
         lines += [f"  {problem}" for problem in problems[:SHOWN]]
         if total > SHOWN:
             lines.append(f"  … and {total - SHOWN:,} more")
+        if total >= MOST:
+            lines.append("  Reading ended here")
         super().__init__("\n".join(lines))
 
 
@@ -117,10 +123,16 @@ class Problems:
     warnings: list[str] = field(default_factory=list)
 
     def add(self, kind: str, where: str, message: str) -> None:
-        """Record one problem; see `Problem` for the arguments."""
+        """Record one problem; see `Problem` for the arguments.
+
+        Raises:
+            PredictionError: It is the last of `MOST`.
+        """
         self.counts[kind] += 1
         if len(self.kept) < KEPT:
             self.kept.append(Problem(kind, where, message))
+        elif self.counts.total() >= MOST:
+            self.raise_if_any()
 
     def __bool__(self) -> bool:
         return bool(self.counts)

@@ -19,6 +19,7 @@ from PIL import Image
 from sweeps import sweep
 
 import refcocom_gpu as rc
+from refcocom_gpu import errors
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.predictions import rows as rows_module
 from refcocom_gpu.predictions import text as text_module
@@ -516,3 +517,13 @@ def test_every_mistake_of_a_folder(tmp_path):
     assert {p.where for p in error.problems} >= {str(folder / "notes.txt"), str(folder / "more")}
     assert any("image is RGB" in p.message for p in error.problems)
     assert any(p.where == str(folder / f"{names[1]}.png") for p in error.problems)
+
+
+def test_reading_ends_where_there_is_nothing_but_mistakes(tmp_path, monkeypatch):
+    """A small compressed file may hold mistakes for hours; not all of them are looked at."""
+    monkeypatch.setattr(errors, "KEPT", 10)
+    monkeypatch.setattr(errors, "MOST", 50)
+    (tmp_path / "p.jsonl").write_text("{}\n" * 99)
+    error = problems_of(tmp_path / "p.jsonl", STORE)
+    assert error.counts == {"bad key": 50}
+    assert str(error).endswith("Reading ended here")
