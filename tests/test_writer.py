@@ -304,3 +304,28 @@ def test_a_sliver_of_an_image_still_has_logits(options):
     mask = logit_mask(torch.ones(16, 16), 1, 500, ReadOptions(**OPTIONS[options]))
     assert mask.shape == (1, 500)
     assert bool(mask.all())
+
+
+def test_probabilities_that_were_not_declared_end_in_an_error(tmp_path):
+    """The journal is kept, with what its floats looked like: a declaration that comes later is held against it."""
+    path = tmp_path / "p.jsonl"
+    soft = [mask * 0.9 + 0.05 for mask in CASE.masks]
+
+    def write(**options):
+        with rc.PredictionWriter(path, DATASET, **options) as writer:
+            pending = writer.pending().tolist()
+            writer.write(pending, [soft[k] for k in pending])
+
+    with pytest.raises(rc.PredictionError, match=r"undeclared values.*pass values=probabilities"):
+        write()
+    assert not path.exists()
+    with pytest.raises(rc.PredictionError, match=r"were written before .* overwrite=True"):
+        write(values="probabilities")
+    write(values="probabilities", overwrite=True)
+    CASE.check(path)
+    path.unlink()
+    with pytest.raises(rc.PredictionError, match="undeclared values"):
+        write()
+    # As logits, they were read right.
+    write(values="logits")
+    assert rc.score(path, CASE.store).n_empty == 0

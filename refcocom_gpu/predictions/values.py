@@ -340,11 +340,18 @@ def judge_set(traits: NDArray[np.int64], options: ReadOptions) -> Iterator[Verdi
     if (evidence == UNLABELLED).any() and not (evidence == LABELLED).any():
         yield Verdict(FAULTS[NO_LABELS], f"no prediction holds label={options.label}")
     undecided = int(np.count_nonzero(evidence == UNDECIDED))
-    if undecided and not (evidence == LOGITS).any():
+    about = f"{undecided:,} prediction{'s' if undecided > 1 else ''} of floats"
+    if undecided and options.values == "probabilities":
         yield Verdict(
             "undeclared values",
-            f"{undecided:,} prediction{'s' if undecided > 1 else ''} of floats, and none is clearly negative, as "
-            "logits would be; pass values=probabilities (set above 0.5), or values=logits (set above 0)",
+            f"{about} were written before values=probabilities was declared, and taken for logits; "
+            "begin the file again with overwrite=True",
+        )
+    elif undecided and options.values is None and not (evidence == LOGITS).any():
+        yield Verdict(
+            "undeclared values",
+            f"{about}, and none is clearly negative, as logits would be; pass values=probabilities (set above 0.5), "
+            "or values=logits (set above 0)",
         )
     if (evidence == MAP).any():
         yield Verdict(
