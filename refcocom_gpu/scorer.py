@@ -70,8 +70,8 @@ def score(
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
         progress: Called with the number of examples each batch has counted.
-        reading: Fields of `ReadOptions`: `values`, `label`, `letterbox`, `resize`, `resize_masks`, `polygons`,
-            `batch_size`, `threads`.
+        reading: Fields of `ReadOptions`: `keys`, `values`, `label`, `letterbox`, `resize`, `resize_masks`, `combine`,
+            `polygons`, `batch_size`, `threads`.
 
     Returns:
         The result; every score is a property of it. What makes the predictions look misread is warned of, and stands
