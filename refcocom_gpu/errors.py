@@ -48,6 +48,10 @@ class NotFoundError(DataError):
     """A name fits no example of a dataset, or several; the message lists what it could be."""
 
 
+class AbsentError(NotFoundError):
+    """A name fits no example of a dataset."""
+
+
 class OutsideError(RLEError):
     """A polygon lies so far outside its image that it is not drawn."""
 

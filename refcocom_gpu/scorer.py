@@ -40,11 +40,15 @@ class Counted(NamedTuple):
         counts: [N, 2] int64 intersection and predicted area.
         absent: Indices of the examples that had no prediction, int64.
         warnings: What makes the predictions look misread or made for other data.
+        n_extra: Number of predictions that were left out because the dataset has no such example.
+        n_repeated: Number of predictions that were left out because they repeat a mask.
     """
 
     counts: NDArray[np.int64]
     absent: NDArray[np.int64]
     warnings: tuple[str, ...] = ()
+    n_extra: int = 0
+    n_repeated: int = 0
 
 
 def score(
@@ -71,7 +75,7 @@ def score(
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `values`, `label`, `letterbox`, `resize`, `resize_masks`, `combine`,
-            `polygons`, `batch_size`, `threads`.
+            `repeats`, `extra`, `polygons`, `batch_size`, `threads`.
 
     Returns:
         The result; every score is a property of it. What makes the predictions look misread is warned of, and stands
@@ -98,7 +102,11 @@ def score(
         warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=2)
     info = {
         **about_run(store),
-        "predictions": source.about(),
+        "predictions": {
+            **source.about(),
+            "n_extra": counted.n_extra,
+            "n_repeated": counted.n_repeated,
+        },
         "options": {"missing": missing, **asdict(options)},
         "warnings": list(counted.warnings),
         "wall_seconds": round(time.perf_counter() - start, 6),
@@ -159,7 +167,7 @@ def count(
             f"{len(source.unread):,} answers could not be read and count as missing; the first is {first}"
         )
     found = (*problems.warnings, *doubts(rows[given], given, store))
-    return Counted(rows[:, :N_COUNTS], absent, found)
+    return Counted(rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated)
 
 
 def check_missing(missing: str) -> None:

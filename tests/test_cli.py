@@ -98,7 +98,7 @@ def test_demo_leaves_only_its_result(tmp_path):
         (["threads=-1"], "threads must be 0 (all cores) or more, not -1"),
         (["batch_size=0"], "batch_size must be at least 1, not 0"),
         (["overwrite=perhaps"], "overwrite=perhaps: Value 'perhaps' is not a valid bool"),
-        (["letterbox=big"], "letterbox=big: "),
+        (["letterbox=big"], "letterbox must be the side of the padded input or center, not big"),
         (["device=banana"], "device must be auto, cpu, cuda or cuda:i, not 'banana'"),
         (["device="], "device is given no value"),
         (["device=cuda:99"], "cuda:99 is not there"),

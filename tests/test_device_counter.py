@@ -63,7 +63,7 @@ def in_batches(predictions, size=7):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("part_bytes", [1, 5_000, 2**26])
-@pytest.mark.parametrize("letterbox", [None, 512])
+@pytest.mark.parametrize("letterbox", [None, 512, "center"])
 def test_the_counts_of_the_host(case, device_store, monkeypatch, form, part_bytes, letterbox):
     monkeypatch.setattr(stream, "BUFFER_BYTES", part_bytes)
     predictions = FORMS[form](case)

@@ -180,8 +180,10 @@ def test_a_forgotten_letterbox():
 
 
 def test_a_forgotten_crop():
-    (text,) = warnings_of([letterboxed(mask, centred=True) for mask in TRUTHS])
-    assert "crop the predictions" in text
+    predictions = [letterboxed(mask, centred=True) for mask in TRUTHS]
+    (text,) = warnings_of(predictions)
+    assert "letterbox=center" in text
+    assert warnings_of(predictions, letterbox="center") == []
 
 
 def test_turned_logits():

@@ -56,6 +56,7 @@ def fields(n, cells, kind, seed=0):
 INPUTS = {
     "float32": lambda case: (fields(60, 24, torch.float32), "logits", None),
     "float16, letterboxed": lambda case: (fields(60, 24, torch.float16), "logits", 96),
+    "bfloat16, centred": lambda case: (fields(60, 24, torch.bfloat16), "logits", "center"),
     "bfloat16": lambda case: (fields(60, 24, torch.bfloat16), "logits", None),
     "probabilities": lambda case: (fields(60, 24, torch.float32).sigmoid(), "probabilities", None),
     "masks of the images": lambda case: (
@@ -68,6 +69,7 @@ INPUTS = {
         "logits",
         96,
     ),
+    "small masks, centred": lambda case: (fields(60, 24, torch.float32) > 0, "logits", "center"),
     "small masks": lambda case: (fields(60, 24, torch.float32) > 0, "logits", None),
     "small masks, letterboxed": lambda case: (fields(60, 24, torch.float32) > 0, "logits", 96),
     "ragged": lambda case: (

@@ -87,7 +87,7 @@ def logits_of(case, kind=torch.float32, cells=48):
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("letterbox", [None, 1024])
+@pytest.mark.parametrize("letterbox", [None, 1024, "center"])
 def test_logits_are_counted_as_offline(case, kind, letterbox):
     logits = logits_of(case, kind)
     offline = rc.score([(range(len(logits)), logits)], case.store, letterbox=letterbox)
@@ -116,7 +116,7 @@ def test_probabilities_are_declared(case):
     declared.compute()
 
 
-@pytest.mark.parametrize("letterbox", [None, 512])
+@pytest.mark.parametrize("letterbox", [None, 512, "center"])
 def test_masks_of_another_size_are_resized_on_request(case, letterbox):
     masks = logits_of(case) > 0
     index = range(len(masks))

@@ -21,7 +21,7 @@ def offline(folder, case, epoch=0):
     return rc.score(folder / f"epoch-{epoch:05}", case.store)
 
 
-@pytest.mark.parametrize("letterbox", [None, 512])
+@pytest.mark.parametrize("letterbox", [None, 512, "center"])
 @pytest.mark.parametrize("form", ["masks", "small masks", "logits", "bfloat16", "probabilities"])
 def test_saved_as_counted(case, tmp_path, form, letterbox):
     n = len(case.masks)

@@ -22,6 +22,8 @@ CHANGED = {
     "combine": "union",
     "letterbox": 512,
     "resize": "sam",
+    "repeats": "identical",
+    "extra": "ignore",
     "polygons": "normalized",
     "batch_size": 7,
     "threads": 1,
@@ -48,7 +50,9 @@ def test_a_summary_names_every_option(case, tmp_path, name, capsys):
     if name == "resize":
         changed["letterbox"] = CHANGED["letterbox"]
     expected = asdict(replace(ReadOptions(), **changed))
-    path = write_jsonl(tmp_path / "p.jsonl", case.rows())
+    sentences = case.dataset.examples["sentence"].to_pylist()
+    rows = [{**row, "sentence": s} for row, s in zip(case.rows(), sentences, strict=True)]
+    path = write_jsonl(tmp_path / "p.jsonl", rows)
     words = [f"{key}={value}" for key, value in changed.items()]
     command = [
         "score",

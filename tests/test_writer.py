@@ -247,6 +247,13 @@ def independent(logits: torch.Tensor, shape: tuple[int, int], options: dict) -> 
     side = options.get("letterbox")
     if side is None:
         return resize(logits, shape)
+    if side == "center":
+        # As `ops.scale_masks` of Ultralytics: padding of both ends, rounded apart.
+        h, w = logits.shape
+        gain = min(h / shape[0], w / shape[1])
+        pads = [(n - round(size * gain)) / 2 for n, size in zip((h, w), shape, strict=True)]
+        (top, left), (bottom, right) = ([round(p + by) for p in pads] for by in (-0.1, 0.1))
+        return resize(logits[top : h - bottom, left : w - right], shape)
     inner = sam_size(*shape, side)
     if options.get("resize") == "sam":
         return resize(resize(logits, (side, side))[: inner[0], : inner[1]], shape)
@@ -260,6 +267,7 @@ OPTIONS = {
     "probabilities": {"values": "probabilities"},
     "letterbox": {"letterbox": 64},
     "sam": {"letterbox": 64, "resize": "sam"},
+    "center": {"letterbox": "center"},
 }
 
 
@@ -273,7 +281,7 @@ def test_logits_equal_interpolate_but_near_the_threshold(tmp_path, options, dtyp
     given, compared = [], []
     for mask in CASE.masks:
         # A cell a pixel where the letterbox is cut off, so that the image never ends inside a cell.
-        cells = (64, 64) if "letterbox" in chosen else (24, 17)
+        cells = {None: (24, 17), 64: (64, 64), "center": (61, 47)}[chosen.get("letterbox")]
         logits = torch.randn(cells, generator=generator).to(dtype)
         given.append(logits.sigmoid() if threshold else logits)
         compared.append(independent(given[-1], mask.shape, chosen))
@@ -296,7 +304,7 @@ def test_logits_equal_interpolate_but_near_the_threshold(tmp_path, options, dtyp
     assert direct.per_example.equals(rc.score(path, CASE.store).per_example)
 
 
-@pytest.mark.parametrize("options", ["letterbox", "sam"])
+@pytest.mark.parametrize("options", ["letterbox", "sam", "center"])
 def test_a_sliver_of_an_image_still_has_logits(options):
     from refcocom_gpu.predictions.options import ReadOptions
     from refcocom_gpu.predictions.resize import logit_mask

@@ -119,12 +119,8 @@ def _parts(value: Any) -> tuple[int, int, Any, Any]:
 
 def _at_size(mask: NDArray[np.bool_], height: int, width: int) -> Any:
     """Return a mask of the letterboxed input at the size of its image."""
-    h, w = mask.shape
-    if (h, w) == (height, width):
+    if mask.shape == (height, width):
         return mask
-    gain = min(h / height, w / width)
-    rows, columns = max(1, round(height * gain)), max(1, round(width * gain))
-    top, left = (h - rows) // 2, (w - columns) // 2
-    cells = mask[top : top + rows, left : left + columns].astype(np.float32)
-    ends = logit_runs(cells, height, width, ReadOptions(values="probabilities"))
+    options = ReadOptions(values="probabilities", letterbox="center")
+    ends = logit_runs(mask.astype(np.float32), height, width, options)
     return rle.encode_ends([ends], [[height, width]], threads=1)[0]

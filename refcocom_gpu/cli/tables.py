@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.scores.breakdown import MIN_IMAGES, Difference
+from refcocom_gpu.scores.result import left_out
 
 if TYPE_CHECKING:
     from refcocom_gpu.scores.comparison import ResultComparison
@@ -19,6 +20,7 @@ def score_table(result: Result) -> str:
     """Return scores in percent, below the predictions, the dataset and the convention that they belong to."""
     dataset = result.info["dataset"]
     caveat = _incomplete(result)
+    rows_left_out = left_out(result.info["predictions"])
     sign = ">" if result.precision_strict else "≥"
     rows = [("mIoU", result.miou), ("cIoU", result.ciou)]
     rows += [(f"Pr@{x} ({sign})", share) for x, share in result.precision_at.items()]
@@ -28,6 +30,7 @@ def score_table(result: Result) -> str:
         f"{result.info['predictions']['source']}",
         f"{dataset['source']}: {result.n_examples:,} examples{empty}; "
         f"convention {result.convention}; counted on {result.info['device']}",
+        *rows_left_out,
         "",
     ]
     lines += [f"  {name:<20}{100 * value:6.2f} %{caveat}" for name, value in rows]
@@ -41,7 +44,12 @@ def comparison_table(comparison: ResultComparison) -> str:
     percent = f"{100 * comparison.level:g} %"
     lines = [
         *(
-            f"{letter}  {_one_line(name)}" + _incomplete(result)
+            "; ".join(
+                (
+                    f"{letter}  {_one_line(name)}{_incomplete(result)}",
+                    *left_out(result.info.get("predictions", {})),
+                )
+            )
             for letter, name, result in zip("AB", comparison.names, (a, comparison.b), strict=True)
         ),
         f"{dataset.get('source', 'dataset')}: {a.n_examples:,} examples in {comparison.miou.n_images:,} images; "

@@ -15,9 +15,15 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.counting.rows import FAULT, N_COUNTS, TRAITS
 from refcocom_gpu.counting.sam import sam_counts
-from refcocom_gpu.predictions.options import VALUES, ReadOptions
+from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
 from refcocom_gpu.predictions.padding import LOOKED_AT, SWAPPED, padding_traits
-from refcocom_gpu.predictions.resize import nearest_cells, padded_sizes, valid_region
+from refcocom_gpu.predictions.resize import (
+    centred_regions,
+    nearest_cells,
+    padded_sizes,
+    turned,
+    valid_region,
+)
 from refcocom_gpu.predictions.values import (
     first_fault,
     is_float,
@@ -49,6 +55,7 @@ class Counter(ABC):
     def __init__(self, store: MaskStore, options: ReadOptions) -> None:
         self.store, self.options = store, options
         self._looked_at = 0
+        self._centred: dict[tuple[int, int], tuple[Vector, Vector]] = {}
 
     @property
     @abstractmethod
@@ -122,13 +129,15 @@ class Counter(ABC):
     def _padded(self) -> Vector:
         """[M, 2] height and width of each image in the padded input."""
         side = self.options.letterbox
-        assert side is not None
+        assert isinstance(side, int)
         return self.place(padded_sizes(self.store.heights, self.store.widths, side))
 
-    def valid(self, sample: Vector, cells: Any) -> Vector | None:
-        """Return [K, 2] rows and columns of `cells` that the images fill; None if logits are not letterboxed."""
-        side = self.options.letterbox
-        return None if side is None else valid_region(self._padded[sample], cells, side)
+    def _centred_regions(self, cells: tuple[int, int]) -> tuple[Vector, Vector]:
+        """[M, 2] the first cell of each image in predictions of `cells`, and [M, 2] how many it fills."""
+        if cells not in self._centred:
+            first, filled = centred_regions(self.store.heights, self.store.widths, cells)
+            self._centred[cells] = self.place(first), self.place(filled)
+        return self._centred[cells]
 
     def stack(self, values: Any, sample: Vector, known: Ints | None) -> Vector:
         """Count predictions of one shape and type.
@@ -176,15 +185,27 @@ class Counter(ABC):
         """Return whether all images have one size."""
         return int(np.count_nonzero(self._sizes[sample] == (h << 32) + w)) == len(sample)
 
-    def _valid_or_whole(
-        self, sample: Vector, cells: tuple[int, int], fits: Vector
-    ) -> Vector | None:
-        """Return the cells that the images fill: all of them where a prediction has the size of its image."""
-        valid = self.valid(sample, cells)
-        if valid is not None:
-            for axis, n in enumerate(cells):
-                valid[:, axis] = fits * n + ~fits * valid[:, axis]
-        return valid
+    def _image_parts(self, values: Any, sample: Vector, fits: Vector) -> tuple[Any, Vector | None]:
+        """Find the images in letterboxed predictions.
+
+        Returns:
+            [K, h, w] values, each beginning with its image; and [K, 2] float64 rows and columns that the image fills:
+            all of them where a prediction has the size of its image. None if nothing is letterboxed.
+        """
+        side = self.options.letterbox
+        h, w = cells = values.shape[1:]
+        if side is None:
+            return values, None
+        if side == CENTER:
+            first, filled = self._centred_regions((h, w))
+            values = turned(values, first[sample] * ~fits[:, None])
+            valid = filled[sample]
+        else:
+            assert isinstance(side, int)
+            valid = valid_region(self._padded[sample], cells, side)
+        for axis, n in enumerate(cells):
+            valid[:, axis] = fits * n + ~fits * valid[:, axis]
+        return values, valid
 
     def _floats(
         self, values: Any, sample: Vector, fits: Vector, known: Ints | None
@@ -193,7 +214,7 @@ class Counter(ABC):
         if self.options.resize == "sam":
             assert known is not None  # `resize` is an option of files, whose samples the host has
             return self.from_tensors(*sam_counts(values, known, self.store, self.options))
-        valid = self._valid_or_whole(sample, values.shape[1:], fits)
+        values, valid = self._image_parts(values, sample, fits)
         return self.logits(
             values, sample, threshold=self.options.threshold, valid=valid, known=known
         )
@@ -207,16 +228,16 @@ class Counter(ABC):
             [K, 2] counts, and [K] faults of those that must have that size.
         """
         _, h, w = masks.shape
-        values, valid, misfits = masks, None, 0
+        valid, misfits = None, 0
         if self.options.resize_masks is None:
             misfits = wrong_size(fits, h, w)
         else:
-            region = self._valid_or_whole(sample, (h, w), fits)
-            values, valid = nearest_cells(
+            masks, region = self._image_parts(masks, sample, fits)
+            masks, valid = nearest_cells(
                 masks, self.heights[sample], self.widths[sample], region, self._largest(known)
             )
         # As probabilities of 0 and 1, because the kernel for logits takes images of different sizes.
-        halves = values.astype(np.float16) if isinstance(values, np.ndarray) else values.half()
+        halves = masks.astype(np.float16) if isinstance(masks, np.ndarray) else masks.half()
         counts, _ = self.logits(
             halves, sample, threshold=VALUES["probabilities"], valid=valid, known=known
         )

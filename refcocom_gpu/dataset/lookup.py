@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from refcocom_gpu.errors import NotFoundError
+from refcocom_gpu.errors import AbsentError, NotFoundError
 from refcocom_gpu.utils.arrow import to_numpy
 from refcocom_gpu.utils.text import base_name
 
@@ -59,13 +59,14 @@ class Lookup:
             sentence: The text.
 
         Raises:
-            NotFoundError: No example fits, or several do.
+            AbsentError: No example fits.
+            NotFoundError: Several fit.
         """
         if holder == "file_name":
             value = base_name(str(value))
         rows = self._rows_of(holder).get(value, ())
         if not rows:
-            raise NotFoundError(f"{holder} {value} is not in the dataset")
+            raise AbsentError(f"{holder} {value} is not in the dataset")
         text, of_sample = normal_text(sentence), holder == "sample_id"
         images = {self._samples["image"][row].as_py() for row in rows} if of_sample else set(rows)
         found = [
@@ -84,7 +85,7 @@ class Lookup:
         holders = self._sample_of if of_sample else self._image_of
         texts = [text for text, row in zip(self._texts, holders, strict=True) if row in rows]
         more = "" if len(texts) <= SHOWN else " …"
-        raise NotFoundError(
+        raise AbsentError(
             f"{sentence!r} is no sentence of {holder} {value}; "
             f"its sentences are {', '.join(map(repr, texts[:SHOWN]))}{more}"
         )

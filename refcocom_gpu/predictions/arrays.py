@@ -16,7 +16,7 @@ import numpy as np
 from refcocom_gpu.errors import DataError, Problems, UsageError
 from refcocom_gpu.predictions.batches import ArrayBatch, Batches, Where
 from refcocom_gpu.predictions.combine import as_one
-from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.keys import Keys, refuse_extra
 from refcocom_gpu.predictions.normalise import is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.pictures import read_png
@@ -154,6 +154,7 @@ def read_members(
     problems: Problems,
 ) -> Batches:
     """Resolve all names at once, then load and yield their arrays in batches of bounded size."""
+    refuse_extra(options)
     if keys.form is not None:
         raise UsageError(
             f"keys={options.keys} is for tables; arrays and pictures are named by their key"

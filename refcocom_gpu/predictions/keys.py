@@ -9,18 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.dataset.lookup import normal_text
-from refcocom_gpu.errors import NotFoundError, Problems
+from refcocom_gpu.errors import AbsentError, NotFoundError, Problems, UsageError
 from refcocom_gpu.predictions.batches import Where
 from refcocom_gpu.predictions.key_forms import row_form, suggestion, whole_number
 from refcocom_gpu.predictions.polygon_scale import PolygonScale
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
+    from refcocom_gpu.predictions.options import ReadOptions
 
 Ints = NDArray[np.int64]
 
 NO_ROW = "is not a row of the store (0 to {})"
 """What is wrong with an index that names no example; filled with the last index."""
+
+NEEDS_SENTENCES = (
+    "extra=ignore needs the sentence of each row that is used, because positions differ between versions of a dataset; "
+    "add a column sentence, or carry the run over with refcocom convert"
+)
+
+EXTRA = "; extra=ignore leaves out what the dataset does not have"
+
+MOVED = (
+    "; positions differ between versions of a dataset: keys=sentence finds examples by their text"
+)
 
 
 class Keys:
@@ -30,13 +42,27 @@ class Keys:
         dataset: What the predictions are for.
         problems: Collects unknown keys, duplicates, wrong sentences and wrong sizes.
         form: How rows of a table name their examples: `keys` of `ReadOptions`.
+        may_repeat: Whether rows for an example that was given go on to `repeats`, which compares their masks.
+        ignores_extra: Whether rows for examples that the dataset does not have are counted instead of recorded.
 
     Attributes:
+        n_extra: Number of those.
+        n_repeated: Number of rows that `repeats` left out.
         form: How rows are found one by one; None where their key is columns of numbers.
         polygon_scale: Judges the polygons of the read as one set, whatever number of files it has.
     """
 
-    def __init__(self, dataset: Dataset, problems: Problems, form: str | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        problems: Problems,
+        form: str | None = None,
+        *,
+        may_repeat: bool = False,
+        ignores_extra: bool = False,
+    ) -> None:
+        self.may_repeat, self.ignores_extra = may_repeat, ignores_extra
+        self.n_extra = self.n_repeated = 0
         self.form = row_form(form, dataset)
         self.dataset = dataset
         self.problems = problems
@@ -63,6 +89,9 @@ class Keys:
     def look_up(self, columns: Sequence[Ints], where: Where) -> Ints:
         """Return the indices of a batch of keys as `resolve` does, without claiming the examples."""
         index = self.lookup(columns)
+        if self.ignores_extra:
+            self.n_extra += int(np.count_nonzero(index < 0))
+            return index
         for row in np.flatnonzero(index < 0):
             key = tuple(int(column[row]) for column in columns)
             self.problems.add("unknown key", where(int(row)), self._explain_unknown(key))
@@ -104,7 +133,11 @@ class Keys:
         try:
             return self.form.index_of(row)
         except NotFoundError as error:
-            self.problems.add("unknown key", where, str(error))
+            if self.ignores_extra and isinstance(error, AbsentError):
+                self.n_extra += 1
+                return -1
+            extra = EXTRA if isinstance(error, AbsentError) else ""
+            self.problems.add("unknown key", where, f"{error}{extra}")
             return -1
 
     def resolve_any(self, keys: Ints, where: Where) -> Ints:
@@ -134,24 +167,38 @@ class Keys:
         self._places.append(where)
         result = np.full(len(index), -1, np.int64)
         result[taken] = index[taken]
-        for row in known[result[known] < 0].tolist():
-            example = int(index[row])
-            self.problems.add(
-                "duplicate",
-                where(row),
-                f"{self.describe(example)} was already predicted at {self.where(example)}",
-            )
+        again = known[result[known] < 0]
+        if self.may_repeat:
+            result[again] = index[again]
+            return result
+        for row in again.tolist():
+            self.add_duplicate(int(index[row]), where(row))
         return result
 
+    def add_duplicate(self, index: int, where: str, how: str = "") -> None:
+        """Record a second prediction for an example; `how` says what its mask is."""
+        message = f"{self.describe(index)} was already predicted at {self.where(index)}{how}"
+        self.problems.add("duplicate", where, message)
+
+    @property
+    def needs_sentences(self) -> bool:
+        """Whether each row that is used must carry its sentence, because its key may be that of another dataset."""
+        return self.ignores_extra and "sentence" not in (self.form.fields if self.form else ())
+
     def check_sentences(self, index: Ints, sentences: Sequence[Any], where: Where) -> Ints:
-        """Return the indices with −1 where a prediction carries another sentence than its example.
+        """Return the indices with −1 where a sentence is another than its example's, or is absent and needed.
 
         Sentences are compared as `dataset.lookup` compares them. An equal pair, the usual case, is not normalised.
         """
         expected = self.dataset.examples.column("sentence")
         index = index.copy()
         for row, sentence in enumerate(sentences):
-            if index[row] < 0 or sentence is None:
+            if index[row] < 0:
+                continue
+            if sentence is None:
+                if self.needs_sentences:
+                    self.problems.add("no sentence", where(row), NEEDS_SENTENCES)
+                    index[row] = -1
                 continue
             truth = expected[int(index[row])].as_py()
             if sentence == truth:
@@ -160,7 +207,8 @@ class Keys:
                 self.problems.add(
                     "wrong sentence",
                     where(row),
-                    f"{self.describe(int(index[row]))} is {truth!r} in the dataset, {sentence!r} here",
+                    f"{self.describe(int(index[row]))} is {truth!r} in the dataset, {sentence!r} here"
+                    f"{MOVED if self.ignores_extra else ''}",
                 )
                 index[row] = -1
         return index
@@ -199,6 +247,18 @@ class Keys:
                 n = int(np.count_nonzero(example_sample == example_sample[first]))
                 return f"{described}: that sample has sentences 0 to {n - 1}"
         return f"{described} is not in the dataset"
+
+
+def refuse_extra(options: ReadOptions) -> None:
+    """Refuse `extra=ignore` for predictions that carry no sentences.
+
+    Raises:
+        UsageError: It was asked for.
+    """
+    if options.extra is not None:
+        raise UsageError(
+            f"arrays, pictures and masks in memory carry no sentence: {NEEDS_SENTENCES}"
+        )
 
 
 def describe_key(fields: Sequence[str], key: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from refcocom_gpu.errors import Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.arrays import REFUSED, batched, check_prediction
 from refcocom_gpu.predictions.batches import Batches, RLEBatch
-from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.keys import Keys, refuse_extra
 from refcocom_gpu.predictions.normalise import as_pairs, as_rows, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
@@ -32,6 +32,7 @@ def read_pairs(
     Raises:
         UsageError: When the predictions are not pairs.
     """
+    refuse_extra(options)
     if isinstance(pairs, Mapping):
         pairs = [as_pairs(pairs)]
     if not isinstance(pairs, Iterable):

@@ -23,6 +23,15 @@ MASK_RESIZES = ("nearest",)
 COMBINES = ("union", "best")
 """How several masks for one expression become one: a pixel that any sets, or the mask with the highest score."""
 
+REPEATS = ("identical",)
+"""What rows for an example that was predicted already may be: the same mask again."""
+
+EXTRAS = ("ignore",)
+"""What may become of rows for examples that the dataset does not have."""
+
+CENTER = "center"
+"""`letterbox` of images that lie in the middle of the padded input."""
+
 POLYGONS = ("pixels", "normalized")
 """Scale of polygon coordinates: pixels of the image, or 0…1 of its width and height."""
 
@@ -39,11 +48,16 @@ class ReadOptions:
         values: What numbers are: `logits` (set above 0) or `probabilities` (set above 0.5; 8- and 16-bit integers are
             divided by their maximum first). None takes floats for logits and refuses a set that looks otherwise.
         label: The value of a set pixel in integer masks that hold several labels.
-        letterbox: Side of the padded square input when the image fills only its top-left part (SAM, LISA: 1024).
+        letterbox: Side of the padded square input when the image fills only its top-left part (SAM, LISA: 1024);
+            `center` when it lies in the middle of a padded input of any shape (Ultralytics).
         resize: `direct` resizes the valid region to the image; `sam` goes through the padded input first.
         resize_masks: `nearest` resizes masks of another size than their image; None refuses them.
         combine: What becomes of several masks for one expression: `union` (a pixel that any sets) or `best` (the one
             with the highest score); None refuses them.
+        repeats: `identical` reads an example once whose rows all have the same mask, as ranks with a padded sampler
+            write them; None refuses a second row, and different masks are refused in any case.
+        extra: `ignore` leaves out rows for examples that the dataset does not have, and counts them. Each row that is
+            used must then carry its sentence, because positions differ between versions of a dataset.
         polygons: Scale of polygon coordinates; None refuses polygons, because a guess can be wrong.
         batch_size: Predictions held in memory at a time.
         threads: CPU threads; 0 for all cores. With 1, nothing is read ahead in a second thread.
@@ -64,9 +78,10 @@ class ReadOptions:
     label: int | None = option(
         None, "value of a set pixel in integer masks that hold several labels"
     )
-    letterbox: int | None = option(
+    letterbox: int | str | None = option(
         None,
-        "side of the padded square input when the image fills only its top-left part, such as 1024",
+        "side of the padded square input when the image fills only its top-left part, such as 1024; "
+        "center when it lies in the middle",
     )
     resize: str = option(
         "direct", "letterboxed logits to the image: direct, or sam (through the padded input)"
@@ -76,6 +91,14 @@ class ReadOptions:
     )
     combine: str | None = option(
         None, "several masks for one expression: union, or best by score; null refuses them"
+    )
+    repeats: str | None = option(
+        None, "rows that come again: identical reads equal masks once; null refuses them"
+    )
+    extra: str | None = option(
+        None,
+        "rows for examples that the dataset does not have: ignore leaves them out, if the others carry their sentence; "
+        "null refuses them",
     )
     polygons: str | None = option(
         None, "scale of polygon coordinates: pixels or normalized; null refuses polygons"
@@ -90,15 +113,22 @@ class ReadOptions:
             ("values", self.values, tuple(VALUES)),
             ("resize_masks", self.resize_masks, MASK_RESIZES),
             ("combine", self.combine, COMBINES),
+            ("repeats", self.repeats, REPEATS),
+            ("extra", self.extra, EXTRAS),
             ("polygons", self.polygons, POLYGONS),
         ):
             if value is not None:
                 _one_of(name, value, known)
-        if self.letterbox is not None and self.letterbox < 1:
+        if self.extra is not None and self.keys == "order":
             raise UsageError(
-                f"letterbox must be the side of the padded input, not {self.letterbox}"
+                "keys=order takes exactly one row for each example; extra=ignore does not go with it"
             )
-        if self.resize == "sam" and self.letterbox is None:
+        side = self.letterbox
+        if side not in (None, CENTER) and (isinstance(side, str) or side < 1):
+            raise UsageError(
+                f"letterbox must be the side of the padded input or {CENTER}, not {side}"
+            )
+        if self.resize == "sam" and side in (None, CENTER):
             raise UsageError("resize=sam needs letterbox=SIDE, the side of the padded input")
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")

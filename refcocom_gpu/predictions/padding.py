@@ -87,6 +87,6 @@ def padding_doubt(traits: NDArray[np.int64]) -> str | None:
     if top_left and not centre:
         return (
             f"{about} sets a cell in the bands at both ends of the shorter side, where padding around a centred image "
-            "would be; if the images were padded so, crop the predictions to the image"
+            "would be; if the images were padded so, pass letterbox=center"
         )
     return None

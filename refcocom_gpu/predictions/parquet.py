@@ -222,7 +222,12 @@ def _batch(
     index[unreadable] = -1
     sentences = None
     if "sentence" in batch.schema.names:
-        sentences = _differing_sentences(batch.column("sentence"), index, keys)
+        column = batch.column("sentence")
+        sentences = (
+            column.to_pylist()
+            if keys.needs_sentences
+            else _differing_sentences(column, index, keys)
+        )
     return finish_batch(keys, index, strings, null, sizes, sentences, where)
 
 

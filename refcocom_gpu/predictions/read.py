@@ -28,6 +28,7 @@ from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import read_pairs
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.repeats import each_once
 from refcocom_gpu.predictions.shards import read_shard, reader_of
 from refcocom_gpu.utils.files import hash_files
 
@@ -155,18 +156,30 @@ def read_predictions(
     Raises:
         UsageError: For an unknown format, before anything is read.
     """
-    keys = Keys(dataset, problems, options.keys)
+    keys = Keys(
+        dataset,
+        problems,
+        options.keys,
+        may_repeat=options.repeats is not None,
+        ignores_extra=options.extra is not None,
+    )
+    batches = _batches(source, keys, options, problems)
+    if keys.may_repeat:
+        batches = each_once(batches, keys, options, problems)
+    return batches, keys
+
+
+def _batches(source: Source, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
     if not source.files:
-        if is_dataset(source.pairs):
-            return read_dataset(source.pairs, keys, options, problems), keys
-        return read_pairs(source.pairs, keys, options, problems), keys
+        read_memory = read_dataset if is_dataset(source.pairs) else read_pairs
+        return read_memory(source.pairs, keys, options, problems)
     readers = [reader_of(path) for path in source.files]
 
-    def batches() -> Batches:
+    def of_files() -> Batches:
         for path, read in zip(source.files, readers, strict=True):
             yield from read_shard(read, path, keys, options, problems)
         keys.polygon_scale.judge(source.name, problems)
         if keys.form is not None:
             keys.form.finish(source.name, problems)
 
-    return batches(), keys
+    return of_files()

@@ -1,4 +1,4 @@
-"""Logits in, a mask at the image's size out; logits may be letterboxed (SAM, LISA: the image fills the top left)."""
+"""Logits in, a mask at the image's size out; letterboxed logits hold it at the top left or in the middle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
 from refcocom_gpu.masks.rle import run_ends
-from refcocom_gpu.predictions.options import VALUES, ReadOptions
+from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,14 +146,14 @@ def logit_mask(logits: Tensor, height: int, width: int, options: ReadOptions) ->
 
     logits = as_float32(logits, options.threshold)
     side = options.letterbox
-    if side is not None and options.resize == "sam" and tuple(logits.shape) != (height, width):
+    if isinstance(side, int) and options.resize == "sam" and tuple(logits.shape) != (height, width):
         inner_height, inner_width = map(int, padded_sizes(height, width, side))
         resized = reference.resize_logits_sam(
             logits, height, width, side, (inner_height, inner_width)
         )
     else:
-        valid = valid_part(height, width, logits.shape, options)
-        resized = reference.resize_logits(logits, height, width, valid)
+        part, valid = image_part(logits, height, width, options)
+        resized = reference.resize_logits(part, height, width, valid)
     return resized > options.threshold
 
 
@@ -171,26 +171,90 @@ def logit_runs(array: Any, height: int, width: int, options: ReadOptions) -> NDA
     """
     if options.resize == "sam":
         return run_ends(logit_mask(as_tensor(array), height, width, options).cpu().numpy())
-    logits = as_logits(array, options.threshold)
-    valid = valid_part(height, width, logits.shape, options)
+    part, valid = image_part(array, height, width, options)
+    logits = as_logits(part, options.threshold)
     runs, _ = cpu.logit_runs(
         logits[None], height, width, threshold=options.threshold, valid=valid, threads=1
     )
     return runs
 
 
-def valid_part(
-    height: int, width: int, cells: Sequence[int], options: ReadOptions
-) -> tuple[float, float] | None:
-    """Return the rows and columns of one prediction's cells that its image fills; None for all.
+def image_part(
+    array: Any, height: int, width: int, options: ReadOptions
+) -> tuple[Any, tuple[float, float] | None]:
+    """Return the part of one prediction that begins with its image, and its rows and columns that the image fills.
 
     A prediction of the size of its image is not letterboxed: it would be a square.
+
+    Args:
+        array: [h, w], array or tensor.
+        height: H of the image.
+        width: W of the image.
+        options: `letterbox` says where the image lies.
+
+    Returns:
+        The array, or a view of it; and the rows and columns, None for all.
     """
-    side = options.letterbox
-    if side is None or (height, width) == tuple(cells):
-        return None
+    side, cells = options.letterbox, tuple(array.shape)
+    if side is None or (height, width) == cells:
+        return array, None
+    if side == CENTER:
+        (top, left), filled = centred_regions(height, width, cells)
+        rows, columns = filled.astype(int)
+        return array[top : top + rows, left : left + columns], None
+    assert isinstance(side, int)
     rows, columns = valid_region(padded_sizes(height, width, side), cells, side).tolist()
-    return rows, columns
+    return array, (rows, columns)
+
+
+def centred_regions(
+    heights: Any, widths: Any, cells: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the cells that images fill which were resized with their proportions into the middle of the input.
+
+    They are whole cells, as `ops.scale_masks` of Ultralytics 8.4.190 cuts them; an odd row or column of padding is at
+    the end. Nothing needs the size of the input: the cells have its proportions.
+
+    Args:
+        heights: [...] H of the images.
+        widths: [...] W.
+        cells: h and w of the predictions.
+
+    Returns:
+        [..., 2] the first row and column; [..., 2] the number of rows and columns, whole.
+
+    >>> centred_regions(480, 640, (160, 160))
+    (array([20,  0]), array([120., 160.]))
+    """
+    sizes = np.stack([heights, widths], axis=-1)
+    gain = (np.array(cells) / sizes).min(axis=-1, keepdims=True)
+    # At least one cell, so that a sliver of an image still has logits; and no more than there are.
+    filled = np.clip(np.rint(sizes * gain), 1, cells)
+    return (np.array(cells) - filled.astype(np.int64)) // 2, filled
+
+
+def turned(values: Any, first: Any) -> Any:
+    """Turn the rows and columns of each prediction so that a given cell becomes its first; those before it come last.
+
+    Args:
+        values: [K, h, w], array or tensor.
+        first: [K, 2] integers: row and column.
+
+    Returns:
+        [K, h, w], where cell (i, j) is cell (i + row, j + column) of `values`, counted around.
+
+    >>> turned(np.array([[[1, 2, 3]]]), np.array([[0, 1]]))
+    array([[[2, 3, 1]]])
+    """
+    ranges: list[Any] = [np.arange(n) for n in values.shape]
+    if not isinstance(values, np.ndarray):
+        import torch
+
+        ranges = [torch.arange(n, device=values.device) for n in values.shape]
+        first = torch.as_tensor(first, device=values.device)
+    k, *cells = ranges
+    rows, columns = ((first[:, axis, None] + at) % len(at) for axis, at in enumerate(cells))
+    return values[k[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def padded_sizes(heights: Any, widths: Any, side: int) -> NDArray[np.float64]:

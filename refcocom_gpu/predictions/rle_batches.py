@@ -42,6 +42,8 @@ def finish_batch(
     widths = np.where(null, keys.dataset.widths[sample], sizes[:, 1])
     # Both checks see every row, so that a row with two mistakes shows both.
     good = keys.check_sizes(index, heights, widths, where) >= 0
+    if sentences is None and keys.needs_sentences:
+        sentences = [None] * len(index)
     if sentences is not None:
         good &= keys.check_sentences(index, sentences, where) >= 0
     if null.any():

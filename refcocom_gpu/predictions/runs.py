@@ -1,17 +1,19 @@
-"""One prediction in, the runs of its mask and what it tells about its set out: for files that are written."""
+"""Predictions in, the runs of their masks and what they tell about their set out: for all that keeps masks."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from refcocom_kernels import cpu
+from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.errors import Problems
+from refcocom_gpu.masks.causes import explain_counts
 from refcocom_gpu.masks.rle import run_ends
+from refcocom_gpu.predictions.batches import Batch, RLEBatch
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.resize import as_logits, logit_runs, nearest_cells, valid_part
+from refcocom_gpu.predictions.resize import as_logits, image_part, logit_runs, nearest_cells
 from refcocom_gpu.predictions.values import (
     explain_fault,
     fault_name,
@@ -22,8 +24,50 @@ from refcocom_gpu.predictions.values import (
     wrong_size,
 )
 
+if TYPE_CHECKING:
+    from refcocom_gpu.dataset.table import Dataset
+
 NO_RUNS = np.zeros(0, np.int32)
 NO_RUNS.flags.writeable = False
+
+
+def batch_runs(
+    batch: Batch, dataset: Dataset, options: ReadOptions, problems: Problems
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the runs of a batch.
+
+    Args:
+        batch: B predictions.
+        dataset: What they are for.
+        options: What their values mean.
+        problems: Collects what is wrong with them.
+
+    Returns:
+        Run ends of all rows; [B + 1] where those of each begin; [B] the evidence of `predictions.values`. A row with a
+        problem has the runs that could be read, or none.
+    """
+    samples = dataset.example_sample[batch.index]
+    heights, widths = dataset.heights[samples], dataset.widths[samples]
+    traits = np.zeros(len(samples), np.int64)
+    if isinstance(batch, RLEBatch):
+        pixels = heights * widths
+        runs = cpu.rle_parse(
+            batch.strings.data, batch.strings.offsets, pixels, threads=options.threads
+        )
+        for row in np.flatnonzero(runs.status != rle_status.OK).tolist():
+            counts = batch.strings.row(row)
+            reason = explain_counts(
+                counts, int(runs.status[row]), int(runs.detail[row]), int(pixels[row])
+            )
+            problems.add("malformed mask", batch.where(row), reason)
+        return runs.ends, runs.offsets, traits
+    rows = [NO_RUNS]
+    for row, array in enumerate(batch.arrays):
+        size = int(heights[row]), int(widths[row])
+        ends, traits[row] = array_runs(array, *size, options, batch.where(row), problems)
+        rows.append(ends)
+    lengths = np.array([len(ends) for ends in rows[1:]], np.int64)
+    return np.concatenate(rows), cpu.offsets_from(lengths), traits
 
 
 def array_runs(
@@ -67,7 +111,7 @@ def array_runs(
         return logit_runs(values, height, width, options), int(traits[0])
     mask = values > 0.5 if is_float(values) else values
     if not fits[0]:
-        valid = valid_part(height, width, (h, w), options)
+        mask, valid = image_part(mask, height, width, options)
         region = None if valid is None else np.array([valid])
         sizes = np.array([height]), np.array([width])
         mask = nearest_cells(mask[None], *sizes, region, (height, width))[0][0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -226,6 +226,27 @@ def about_dataset(dataset: Dataset) -> dict[str, Any]:
         "n_dropped": dataset.n_dropped,
         "counts_as_published": dataset.published_difference() is None,
     }
+
+
+def left_out(predictions: Mapping[str, Any]) -> list[str]:
+    """Say which predictions stand for no row of a result.
+
+    Args:
+        predictions: What the summary says of them.
+
+    >>> left_out({"n_extra": 5236, "n_repeated": 0})
+    ['5,236 predictions of examples that the dataset does not have were left out']
+    """
+    reasons = {
+        "n_extra": "of examples that the dataset does not have",
+        "n_repeated": "that repeat the mask of another",
+    }
+    return [
+        f"{number:,} prediction{'s' if number > 1 else ''} {reason} "
+        f"{'were' if number > 1 else 'was'} left out"
+        for name, reason in reasons.items()
+        if (number := predictions.get(name, 0))
+    ]
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from refcocom_gpu.predictions.header import model_of
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source
 from refcocom_gpu.scorer import Counted, count
+from refcocom_gpu.scores.result import left_out
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.contents import at_hand, is_url, remote_token, token_of
 from refcocom_gpu.sweep.item import Item
@@ -225,7 +226,7 @@ def _result(
         columns=item.columns,
         counts=None if counted is None else counted.counts,
         absent=None if counted is None else counted.absent,
-        warnings=() if counted is None else counted.warnings,
+        warnings=() if counted is None else (*counted.warnings, *left_out(counted._asdict())),
         digest=digest,
         header_model=header_model,
         known=known,

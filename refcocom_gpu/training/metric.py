@@ -54,7 +54,7 @@ class RefCOCOMMetric(CountsMetric):
         values: What numbers are: `logits` (set above 0) or `probabilities` (set above 0.5). None takes floats for
             logits, and `compute` refuses an epoch of floats that look otherwise.
         label: The value of a set pixel in integer masks that hold several labels.
-        letterbox: Side of the padded square input when the image fills only its top-left part (SAM, LISA: 1024).
+        letterbox: As of `ReadOptions`: the side of the padded square input (SAM, LISA: 1024), or `center`.
         resize_masks: `nearest` resizes masks of another size than their image; None refuses them.
         combine: `union` or `best` makes one of several masks for an expression; None refuses them.
         convention: Name of the convention the scores follow.
@@ -86,7 +86,7 @@ class RefCOCOMMetric(CountsMetric):
         *,
         values: str | None = None,
         label: int | None = None,
-        letterbox: int | None = None,
+        letterbox: int | str | None = None,
         resize_masks: str | None = None,
         combine: str | None = None,
         convention: str = "official",
@@ -111,7 +111,7 @@ class RefCOCOMMetric(CountsMetric):
         if save_predictions is not None:
             saver = Saver(save_predictions, store, options)
         about = (
-            store.dataset.fingerprint, values, label, letterbox and int(letterbox), resize_masks, combine,
+            store.dataset.fingerprint, values, label, letterbox and str(letterbox), resize_masks, combine,
             convention, precision_strict, subset, None if subset is None else seed,
         )  # fmt: skip
         super().__init__(store, about, saver, **kwargs)
