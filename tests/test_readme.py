@@ -1,18 +1,26 @@
 """Everything in the README is run: Python and shell blocks in one folder, outputs compared, JSON lines scored."""
 
+import gzip
 import io
 import json
 import re
 import shlex
+import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import datasets
+import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
+from PIL import Image
 
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.dataset.sample import make_predictions, make_records
+from refcocom_gpu.masks import rle
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -116,6 +124,49 @@ def test_the_prediction_format(folder, monkeypatch, capsys):
     assert main(["score", "format.jsonl", "dataset=sample", "missing=zero"]) == 0
     out = capsys.readouterr().out
     assert f"({len(by_key)} missing, scored as empty)" in out
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """A folder with predictions of every kind that the table of formats names."""
+    folder = tmp_path_factory.mktemp("kinds")
+    rows = make_predictions(make_records(), "good")
+    text = "\n".join(json.dumps(row) for row in rows).encode()
+    (folder / "results.json").write_text(json.dumps(rows))
+    (folder / "preds.jsonl.gz").write_bytes(gzip.compress(text))
+    for rank, part in enumerate((rows[::2], rows[1::2])):
+        saved = folder / "saved" / "epoch-00000"
+        saved.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(part), saved / f"rank-{rank}.parquet")
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, folder / "preds.parquet")
+    pyarrow.feather.write_feather(table, folder / "preds.feather")
+    datasets.Dataset(table).save_to_disk(folder / "saved-dataset")
+    masks = {
+        f"{row['sample_id']}_{row['sentence_idx']}": rle.decode(row["segmentation"]) for row in rows
+    }
+    (folder / "masks").mkdir()
+    for name, mask in masks.items():
+        Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+    shutil.make_archive(str(folder / "masks"), "zip", folder, "masks")
+    np.savez_compressed(folder / "masks.npz", **masks)
+    safetensors.numpy.save_file(masks, folder / "masks.safetensors")
+    return folder
+
+
+SCORED_BY = re.findall(r"^\|.*\| `(refcocom score [^`]+)` \|$", README, re.MULTILINE)
+
+
+def test_every_format_has_a_line():
+    (table,) = re.findall(r"^\| predictions \| hold .*?\n\n", README, re.MULTILINE | re.DOTALL)
+    assert len(SCORED_BY) == len(table.strip().splitlines()) - 2
+
+
+@pytest.mark.parametrize("line", SCORED_BY)
+def test_the_line_of_a_format(kinds, monkeypatch, capsys, line):
+    monkeypatch.chdir(kinds)
+    assert main([*shlex.split(line)[1:], "dataset=sample", "json=true"]) == 0
+    assert json.loads(capsys.readouterr().out)["miou"] == pytest.approx(0.8625, abs=1e-4)
 
 
 def test_every_example_is_listed():
