@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from refcocom_gpu.errors import NotFoundError
@@ -19,6 +20,15 @@ from refcocom_gpu.utils.text import base_name
 
 HOLDERS = ("sample_id", "image_id", "file_name")
 """What may stand beside a sentence, the most exact first."""
+
+REFER_IDS = ("sent_id", "ref_id", "ann_id")
+"""The ids of the original sets, the most exact first: of a sentence, a reference, and an annotation."""
+
+SAMPLE_IDS = ("sample_id", "ref_id", "ann_id")
+"""What names a sample; several samples may have the same `ann_id`."""
+
+FACTS = ("sample_id", "sentence_idx", "image_id", "file_name", "position", *REFER_IDS, "sentence")
+"""What may be said of an example to name it, or to be compared."""
 
 SHOWN = 5
 """Examples that a message lists."""
@@ -41,9 +51,11 @@ class Lookup:
         examples: pa.Table,
         describe: Callable[[int], str],
     ) -> None:
-        self._images, self._samples, self._describe = images, samples, describe
+        self._images, self._samples, self._examples_table = images, samples, examples
+        self._describe = describe
         self._texts: list[str] = examples["sentence"].to_pylist()
         self._sample_of: list[int] = examples["sample"].to_pylist()
+        self._first = np.searchsorted(self._sample_of, np.arange(samples.num_rows + 1))
         self._image_of: list[int] = to_numpy(samples["image"])[self._sample_of].tolist()
         self._examples: dict[tuple[int, str], list[int]] = defaultdict(list)
         for index, (image, text) in enumerate(zip(self._image_of, self._texts, strict=True)):
@@ -54,8 +66,8 @@ class Lookup:
         """Return the index of one example.
 
         Args:
-            holder: One of `HOLDERS`.
-            value: The sample id, the image id, or the name of the image's file.
+            holder: One of `HOLDERS`, `ref_id` or `ann_id`.
+            value: The id, or the name of the image's file.
             sentence: The text.
 
         Raises:
@@ -66,7 +78,7 @@ class Lookup:
         rows = self._rows_of(holder).get(value, ())
         if not rows:
             raise NotFoundError(f"{holder} {value} is not in the dataset")
-        text, of_sample = normal_text(sentence), holder == "sample_id"
+        text, of_sample = normal_text(sentence), holder in SAMPLE_IDS
         images = {self._samples["image"][row].as_py() for row in rows} if of_sample else set(rows)
         found = [
             index
@@ -77,10 +89,7 @@ class Lookup:
         if len(found) == 1:
             return found[0]
         if found:
-            shown = "; ".join(map(self._describe, found[:SHOWN]))
-            raise NotFoundError(
-                f"{sentence!r} names {len(found)} examples of {holder} {value}: {shown}"
-            )
+            raise self._several(f"{sentence!r}", f"of {holder} {value}", found)
         holders = self._sample_of if of_sample else self._image_of
         texts = [text for text, row in zip(self._texts, holders, strict=True) if row in rows]
         more = "" if len(texts) <= SHOWN else " …"
@@ -89,10 +98,56 @@ class Lookup:
             f"its sentences are {', '.join(map(repr, texts[:SHOWN]))}{more}"
         )
 
+    def nth(self, holder: str, value: int, sentence_idx: int) -> int:
+        """Return the index of the example of a sample, which one of `SAMPLE_IDS` names, with a number in it.
+
+        Raises:
+            NotFoundError: No example fits, or several samples have that id.
+        """
+        rows = self._rows_of(holder).get(value, ())
+        if not rows:
+            raise NotFoundError(f"{holder} {value} is not in the dataset")
+        found = [
+            int(self._first[row]) + sentence_idx
+            for row in rows
+            if 0 <= sentence_idx < self._first[row + 1] - self._first[row]
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise self._several(f"sentence_idx {sentence_idx}", f"of {holder} {value}", found)
+        most = max(int(self._first[row + 1] - self._first[row]) for row in rows)
+        raise NotFoundError(
+            f"{holder} {value}, sentence_idx {sentence_idx}: it has sentences 0 to {most - 1}"
+        )
+
+    def by_sentence_id(self, sent_id: int) -> int:
+        """Return the index of the example with a `sent_id`.
+
+        Raises:
+            NotFoundError: None has it, or several have.
+        """
+        found = self._rows_of("sent_id").get(sent_id, ())
+        if not found:
+            raise NotFoundError(f"sent_id {sent_id} is not in the dataset")
+        if len(found) > 1:
+            raise self._several(f"sent_id {sent_id}", "", found)
+        return found[0]
+
+    def _several(self, name: str, of: str, found: Sequence[int]) -> NotFoundError:
+        shown = "; ".join(map(self._describe, found[:SHOWN])) + (
+            "; …" if len(found) > SHOWN else ""
+        )
+        return NotFoundError(f"{name} names {len(found)} examples{of and ' '}{of}: {shown}")
+
     def _rows_of(self, holder: str) -> Mapping[Any, Sequence[int]]:
-        """Return the rows of samples or images of each value."""
+        """Return the rows of examples, samples or images of each value."""
         if holder not in self._holders:
-            table = self._samples if holder == "sample_id" else self._images
+            table = self._images
+            if holder in SAMPLE_IDS:
+                table = self._samples
+            elif holder == "sent_id":
+                table = self._examples_table
             values: list[Any] = table[holder].to_pylist()
             if holder == "file_name":
                 values = [base_name(name or "") for name in values]
