@@ -66,8 +66,8 @@ class Lookup:
         """Return the index of one example.
 
         Args:
-            holder: One of `HOLDERS`, `ref_id` or `ann_id`.
-            value: The id, or the name of the image's file.
+            holder: One of `HOLDERS`.
+            value: The sample id, the image id, or the name of the image's file.
             sentence: The text.
 
         Raises:
@@ -78,7 +78,7 @@ class Lookup:
         rows = self._rows_of(holder).get(value, ())
         if not rows:
             raise NotFoundError(f"{holder} {value} is not in the dataset")
-        text, of_sample = normal_text(sentence), holder in SAMPLE_IDS
+        text, of_sample = normal_text(sentence), holder == "sample_id"
         images = {self._samples["image"][row].as_py() for row in rows} if of_sample else set(rows)
         found = [
             index
@@ -98,27 +98,42 @@ class Lookup:
             f"its sentences are {', '.join(map(repr, texts[:SHOWN]))}{more}"
         )
 
-    def nth(self, holder: str, value: int, sentence_idx: int) -> int:
-        """Return the index of the example of a sample, which one of `SAMPLE_IDS` names, with a number in it.
+    def of_sample(
+        self, holder: str, value: int, sentence_idx: int | None, sentence: str | None
+    ) -> int:
+        """Return the index of the example of a sample that fits what is given of its sentence.
+
+        Args:
+            holder: One of `SAMPLE_IDS`.
+            value: The id. Several samples may have it.
+            sentence_idx: The number of the sentence in its sample; None where it is not given.
+            sentence: The text; None where it is not given.
 
         Raises:
-            NotFoundError: No example fits, or several samples have that id.
+            NotFoundError: No example fits, or several do.
         """
         rows = self._rows_of(holder).get(value, ())
         if not rows:
             raise NotFoundError(f"{holder} {value} is not in the dataset")
-        found = [
-            int(self._first[row]) + sentence_idx
-            for row in rows
-            if 0 <= sentence_idx < self._first[row + 1] - self._first[row]
-        ]
+        all_of_id = [k for row in rows for k in range(self._first[row], self._first[row + 1])]
+        found = all_of_id
+        given = []
+        if sentence_idx is not None:
+            given.append(f"sentence_idx {sentence_idx}")
+            found = [k for k in found if k - self._first[self._sample_of[k]] == sentence_idx]
+        if sentence is not None:
+            given.append(repr(sentence))
+            text = normal_text(sentence)
+            found = [k for k in found if normal_text(self._texts[k]) == text]
         if len(found) == 1:
             return found[0]
+        name = " and ".join(given)
         if found:
-            raise self._several(f"sentence_idx {sentence_idx}", f"of {holder} {value}", found)
-        most = max(int(self._first[row + 1] - self._first[row]) for row in rows)
+            raise self._several(name, f"of {holder} {value}", found)
+        shown = "; ".join(f"{self._describe(k)} {self._texts[k]!r}" for k in all_of_id[:SHOWN])
         raise NotFoundError(
-            f"{holder} {value}, sentence_idx {sentence_idx}: it has sentences 0 to {most - 1}"
+            f"{name} fits no example of {holder} {value}; it has {shown}"
+            f"{'' if len(all_of_id) <= SHOWN else '; …'}"
         )
 
     def by_sentence_id(self, sent_id: int) -> int:

@@ -248,7 +248,7 @@ class Dataset:
     @cached_property
     def lookup(self) -> Lookup:
         """Finds examples by their sentence."""
-        return Lookup(self.images, self.samples, self.examples, self._describe)
+        return Lookup(self.images, self.samples, self.examples, self.describe)
 
     def fact(self, index: int, name: str) -> Any:
         """Return what is known of an example by one of the names that `lookup.FACTS` lists; None where it is not."""
@@ -259,7 +259,8 @@ class Dataset:
             return self.images[name][int(self.sample_image[sample])].as_py()
         return self.samples[name][sample].as_py()
 
-    def _describe(self, index: int) -> str:
+    def describe(self, index: int) -> str:
+        """Return the key of an example as text, such as `sample_id 7, sentence_idx 0`."""
         named = zip(self.example_key_fields, self.key_of(index), strict=True)
         return ", ".join(f"{name} {number}" for name, number in named)
 

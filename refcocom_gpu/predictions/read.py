@@ -155,7 +155,7 @@ def read_predictions(
     Raises:
         UsageError: For an unknown format, before anything is read.
     """
-    keys = Keys(dataset, problems, options.keys)
+    keys = Keys(dataset, problems, options.keys, fields=options.fields, name=options.name)
     if not source.files:
         if is_dataset(source.pairs):
             return read_dataset(source.pairs, keys, options, problems), keys
