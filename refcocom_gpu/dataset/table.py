@@ -18,7 +18,8 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from refcocom_gpu.dataset.checks import check_columns, check_invalid
-from refcocom_gpu.dataset.lookup import REFER_IDS, Lookup
+from refcocom_gpu.dataset.facts import REFER_IDS
+from refcocom_gpu.dataset.lookup import Lookup
 from refcocom_gpu.dataset.sources import read_source
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.masks.rle import Column
@@ -104,7 +105,7 @@ class Dataset:
 
     @cached_property
     def refer_ids(self) -> tuple[str, ...]:
-        """The ids of the original sets that examples carry: some of `lookup.REFER_IDS`, in their order."""
+        """The ids of the original sets that examples carry: some of `facts.REFER_IDS`, in their order."""
         tables = {**dict.fromkeys(("ref_id", "ann_id"), self.samples), "sent_id": self.examples}
         return tuple(
             name for name in REFER_IDS if tables[name][name].null_count < tables[name].num_rows
@@ -251,7 +252,7 @@ class Dataset:
         return Lookup(self.images, self.samples, self.examples, self.describe)
 
     def fact(self, index: int, name: str) -> Any:
-        """Return what is known of an example by one of the names that `lookup.FACTS` lists; None where it is not."""
+        """Return what is known of an example by one of the names that `facts.FACTS` lists; None where it is not."""
         sample = int(self.example_sample[index])
         if name in ("sentence_idx", "sentence", "sent_id"):
             return self.examples[name][index].as_py()

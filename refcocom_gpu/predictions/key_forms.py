@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from refcocom_gpu.dataset.lookup import HOLDERS, REFER_IDS
+from refcocom_gpu.dataset.facts import HOLDERS, REFER_IDS
 from refcocom_gpu.errors import NotFoundError, Problems, UsageError
 from refcocom_gpu.utils.text import base_name
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
-from refcocom_gpu.dataset.lookup import FACTS
+from refcocom_gpu.dataset.facts import FACTS
 from refcocom_gpu.errors import UsageError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from refcocom_gpu.dataset.lookup import REFER_IDS
+from refcocom_gpu.dataset.facts import REFER_IDS
 from refcocom_gpu.predictions.renames import Renames
 
 NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from refcocom_gpu.dataset.lookup import FACTS
+from refcocom_gpu.dataset.facts import FACTS
 from refcocom_gpu.errors import UsageError
 
 FIELDS = (*FACTS, "segmentation", "score", "response")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refcocom_gpu.dataset.lookup import HOLDERS, REFER_IDS
+from refcocom_gpu.dataset.facts import HOLDERS, REFER_IDS
 from refcocom_gpu.errors import NotFoundError
 from refcocom_gpu.predictions.key_forms import ID_FORMS, ByRefer, whole_number
 from refcocom_gpu.predictions.renames import Renames
