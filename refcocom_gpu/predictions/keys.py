@@ -114,9 +114,9 @@ class Keys:
         return suggestion((), self.dataset, words) if words else ""
 
     def _fitting(self) -> list[str]:
+        if self._witnesses is None:
+            return []
         if self._words is None:
-            if self._witnesses is None:
-                return []
             rows = list(islice(self._witnesses(), WITNESSES))
             self._words = fitting(rows, self.dataset, self._keys, self.renames)
         return self._words

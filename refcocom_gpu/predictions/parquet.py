@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -137,8 +138,9 @@ def _some_rows(
 ) -> Iterator[dict[str, Any]]:
     """Read the first rows of what may be ids or sentences."""
     columns = [f.name for f in schema if _may_be_ids(f.type) and schema.names.count(f.name) == 1]
-    if columns:
-        for batch in islice(batches(columns), 1):
+    # What is damaged is recorded when it is read for its masks.
+    with contextlib.suppress(pa.ArrowException, OSError):
+        for batch in islice(batches(columns), 1 if columns else 0):
             yield from batch.slice(0, WITNESSES).to_pylist()
 
 

@@ -135,8 +135,15 @@ def keys_stand_once(
 
 
 def _needed_quotes(row: Row) -> int:
-    numbers = ("sentence_idx", "sample_id", "image_id", "position", *REFER_IDS)
-    n_keys: int = 1 + sum(getattr(row, name, ABSENT) != ABSENT for name in numbers)
+    n_keys = (
+        1
+        + (row.sentence_idx != ABSENT)
+        + (row.sample_id != ABSENT)
+        + (row.image_id != ABSENT)
+        + (row.position != ABSENT)
+    )
+    if type(row) is not Row:
+        n_keys += sum(getattr(row, name, ABSENT) != ABSENT for name in REFER_IDS)
     n_keys += (row.category_id is not None) + (row.score is not None)
     n_texts = (row.sentence is not None) + (row.file_name is not None)
     return 2 * n_keys + 6 * (row.segmentation is not None) + 4 * n_texts
