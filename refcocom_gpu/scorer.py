@@ -74,8 +74,9 @@ def score(
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
         progress: Called with the number of examples each batch has counted.
-        reading: Fields of `ReadOptions`: `keys`, `values`, `label`, `letterbox`, `resize`, `resize_masks`, `combine`,
-            `repeats`, `extra`, `polygons`, `batch_size`, `threads`.
+        reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
+            `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`. For rows that call the
+            sample `ann_id` and the mask `mask`: `fields={"sample_id": "ann_id", "segmentation": "mask"}`.
 
     Returns:
         The result; every score is a property of it. What makes the predictions look misread is warned of, and stands

@@ -16,6 +16,8 @@ from refcocom_gpu.utils.options import part_of
 
 CHANGED = {
     "keys": "sample",
+    "fields": {"sentence_idx": "sentence_idx"},
+    "name": "{}_{sample_id}_{sentence_idx}",
     "values": "probabilities",
     "label": 3,
     "resize_masks": "nearest",
@@ -53,7 +55,15 @@ def test_a_summary_names_every_option(case, tmp_path, name, capsys):
     sentences = case.dataset.examples["sentence"].to_pylist()
     rows = [{**row, "sentence": s} for row, s in zip(case.rows(), sentences, strict=True)]
     path = write_jsonl(tmp_path / "p.jsonl", rows)
-    words = [f"{key}={value}" for key, value in changed.items()]
+    words = [
+        word
+        for key, value in changed.items()
+        for word in (
+            [f"{key}.{entry}={text}" for entry, text in value.items()]
+            if isinstance(value, dict)
+            else [f"{key}={value}"]
+        )
+    ]
     command = [
         "score",
         str(path),

@@ -511,3 +511,52 @@ def test_nothing_is_unpickled_but_plain_values() -> None:
         stream = io.BytesIO(pickle.dumps(value, 2))
         with pytest.raises(DatasetError, match="asks to run"):
             _Unpickler(stream).load()
+
+
+# Ids of the original sets -------------------------------------------------------------------------
+
+
+def carried(dataset: rc.Dataset) -> list[list[Any]]:
+    """What the examples carry of `ref_id`, `ann_id` and `sent_id`."""
+    names = ("ref_id", "ann_id", "sent_id")
+    return [[dataset.fact(k, name) for name in names] for k in range(dataset.n_examples)]
+
+
+EXPECTED_IDS = [[100, 500, 0], [100, 500, 1], [102, 502, 4], [102, 502, 5], [101, 501, 2], [101, 501, 3]]  # fmt: skip
+
+
+def test_a_release_and_its_copies_keep_their_ids(tmp_path: Path) -> None:
+    dataset = rc.load_dataset(release(tmp_path / "refcoco"))
+    assert dataset.refer_ids == ("sent_id", "ref_id", "ann_id")
+    assert carried(dataset) == carried(pickle.loads(pickle.dumps(dataset))) == EXPECTED_IDS
+    rows = rle_rows()
+    for row, ref in zip(rows, refs(), strict=True):
+        row["ann_id"] = ref["ann_id"]
+    half = len(rows) // 2
+    (tmp_path / "data").mkdir()
+    for k, part in enumerate((rows[:half], rows[half:])):
+        write_rows(tmp_path / "data" / f"val-{k:05}-of-00002.parquet", part)
+    copies = [write_rows(tmp_path / f"m{ending}", rows) for ending in (".json", ".jsonl")]
+    for copy in (*copies, tmp_path):
+        found = rc.load_dataset(copy, split="val")
+        assert carried(found) == EXPECTED_IDS
+        assert found.fingerprint == dataset.fingerprint
+    # Within the sentences and in the annotation, as JSON text.
+    hub = hub_rows()
+    for row in hub:
+        del row["sent_ids"]
+    found = rc.load_dataset(write_rows(tmp_path / "hub.parquet", hub))
+    assert carried(found) == [[ref, 1, sent] for ref, _, sent in EXPECTED_IDS]
+
+
+def test_ids_that_are_absent_or_fit_nothing_are_null_and_change_no_fingerprint(
+    tmp_path: Path,
+) -> None:
+    expected = rc.load_dataset(release(tmp_path / "refcoco"))
+    rows = rle_rows()
+    for change in ({"sent_ids": [1]}, {"sent_ids": None, "ann_id": "x"}, {"ann_id": 2**70}):
+        changed = [{**row, "sent_ids": None, **change} for row in rows]
+        found = rc.load_dataset(write_rows(tmp_path / "m.jsonl", changed))
+        assert found.refer_ids == ("ref_id",)
+        assert found.fingerprint == expected.fingerprint
+    assert rc.load_dataset("sample").refer_ids == ()

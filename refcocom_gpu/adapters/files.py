@@ -10,7 +10,7 @@ apart with its file and line; it is never an empty mask. Everything else that is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ def read(
     source: str,
     combine: str | None = None,
     keys: str | None = None,
+    fields: dict[str, str] | None = None,
     **options: Any,
 ) -> Answers:
     """Read raw responses.
@@ -54,6 +55,7 @@ def read(
         source: A name of the table in `adapters.sources`.
         combine: `union` or `best`, for answers that hold several masks; without it these are errors.
         keys: How rows name their examples, as for `score`.
+        fields: What the rows call our fields and `response`, as for `score`.
         options: Those of the source. A row may carry its own `processed_size`.
 
     Returns:
@@ -75,7 +77,7 @@ def read(
     >>> rc.score(answers, dataset, missing="zero").n_missing == dataset.n_examples - 1
     True
     """
-    ReadOptions(combine=combine, keys=keys)
+    ReadOptions(combine=combine, keys=keys, fields=fields)
     masks_of = reader_of(source, options)
     files = expand_paths(path)
     for file in files:
@@ -83,10 +85,14 @@ def read(
             raise UsageError(f"{file}: raw responses are JSON lines in a .jsonl file")
     answers = Answers(files, {"source": source, "combine": combine, **options})
     problems = Problems()
-    resolver = Keys(dataset, problems, keys)
+    resolver = Keys(dataset, problems, keys, fields=fields)
+    resolver.look_at(answers.name, lambda: (row for row, _ in _rows(files, Problems())))
+    seen: set[str] = set()
     own_options = [name for name in OF_A_ROW if name in options_of(source)]
-    for row, where in _rows(files, problems):
-        index = _example(row, resolver, where)
+    for held, where in _rows(files, problems):
+        seen |= held.keys()
+        row = resolver.renames.row(held)
+        index = _example(row, resolver, where, held)
         if index < 0:
             continue
         sample = int(dataset.example_sample[index])
@@ -111,6 +117,8 @@ def read(
         answers.n_combined += len(candidates) > 1
         answers.n_none += not candidates
         answers.pairs.append((key, rle.encode(mask) if candidates else None))
+    if reason := resolver.renames.unseen(seen):
+        problems.add("no column", answers.name, f"{reason}: no row holds it")
     resolver.polygon_scale.judge(answers.name, problems)
     if resolver.form is not None:
         resolver.form.finish(answers.name, problems)
@@ -152,11 +160,11 @@ def _row(text: bytes, where: str, problems: Problems) -> dict[str, Any] | None:
     return row
 
 
-def _example(row: dict[str, Any], keys: Keys, where: str) -> int:
-    """Return the index of a row's example, −1 after recording a problem."""
+def _example(row: Mapping[str, Any], keys: Keys, where: str, held: Mapping[str, Any]) -> int:
+    """Return the index of a row's example, −1 after recording a problem; `held` is the row under the file's names."""
     if keys.form is not None:
         index = keys.claim(np.array([keys.find(row, where)]), lambda _: where)
-    elif (numbers := keys.ids_of(row, where)) is None:
+    elif (numbers := keys.ids_of(row, where, held)) is None:
         return -1
     else:
         index = keys.resolve([np.array([n], np.int64) for n in numbers], lambda _: where)
@@ -164,6 +172,7 @@ def _example(row: dict[str, Any], keys: Keys, where: str) -> int:
         index = keys.check_sentences(index, [row["sentence"]], lambda _: where)
     if "response" not in row:
         hint = "; a file of predictions is scored as it is" if "segmentation" in row else ""
-        keys.problems.add("no response", where, f"the row has {', '.join(row)}{hint}")
+        reason = f"no {keys.renames.called('response')}; the row has {', '.join(held)}{hint}"
+        keys.problems.add("no response", where, reason)
         return -1
     return int(index[0])

@@ -225,10 +225,13 @@ class Key:
     is_text: bool
     is_listed: bool = False
     is_nested: bool = False
+    is_mapping: bool = False
 
     @property
     def shown(self) -> str:
         """The key with its default, as it would be typed."""
+        if self.is_mapping:
+            return f"{self.name}.NAME=…"
         default = "null" if self.default is None else str(self.default)
         return f"{self.name}={default.lower() if isinstance(self.default, bool) else default}"
 
@@ -250,6 +253,7 @@ def keys_of(config: type, prefix: str = "") -> Iterator[Key]:
                 is_text,
                 is_listed,
                 entry.metadata["nested"],
+                entry.metadata["mapping"],
             )
 
 

@@ -45,7 +45,12 @@ def parse(verb: str, words: Sequence[str]) -> Any:
     for word in words:
         match = _OVERRIDE.fullmatch(word)
         name, value = match.groups() if match else ("", "")
-        if name in known and known[name].is_text:
+        mapping, _, entry = name.partition(".")
+        if mapping in known and known[mapping].is_mapping:
+            if not entry:
+                raise UsageError(f"{word}: one word for each, such as {known[mapping].shown}")
+            text.setdefault(mapping, {})[entry] = _text(known[mapping], value, listed=False)
+        elif name in known and known[name].is_text:
             if name == main_key and name in text:
                 raise UsageError(f"{name} is given twice; several are given as {name}=[A,B]")
             is_none = value == "null" and known[name].default is None

@@ -11,14 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from refcocom_gpu.dataset.facts import SAMPLE_IDS
 from refcocom_gpu.errors import AbsentError, NotFoundError
 from refcocom_gpu.utils.arrow import to_numpy
 from refcocom_gpu.utils.text import base_name
-
-HOLDERS = ("sample_id", "image_id", "file_name")
-"""What may stand beside a sentence, the most exact first."""
 
 SHOWN = 5
 """Examples that a message lists."""
@@ -41,9 +40,11 @@ class Lookup:
         examples: pa.Table,
         describe: Callable[[int], str],
     ) -> None:
-        self._images, self._samples, self._describe = images, samples, describe
+        self._images, self._samples, self._examples_table = images, samples, examples
+        self._describe = describe
         self._texts: list[str] = examples["sentence"].to_pylist()
         self._sample_of: list[int] = examples["sample"].to_pylist()
+        self._first = np.searchsorted(self._sample_of, np.arange(samples.num_rows + 1))
         self._image_of: list[int] = to_numpy(samples["image"])[self._sample_of].tolist()
         self._examples: dict[tuple[int, str], list[int]] = defaultdict(list)
         for index, (image, text) in enumerate(zip(self._image_of, self._texts, strict=True)):
@@ -78,10 +79,7 @@ class Lookup:
         if len(found) == 1:
             return found[0]
         if found:
-            shown = "; ".join(map(self._describe, found[:SHOWN]))
-            raise NotFoundError(
-                f"{sentence!r} names {len(found)} examples of {holder} {value}: {shown}"
-            )
+            raise self._several(f"{sentence!r}", f"of {holder} {value}", found)
         holders = self._sample_of if of_sample else self._image_of
         texts = [text for text, row in zip(self._texts, holders, strict=True) if row in rows]
         more = "" if len(texts) <= SHOWN else " …"
@@ -90,10 +88,75 @@ class Lookup:
             f"its sentences are {', '.join(map(repr, texts[:SHOWN]))}{more}"
         )
 
+    def of_sample(
+        self, holder: str, value: int, sentence_idx: int | None, sentence: str | None
+    ) -> int:
+        """Return the index of the example of a sample that fits what is given of its sentence.
+
+        Args:
+            holder: One of `SAMPLE_IDS`.
+            value: The id. Several samples may have it.
+            sentence_idx: The number of the sentence in its sample; None where it is not given.
+            sentence: The text; None where it is not given.
+
+        Raises:
+            AbsentError: There is no such id, or none of its examples has this text.
+            NotFoundError: No example fits, or several do.
+        """
+        rows = self._rows_of(holder).get(value, ())
+        if not rows:
+            raise AbsentError(f"{holder} {value} is not in the dataset")
+        all_of_id = [k for row in rows for k in range(self._first[row], self._first[row + 1])]
+        found = all_of_id
+        given, error = [], NotFoundError
+        if sentence_idx is not None:
+            given.append(f"sentence_idx {sentence_idx}")
+            found = [k for k in found if k - self._first[self._sample_of[k]] == sentence_idx]
+        if sentence is not None:
+            given.append(repr(sentence))
+            text = normal_text(sentence)
+            found = [k for k in found if normal_text(self._texts[k]) == text]
+            if all(normal_text(self._texts[k]) != text for k in all_of_id):
+                error = AbsentError
+        if len(found) == 1:
+            return found[0]
+        name = " and ".join(given)
+        if found:
+            raise self._several(name, f"of {holder} {value}", found)
+        shown = "; ".join(f"{self._describe(k)} {self._texts[k]!r}" for k in all_of_id[:SHOWN])
+        raise error(
+            f"{name} fits no example of {holder} {value}; it has {shown}"
+            f"{'' if len(all_of_id) <= SHOWN else '; …'}"
+        )
+
+    def by_sentence_id(self, sent_id: int) -> int:
+        """Return the index of the example with a `sent_id`.
+
+        Raises:
+            AbsentError: None has it.
+            NotFoundError: Several have it.
+        """
+        found = self._rows_of("sent_id").get(sent_id, ())
+        if not found:
+            raise AbsentError(f"sent_id {sent_id} is not in the dataset")
+        if len(found) > 1:
+            raise self._several(f"sent_id {sent_id}", "", found)
+        return found[0]
+
+    def _several(self, name: str, of: str, found: Sequence[int]) -> NotFoundError:
+        shown = "; ".join(map(self._describe, found[:SHOWN])) + (
+            "; …" if len(found) > SHOWN else ""
+        )
+        return NotFoundError(f"{name} names {len(found)} examples{of and ' '}{of}: {shown}")
+
     def _rows_of(self, holder: str) -> Mapping[Any, Sequence[int]]:
-        """Return the rows of samples or images of each value."""
+        """Return the rows of examples, samples or images of each value."""
         if holder not in self._holders:
-            table = self._samples if holder == "sample_id" else self._images
+            table = self._images
+            if holder in SAMPLE_IDS:
+                table = self._samples
+            elif holder == "sent_id":
+                table = self._examples_table
             values: list[Any] = table[holder].to_pylist()
             if holder == "file_name":
                 values = [base_name(name or "") for name in values]

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from refcocom_gpu.dataset.checks import check_columns, check_invalid
+from refcocom_gpu.dataset.facts import REFER_IDS
 from refcocom_gpu.dataset.lookup import Lookup
 from refcocom_gpu.dataset.sources import read_source
 from refcocom_gpu.errors import UsageError
@@ -44,8 +45,10 @@ class Dataset:
         samples: `sample_id` int64, `image` int64 (row of `images`), `position` int64 (0… within its
             image), `category` string, `supercategory` string, `height` int64, `width` int64,
             `counts` large_binary (COCO compressed RLE string, not yet validated), `label` string,
-            `bbox` list<double> (x, y, w, h in pixels as the record states them; null where absent).
-        examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string.
+            `bbox` list<double> (x, y, w, h in pixels as the record states them; null where absent),
+            `ref_id` int64 and `ann_id` int64 (of the original sets; null in others).
+        examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string, `sent_id` int64
+            (of the original sets; null in others).
             Sorted by (sample, sentence_idx), so the examples of a sample are consecutive. The row
             number of an example is its *index*.
         key: How predictions name an example: by `(sample_id, sentence_idx)` or by
@@ -53,8 +56,8 @@ class Dataset:
         source: The requested source: a Hub name, a path, or `sample`.
         revision: The resolved commit of a Hub dataset, else None.
         split: Split name.
-        fingerprint: 32 hex digits, a hash of the tables without file names, labels and boxes, which
-            no score depends on. Equal content from any source has the same fingerprint.
+        fingerprint: 32 hex digits, a hash of the tables without file names, labels, boxes and the ids of the
+            original sets, which no score depends on. Equal content from any source has the same fingerprint.
         n_dropped: Number of references that `invalid_references="drop"` left out.
     """
 
@@ -99,6 +102,14 @@ class Dataset:
         if self.key == "sample_id":
             return ("sample_id", "sentence_idx")
         return ("image_id", "position", "sentence_idx")
+
+    @cached_property
+    def refer_ids(self) -> tuple[str, ...]:
+        """The ids of the original sets that examples carry: some of `facts.REFER_IDS`, in their order."""
+        tables = {**dict.fromkeys(("ref_id", "ann_id"), self.samples), "sent_id": self.examples}
+        return tuple(
+            name for name in REFER_IDS if tables[name][name].null_count < tables[name].num_rows
+        )
 
     @cached_property
     def image_ids(self) -> Ints:
@@ -238,9 +249,19 @@ class Dataset:
     @cached_property
     def lookup(self) -> Lookup:
         """Finds examples by their sentence."""
-        return Lookup(self.images, self.samples, self.examples, self._describe)
+        return Lookup(self.images, self.samples, self.examples, self.describe)
 
-    def _describe(self, index: int) -> str:
+    def fact(self, index: int, name: str) -> Any:
+        """Return what is known of an example by one of the names that `facts.FACTS` lists; None where it is not."""
+        sample = int(self.example_sample[index])
+        if name in ("sentence_idx", "sentence", "sent_id"):
+            return self.examples[name][index].as_py()
+        if name in ("image_id", "file_name"):
+            return self.images[name][int(self.sample_image[sample])].as_py()
+        return self.samples[name][sample].as_py()
+
+    def describe(self, index: int) -> str:
+        """Return the key of an example as text, such as `sample_id 7, sentence_idx 0`."""
         named = zip(self.example_key_fields, self.key_of(index), strict=True)
         return ", ".join(f"{name} {number}" for name, number in named)
 

@@ -1,8 +1,8 @@
 """A `.zip` or a `.tar` of PNGs or `.npy` arrays in, `ArrayBatch` out: read in place, nothing is written.
 
-The base name of a member is its key, in whatever folder it lies. An archive may be made to harm: what a member declares
-is compared with the images of the dataset before it is decompressed, and no name leads out of the archive, because none
-is ever used as a path.
+The base name of a member is its key, or what `name=` says, in whatever folder it lies. An archive may be made to harm:
+what a member declares is compared with the images of the dataset before it is decompressed, and no name leads out of
+the archive, because none is ever used as a path.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """PNG folders, `.npz`, safetensors and tensor-only `.pt` in, `ArrayBatch` out: each member is read when it is needed.
 
-A member is named by its key, `{sample_id}_{sentence_idx}`; `values.py` says what its values mean.
+A member is named by its key, `{sample_id}_{sentence_idx}`, or as `name=` says; `values.py` says what its values mean.
 """
 
 from __future__ import annotations
@@ -155,22 +155,32 @@ def read_members(
 ) -> Batches:
     """Resolve all names at once, then load and yield their arrays in batches of bounded size."""
     refuse_extra(options)
-    if keys.form is not None:
+    template = keys.template
+    if template is None:
+        hint = "; name={sent_id} says what they hold" if options.keys == "refer" else ""
         raise UsageError(
-            f"keys={options.keys} is for tables; arrays and pictures are named by their key"
+            f"keys={options.keys} is for tables; arrays and pictures are named by their key{hint}"
         )
-    pattern = re.compile("_".join([r"(\d{1,18})"] * len(keys.fields)))
-    expected = "_".join(f"{{{name}}}" for name in keys.fields)
-    sample_key = "_".join(map(str, keys.dataset.key_of(0)))
-    named, parts = [], []
+    example = template.filled(keys.dataset, 0)
+    named, rows = [], []
     for k, name in enumerate(names):
-        if match := pattern.fullmatch(name):
+        if (row := template.read(name)) is not None:
             named.append(k)
-            parts.append([int(part) for part in match.groups()])
+            rows.append(row)
         else:
-            problems.add("bad key", where(k), f"a name is {expected}, such as {sample_key}")
-    columns = list(np.array(parts, np.int64).reshape(-1, len(keys.fields)).T)
-    index = keys.resolve(columns, lambda row: where(named[row]))
+            reason = f"a name is {template}, such as {example}; name=… says how else it may be made"
+            problems.add("bad key", where(k), reason)
+
+    def where_named(row: int) -> str:
+        return where(named[row])
+
+    if keys.form is not None:
+        index = keys.resolve_rows(rows, where_named)
+    else:
+        columns = [np.array([row[name] for row in rows], np.int64) for name in keys.fields]
+        index = keys.resolve(columns, where_named)
+    if len(template.fields) > len(keys.fields):
+        index = keys.check_facts(index, rows, where_named)
     members = [(i, k) for i, k in zip(index.tolist(), named, strict=True) if i >= 0]
     yield from batched(_loaded(members, load, where, options, problems), options.batch_size)
 

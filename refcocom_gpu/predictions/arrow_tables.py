@@ -28,7 +28,8 @@ def read_arrow(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
         ContentError: It is neither.
     """
     try:
-        reader = open_ipc(path)
+        with open_ipc(path) as reader:
+            schema = reader.schema
     except (pa.ArrowException, OSError) as error:
         # An error of the system has a number, one of Arrow has none.
         if isinstance(error, OSError) and error.errno is not None:
@@ -36,10 +37,11 @@ def read_arrow(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
         raise ContentError(f"not an Arrow file: {error}") from None
 
     def batches(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        return _sliced(_stored(reader), columns)
+        # A stream goes forward only, and rows of it may be looked at again.
+        with open_ipc(path) as reader:
+            yield from _sliced(_stored(reader), columns)
 
-    with reader:
-        yield from read_table(reader.schema, batches, str(path), keys, options, problems)
+    yield from read_table(schema, batches, str(path), keys, options, problems)
 
 
 def saved_files(folder: Path) -> list[Path]:

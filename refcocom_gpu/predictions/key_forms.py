@@ -6,6 +6,7 @@
 | `position` | `image_id`, `position` and `sentence_idx` |
 | `sentence` | the `sentence`, and `sample_id`, `image_id` or `file_name` |
 | `order` | nothing: the rows are those of the dataset, in its order |
+| `refer` | `sent_id`; or `ref_id` or `ann_id` with `sentence_idx` or the `sentence`: the ids of the original sets |
 
 The first two are columns of numbers, which `Keys.resolve` looks up at once. The others are looked up row by row.
 """
@@ -13,11 +14,12 @@ The first two are columns of numbers, which `Keys.resolve` looks up at once. The
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from refcocom_gpu.dataset.lookup import HOLDERS
+from refcocom_gpu.dataset.facts import HOLDERS, REFER_IDS
 from refcocom_gpu.errors import NotFoundError, Problems, UsageError
+from refcocom_gpu.utils.text import base_name
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -34,9 +36,11 @@ class RowForm(ABC):
 
     Attributes:
         fields: What a row may carry to be found.
+        named: Sets of placeholders of `name=`, one of which finds an example; empty where names cannot.
     """
 
     fields: tuple[str, ...]
+    named: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -94,13 +98,11 @@ class ByOrder(RowForm):
             raise NotFoundError(
                 f"keys=order takes one row for each of {n:,} examples; this is row {index + 1:,}"
             )
-        for name, true in self._truth(index).items():
-            given = row.get(name)
-            if given is not None and given != true and whole_number(given) != true:
-                raise NotFoundError(
-                    f"{name} is {given!r:.60}, that of the example at this place is {true!r}: "
-                    "the rows are in another order than the dataset"
-                )
+        # The sentence is compared when the batch is finished, as in all forms.
+        if differing := difference(self.dataset, index, row, self.fields[:-1]):
+            raise NotFoundError(
+                f"{differing}, the example at this place: the rows are in another order than the dataset"
+            )
         return index
 
     def finish(self, source: str, problems: Problems) -> None:
@@ -113,18 +115,65 @@ class ByOrder(RowForm):
                 f"there are {self._n_rows:,}",
             )
 
-    def _truth(self, index: int) -> dict[str, Any]:
-        dataset = self.dataset
-        sample = int(dataset.example_sample[index])
-        image = int(dataset.sample_image[sample])
-        return {
-            "sample_id": int(dataset.sample_ids[sample]),
-            "image_id": int(dataset.image_ids[image]),
-            "sentence_idx": int(dataset.example_sentence_idx[index]),
-        }
+
+class ByRefer(RowForm):
+    """Rows of `keys=refer`: the most exact id finds the example, and the others are compared with it.
+
+    Raises:
+        UsageError: The examples of the dataset carry none of these ids.
+    """
+
+    NOT_CARRIED = (
+        "the dataset carries no sent_id, ref_id or ann_id; refcocom convert RUN OUT from_dataset=… dataset=… finds "
+        "its examples by those of an original set, such as the REFER release"
+    )
+
+    fields = (*REFER_IDS, "sentence_idx", "sentence")
+    named = (("sent_id",), ("ref_id", "sentence_idx"), ("ann_id", "sentence_idx"))
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset)
+        if not dataset.refer_ids:
+            raise UsageError(f"keys=refer: {self.NOT_CARRIED}")
+
+    def index_of(self, row: Mapping[str, Any]) -> int:
+        """As `RowForm.index_of`."""
+        numbers = {}
+        for name in (*REFER_IDS, "sentence_idx"):
+            if row.get(name) is not None:
+                numbers[name] = whole_number(row[name])
+                if numbers[name] is None:
+                    raise NotFoundError(f"{name} is {row[name]!r:.60}, not a whole number")
+        holder = next((name for name in self.dataset.refer_ids if name in numbers), None)
+        sentence = row.get("sentence")
+        sentence = sentence if isinstance(sentence, str) else None
+        sentence_idx = numbers.get("sentence_idx")
+        is_named = holder == "sent_id" or sentence_idx is not None or sentence is not None
+        if holder is None or not is_named:
+            raise NotFoundError(
+                f"keys=refer needs sent_id, or ref_id or ann_id with sentence_idx or the sentence; the dataset "
+                f"carries {', '.join(self.dataset.refer_ids)}, the row has {_named(row)}"
+            )
+        value = numbers[holder]
+        assert value is not None
+        lookup = self.dataset.lookup
+        if holder == "sent_id":
+            index = lookup.by_sentence_id(value)
+        else:
+            index = lookup.of_sample(holder, value, sentence_idx, sentence)
+        if differing := difference(self.dataset, index, row, self.fields[:-1]):
+            raise NotFoundError(f"{differing}, the example with {holder} {value}")
+        return index
+
+    def finish(self, source: str, problems: Problems) -> None:
+        """As `RowForm.finish`: nothing, since each row stands for itself."""
 
 
-ROW_FORMS: dict[str, type[RowForm]] = {"sentence": BySentence, "order": ByOrder}
+ROW_FORMS: dict[str, type[RowForm]] = {
+    "sentence": BySentence,
+    "order": ByOrder,
+    "refer": ByRefer,
+}
 ID_FORMS = {"sample": "sample_id", "position": "image_position"}
 """Forms that are columns of numbers, each with the `key` that the dataset must have."""
 
@@ -162,11 +211,27 @@ def whole_number(value: Any) -> int | None:
     return value if isinstance(value, int) and abs(value) < 2**63 else None
 
 
-def suggestion(names: Collection[str]) -> str:
-    """Return what may help a table that lacks the key, given its names; empty if nothing does."""
-    if "sentence" in names and any(name in names for name in HOLDERS):
-        return "; keys=sentence finds examples by the sentence and the image or sample"
-    return "; keys=order takes one row for each example, in the order of the dataset"
+def difference(
+    dataset: Dataset, index: int, row: Mapping[str, Any], names: Iterable[str]
+) -> str | None:
+    """Say which of some facts of an example differs in a row that names it; None where none does.
+
+    What the row or the dataset does not state is not compared. A file is compared by its last part, with or without
+    its ending.
+    """
+    for name in names:
+        given, true = row.get(name), None
+        if given is not None:
+            true = dataset.fact(index, name)
+        # An image without a file has an empty name.
+        if true in (None, "") or given == true or whole_number(given) == true:
+            continue
+        if name == "file_name":
+            true = base_name(true)
+            if base_name(str(given)) in (true, true.rpartition(".")[0]):
+                continue
+        return f"{name} is {given!r:.60}, not {true!r}, that of {dataset.describe(index)}"
+    return None
 
 
 def _named(row: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +12,20 @@ from numpy.typing import NDArray
 from refcocom_gpu.dataset.lookup import normal_text
 from refcocom_gpu.errors import AbsentError, NotFoundError, Problems, UsageError
 from refcocom_gpu.predictions.batches import Where
-from refcocom_gpu.predictions.key_forms import row_form, suggestion, whole_number
+from refcocom_gpu.predictions.key_forms import BySentence, difference, row_form, whole_number
+from refcocom_gpu.predictions.names import template_of
 from refcocom_gpu.predictions.polygon_scale import PolygonScale
+from refcocom_gpu.predictions.renames import Renames
+from refcocom_gpu.predictions.suggest import WITNESSES, fitting, suggestion
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
     from refcocom_gpu.predictions.options import ReadOptions
 
 Ints = NDArray[np.int64]
+
+Witnesses = Callable[[], Iterable[Mapping[str, Any]]]
+"""Reads rows of a file anew, as the file has them."""
 
 NO_ROW = "is not a row of the store (0 to {})"
 """What is wrong with an index that names no example; filled with the last index."""
@@ -42,6 +49,11 @@ class Keys:
         dataset: What the predictions are for.
         problems: Collects unknown keys, duplicates, wrong sentences and wrong sizes.
         form: How rows of a table name their examples: `keys` of `ReadOptions`.
+        fields: What a file calls our fields: `fields` of `ReadOptions`.
+        name: How members and pictures are called: `name` of `ReadOptions`.
+
+    Raises:
+        UsageError: The dataset is keyed otherwise, or the names hold too little to find an example.
         may_repeat: Whether rows for an example that was given go on to `repeats`, which compares their masks.
         ignores_extra: Whether rows for examples that the dataset does not have are counted instead of recorded.
 
@@ -49,6 +61,8 @@ class Keys:
         n_extra: Number of those.
         n_repeated: Number of rows that `repeats` left out.
         form: How rows are found one by one; None where their key is columns of numbers.
+        template: How names are read; None where only tables can be.
+        renames: What the file calls our fields.
         polygon_scale: Judges the polygons of the read as one set, whatever number of files it has.
     """
 
@@ -58,6 +72,8 @@ class Keys:
         problems: Problems,
         form: str | None = None,
         *,
+        fields: Mapping[str, str] | None = None,
+        name: str | None = None,
         may_repeat: bool = False,
         ignores_extra: bool = False,
     ) -> None:
@@ -67,6 +83,13 @@ class Keys:
         self.dataset = dataset
         self.problems = problems
         self.fields: tuple[str, ...] = dataset.example_key_fields
+        self.renames = Renames(fields)
+        needed = (self.fields,) if self.form is None else self.form.named
+        self.template = template_of(name, form, dataset, needed)
+        self._keys = form
+        self._witnesses: Witnesses | None = None
+        self._source: str | None = None
+        self._words: list[str] | None = None
         self.given = np.zeros(dataset.n_examples, np.bool_)
         self.polygon_scale = PolygonScale()
         # Where each example was first given: a batch and a row in it, so that a duplicate can point there.
@@ -94,8 +117,32 @@ class Keys:
             return index
         for row in np.flatnonzero(index < 0):
             key = tuple(int(column[row]) for column in columns)
-            self.problems.add("unknown key", where(int(row)), self._explain_unknown(key))
+            message = f"{self._explain_unknown(key)}{self._what_fits()}"
+            self.problems.add("unknown key", where(int(row)), message)
         return index
+
+    def look_at(self, source: str, witnesses: Witnesses | None) -> None:
+        """Say how some rows of a file can be read, under its own names; hints are tried on them."""
+        if source != self._source:
+            self._source, self._words = source, None
+        self._witnesses = witnesses
+
+    def hint(self, names: Collection[str]) -> str:
+        """Return what would help rows that lack the key and have these names."""
+        return suggestion(names, self.dataset, self._fitting())
+
+    def _what_fits(self) -> str:
+        """Return the hint for a key that is unknown: only what was tried."""
+        words = self._fitting()
+        return suggestion((), self.dataset, words) if words else ""
+
+    def _fitting(self) -> list[str]:
+        if self._witnesses is None:
+            return []
+        if self._words is None:
+            rows = list(islice(self._witnesses(), WITNESSES))
+            self._words = fitting(rows, self.dataset, self._keys, self.renames)
+        return self._words
 
     def resolve_indices(self, index: Ints, where: Where) -> Ints:
         """Check [B] indices, given instead of keys, as `resolve` checks keys."""
@@ -106,17 +153,27 @@ class Keys:
             self.problems.add("unknown key", where(row), message)
         return self.claim(np.where(known, index, -1), where)
 
-    def ids_of(self, row: Mapping[str, Any], where: str) -> list[int] | None:
-        """Return the numbers of a row's key, or None after recording that it has none."""
+    def ids_of(
+        self, row: Mapping[str, Any], where: str, names: Collection[str] | None = None
+    ) -> list[int] | None:
+        """Return the numbers of a row's key, or None after recording that it has none.
+
+        Args:
+            row: Under our names.
+            where: Its place.
+            names: Those of the file, for messages; None where they are ours.
+        """
+        names = row if names is None else names
         key = []
         for name in self.fields:
             number = whole_number(row.get(name))
             if number is None:
-                reason = f"{name} is {row.get(name)!r:.60}"
+                called = self.renames.called(name)
+                reason = f"{called} is {row.get(name)!r:.60}"
                 if name not in row:
-                    reason = f"no {name}; the row has {', '.join(row) or 'nothing'}"
-                fields = " and ".join(self.fields)
-                hint = "" if name in row else suggestion(row)
+                    reason = f"no {called}; the row has {', '.join(names) or 'nothing'}"
+                fields = " and ".join(map(self.renames.called, self.fields))
+                hint = "" if name in row else self.hint(names)
                 self.problems.add("bad key", where, f"{reason}; a key is {fields}{hint}")
                 return None
             key.append(number)
@@ -137,7 +194,7 @@ class Keys:
                 self.n_extra += 1
                 return -1
             extra = EXTRA if isinstance(error, AbsentError) else ""
-            self.problems.add("unknown key", where, f"{error}{extra}")
+            self.problems.add("unknown key", where, f"{error}{self._what_fits()}{extra}")
             return -1
 
     def resolve_any(self, keys: Ints, where: Where) -> Ints:
@@ -145,6 +202,15 @@ class Keys:
         if keys.ndim == 1:
             return self.resolve_indices(keys, where)
         return self.resolve(list(keys.T), where)
+
+    def check_facts(self, index: Ints, rows: Sequence[Mapping[str, Any]], where: Where) -> Ints:
+        """Return the indices with −1 where a row states another fact than the dataset does."""
+        index = index.copy()
+        for k, row in enumerate(rows):
+            if index[k] >= 0 and (differing := difference(self.dataset, int(index[k]), row, row)):
+                self.problems.add("bad key", where(k), differing)
+                index[k] = -1
+        return index
 
     def where(self, index: int) -> str:
         """Return the place of the prediction that was given for an example."""
@@ -183,7 +249,7 @@ class Keys:
     @property
     def needs_sentences(self) -> bool:
         """Whether each row that is used must carry its sentence, because its key may be that of another dataset."""
-        return self.ignores_extra and "sentence" not in (self.form.fields if self.form else ())
+        return self.ignores_extra and not isinstance(self.form, BySentence)
 
     def check_sentences(self, index: Ints, sentences: Sequence[Any], where: Where) -> Ints:
         """Return the indices with −1 where a sentence is another than its example's, or is absent and needed.

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.names import Template
+from refcocom_gpu.predictions.renames import Renames
 from refcocom_gpu.utils.options import option
 
-KEYS = ("sample", "position", "sentence", "order")
+KEYS = ("sample", "position", "sentence", "order", "refer")
 """How the rows of a table name their examples."""
 
 VALUES = {"logits": 0.0, "probabilities": 0.5}
@@ -45,6 +47,9 @@ class ReadOptions:
 
     Attributes:
         keys: How the rows of a table name their examples, as `key_forms` says; None follows the dataset.
+        fields: What a file calls our fields, by our name: `{"sample_id": "ann_id"}`; None renames nothing.
+        name: How members of archives and pictures are called, as `names` says, without their ending; None for
+            `{sample_id}_{sentence_idx}`, or what else is the key of the dataset.
         values: What numbers are: `logits` (set above 0) or `probabilities` (set above 0.5; 8- and 16-bit integers are
             divided by their maximum first). None takes floats for logits and refuses a set that looks otherwise.
         label: The value of a set pixel in integer masks that hold several labels.
@@ -68,7 +73,17 @@ class ReadOptions:
 
     keys: str | None = option(
         None,
-        "how rows name examples: sample, position, sentence or order; null follows dataset.key",
+        "how rows name examples: sample, position, sentence, order or refer; null follows dataset.key",
+    )
+    fields: dict[str, str] | None = option(  # noqa: RUF009 (it makes a field)
+        None,
+        "what a file calls our fields: fields.sample_id=ann_id fields.segmentation=mask",
+        mapping=True,
+    )
+    name: str | None = option(
+        None,
+        "how arrays and pictures are called: {image_id}_{sample_id}_{sentence_idx}, {} for any text; "
+        "null follows the key",
     )
     values: str | None = option(
         None,
@@ -119,6 +134,9 @@ class ReadOptions:
         ):
             if value is not None:
                 _one_of(name, value, known)
+        Renames(self.fields)
+        if self.name is not None:
+            Template(self.name)
         if self.extra is not None and self.keys == "order":
             raise UsageError(
                 "keys=order takes exactly one row for each example; extra=ignore does not go with it"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.combine import joined_rle
 from refcocom_gpu.predictions.header import SCHEMA, check_fields, metadata_of
-from refcocom_gpu.predictions.key_forms import suggestion, whole_number
+from refcocom_gpu.predictions.key_forms import whole_number
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
+from refcocom_gpu.predictions.suggest import WITNESSES
 from refcocom_gpu.utils.arrow import filled, from_numpy, to_numpy
 
 BATCH_ROWS = 2048
@@ -38,9 +42,8 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
 
     def batches(columns: list[str]) -> Iterator[pa.RecordBatch]:
         # Arrow cannot join nested dictionaries of two row groups, so such files are read a group at a time.
-        masks = file.schema_arrow.field("segmentation").type
-        nested = masks if _is_list(masks) else masks.field("counts").type
-        groups = range(file.num_row_groups) if pa.types.is_dictionary(nested) else [None]
+        nested = any(_holds_dictionary(file.schema_arrow.field(name).type) for name in columns)
+        groups = range(file.num_row_groups) if nested else [None]
         for group in groups:
             only = None if group is None else [group]
             yield from file.iter_batches(
@@ -81,33 +84,44 @@ def read_table(
     metadata = metadata_of(schema)
     if metadata.get("schema") == SCHEMA:
         check_fields(metadata, path, keys.dataset, problems)
+    renames = keys.renames
     fields = keys.fields if keys.form is None else ()
     wanted = [*fields, "segmentation"]
-    absent = [name for name in wanted if name not in schema.names]
-    if absent:
+    keys.look_at(path, partial(_some_rows, schema, batches))
+    absent = [name for name in wanted if renames.column(name) not in schema.names]
+    unseen = renames.unseen(schema.names)
+    if absent or unseen:
+        names = [name for name in absent if name not in renames.given]
+        not_found = f"{', '.join(names)} not found" if names else None
+        hint = keys.hint(schema.names) if set(absent) & set(fields) else ""
+        if "segmentation" in absent:
+            masks = [field.name for field in schema if _wrong_type(field.type) is None]
+            hint += f"; try fields.segmentation={masks[0]}" if masks else ""
         problems.add(
             "no column",
             path,
-            f"{', '.join(absent)} not found; the file has {', '.join(schema.names) or 'no columns'}"
-            f"{suggestion(schema.names) if set(absent) & set(fields) else ''}",
+            f"{' and '.join(filter(None, (not_found, unseen)))}; "
+            f"the file has {', '.join(schema.names) or 'no columns'}{hint}",
         )
         return
-    if keys.form is not None:
-        wanted += [name for name in keys.form.fields if name in schema.names]
-    elif "sentence" in schema.names:
-        wanted.append("sentence")
-    if repeated := [name for name in wanted if schema.names.count(name) > 1]:
+    also = ("sentence",) if keys.form is None else keys.form.fields
+    wanted += [name for name in also if renames.column(name) in schema.names]
+    columns = {name: str(renames.column(name)) for name in wanted}
+    if repeated := [name for name in columns.values() if schema.names.count(name) > 1]:
         problems.add("no column", path, f"the file has {', '.join(repeated)} more than once")
         return
     for name in fields:
-        if not _may_be_ids(schema.field(name).type):
-            problems.add("bad key", path, f"{name} is {schema.field(name).type}, not an integer")
+        kind = schema.field(columns[name]).type
+        if not _may_be_ids(kind):
+            problems.add("bad key", path, f"{renames.called(name)} is {kind}, not an integer")
             return
-    if reason := _wrong_type(schema.field("segmentation").type):
+    if reason := _wrong_type(schema.field(columns["segmentation"]).type):
         problems.add("no column", path, reason)
         return
     first_row = 0
-    read = batches(wanted)
+    read = batches(list(columns.values()))
+    if renames:
+        read = (batch.select(list(columns.values())).rename_columns(wanted) for batch in read)
     try:
         # With threads=1 there is no second thread: it would take a core from another file of a sweep.
         for batch in read if options.threads == 1 else _ahead(read):
@@ -115,6 +129,25 @@ def read_table(
             first_row += len(batch)
     except (pa.ArrowException, OSError) as error:
         problems.add("malformed", path, f"after row {first_row}: {error}")
+    finally:
+        keys.look_at(path, None)
+
+
+def _some_rows(
+    schema: pa.Schema, batches: Callable[[list[str]], Iterator[pa.RecordBatch]]
+) -> Iterator[dict[str, Any]]:
+    """Read the first rows of what may be ids or sentences."""
+    columns = [f.name for f in schema if _may_be_ids(f.type) and schema.names.count(f.name) == 1]
+    # What is damaged is recorded when it is read for its masks.
+    with contextlib.suppress(pa.ArrowException, OSError):
+        for batch in islice(batches(columns), 1 if columns else 0):
+            yield from batch.slice(0, WITNESSES).to_pylist()
+
+
+def _holds_dictionary(kind: pa.DataType) -> bool:
+    """Tell whether the counts of a column of masks are a dictionary."""
+    is_mask = pa.types.is_struct(kind) and kind.get_field_index("counts") >= 0
+    return bool(is_mask and pa.types.is_dictionary(kind.field("counts").type))
 
 
 def _may_be_ids(kind: pa.DataType) -> bool:

@@ -160,6 +160,8 @@ def read_predictions(
         dataset,
         problems,
         options.keys,
+        fields=options.fields,
+        name=options.name,
         may_repeat=options.repeats is not None,
         ignores_extra=options.extra is not None,
     )

@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+
+from refcocom_gpu.dataset.facts import REFER_IDS
+from refcocom_gpu.predictions.renames import Renames
 
 NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
 """What decoders raise on text that is not the expected JSON; the last one on brackets nested without end."""
@@ -28,6 +31,10 @@ _NOT_IN_JSON = {
 """What writers put into JSON against its rules, and what to say of it."""
 
 
+ABSENT = -1
+"""Stands for a number that a row does not have."""
+
+
 class Segmentation(msgspec.Struct):
     """A COCO RLE."""
 
@@ -36,18 +43,45 @@ class Segmentation(msgspec.Struct):
 
 
 class Row(msgspec.Struct):
-    """A prediction; its key is some of the numbers, −1 where absent."""
+    """A prediction; its key is some of the numbers."""
 
     segmentation: Segmentation | None
-    sentence_idx: int = -1
-    sample_id: int = -1
-    image_id: int = -1
-    position: int = -1
+    sentence_idx: int = ABSENT
+    sample_id: int = ABSENT
+    image_id: int = ABSENT
+    position: int = ABSENT
     sentence: str | None = None
     file_name: str | None = None
     # What COCO results also carry; only their quotes are counted.
     category_id: Any = None
     score: Any = None
+
+
+def row_type(renames: Renames, wanted: Collection[str]) -> type[Row]:
+    """Return the type of rows under the names of a file; `Row` itself where they are ours.
+
+    Args:
+        renames: The names of the file.
+        wanted: Fields that are read; the ids of the original sets are among those of a row only if they are wanted.
+    """
+    ids = [name for name in REFER_IDS if name in wanted or name in renames.given]
+    if not renames and not ids:
+        return Row
+    known = {entry.name: entry for entry in msgspec.structs.fields(Row)}
+    fields: list[Any] = [
+        (name, entry.type) if entry.required else (name, entry.type, entry.default)
+        for name, entry in known.items()
+        if renames.column(name) is not None
+    ]
+    fields += [(name, int, ABSENT) for name in ids if renames.column(name) is not None]
+    # Others are no part of a prediction; they are kept to tell whether the file has them.
+    fields += [(name, Any, None) for name in renames.given if name not in known and name not in ids]
+    # A field whose column is read as another one has the value of one that is absent.
+    hidden = {
+        n: ABSENT if n in ids else known[n].default for n in (*known, *ids) if not renames.column(n)
+    }
+    row: Any = msgspec.defstruct("RenamedRow", fields, rename=renames.given, namespace=hidden)
+    return row  # type: ignore[no-any-return]
 
 
 def why_not_json(error: Exception, text: bytes | memoryview) -> str:
@@ -103,11 +137,13 @@ def keys_stand_once(
 def _needed_quotes(row: Row) -> int:
     n_keys = (
         1
-        + (row.sentence_idx != -1)
-        + (row.sample_id != -1)
-        + (row.image_id != -1)
-        + (row.position != -1)
+        + (row.sentence_idx != ABSENT)
+        + (row.sample_id != ABSENT)
+        + (row.image_id != ABSENT)
+        + (row.position != ABSENT)
     )
+    if type(row) is not Row:
+        n_keys += sum(getattr(row, name, ABSENT) != ABSENT for name in REFER_IDS)
     n_keys += (row.category_id is not None) + (row.score is not None)
     n_texts = (row.sentence is not None) + (row.file_name is not None)
     return 2 * n_keys + 6 * (row.segmentation is not None) + 4 * n_texts

@@ -25,21 +25,24 @@ from refcocom_gpu.predictions.header import SCHEMA, check_header
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.records import (
+    ABSENT,
     NOT_JSON,
     Row,
     keys_stand_once,
     repeated_keys,
+    row_type,
     why_not_json,
 )
 from refcocom_gpu.predictions.rle_batches import finish_batch
+from refcocom_gpu.predictions.suggest import mask_column
 
 
 def read_lines(
     blocks: Iterable[bytes], source: str, keys: Keys, options: ReadOptions, problems: Problems
 ) -> Batches:
     """Read blocks of whole lines of the native file; `source` is its name in messages."""
-    decoder = msgspec.json.Decoder(Row)
     reader = _Rows(source, "line", keys, options, problems)
+    decoder = msgspec.json.Decoder(reader.type)
     first_line = 1
     for block in blocks:
         if first_line == 1:
@@ -56,6 +59,7 @@ def read_lines(
         numbers = range(first_line, first_line + n_lines)
         yield from reader.batches(rows, numbers, block, partial(bytes.split, block, b"\n"))
         first_line += n_lines
+    reader.finish()
 
 
 def read_entries(
@@ -66,8 +70,8 @@ def read_entries(
     problems: Problems,
 ) -> Batches:
     """Read the entries of a JSON array, COCO result objects that also carry the key, a chunk at a time."""
-    decoder = msgspec.json.Decoder(Row)
     reader = _Rows(source, "entry", keys, options, problems)
+    decoder = msgspec.json.Decoder(reader.type)
     first = 1
     for raws in chunks:
         rows: list[Row] | None = None
@@ -76,6 +80,7 @@ def read_entries(
         numbers = range(first, first + len(raws))
         yield from reader.batches(rows, numbers, b"".join(raws), partial(map, bytes, raws))
         first += len(raws)
+    reader.finish()
 
 
 def _possible(sizes: NDArray[np.int64]) -> bool:
@@ -92,6 +97,9 @@ class _Rows:
     ) -> None:
         self.source, self.unit = source, unit
         self.keys, self.options, self.problems = keys, options, problems
+        self.type = row_type(keys.renames, () if keys.form is None else keys.form.fields)
+        # The names of the file that a renamed field may have; looked for only where fields are renamed.
+        self._seen: set[str] = set()
 
     def batches(
         self,
@@ -109,13 +117,20 @@ class _Rows:
             raw: Returns the text of each row.
         """
         batch = None
+        self.keys.look_at(self.source, partial(_objects, raw))
         n_fields = len(self.keys.fields) if self.keys.form is None else 0
         if rows is not None and keys_stand_once(rows, n_fields, text, raw):
             batch = self._fast(rows, numbers)
         if batch is None:
             batch = self._row_by_row(raw(), numbers)
+        self.keys.look_at(self.source, None)
         if len(batch.index):
             yield batch
+
+    def finish(self) -> None:
+        """Record which renamed fields no row holds."""
+        if reason := self.keys.renames.unseen(self._seen):
+            self.problems.add("no column", self.source, f"{reason}: no row holds it")
 
     def _fast(self, rows: list[Row], numbers: range) -> RLEBatch | None:
         """Return a batch; None if any row needs the slow path."""
@@ -145,6 +160,13 @@ class _Rows:
         )
         null = np.fromiter((m is None for m in masks), np.bool_, n)
         sentences = [row.sentence for row in rows]
+
+        for ours, theirs in self.keys.renames.given.items():
+            if theirs not in self._seen and (
+                ours == "segmentation"
+                or any(getattr(row, ours) not in (None, ABSENT) for row in rows)
+            ):
+                self._seen.add(theirs)
 
         def where(row: int) -> str:
             return self._where(numbers[row])
@@ -231,13 +253,16 @@ class _Rows:
                 where,
                 f"the row has {', '.join(repeated)} more than once in one object; write each key once",
             )
-            if not set(repeated).isdisjoint(self.keys.fields):
+            if not set(repeated).isdisjoint(map(self.keys.renames.column, self.keys.fields)):
                 return None
-        names = ", ".join(row) or "nothing"
+        held, row = row, self.keys.renames.row(row)
+        if self.keys.renames:
+            self._seen |= held.keys()
+        names = ", ".join(held) or "nothing"
         key: Any
         if self.keys.form is not None:
             key = self.keys.find(row, where)
-        elif (key := self.keys.ids_of(row, where)) is None:
+        elif (key := self.keys.ids_of(row, where, held)) is None:
             return None
         sentence = row.get("sentence")
         if repeated:
@@ -246,7 +271,8 @@ class _Rows:
             self.problems.add(
                 "no segmentation",
                 where,
-                f"the row has {names}; write segmentation: null for a mask that is empty on purpose",
+                f"no {self.keys.renames.called('segmentation')}; the row has {names}; write null for a mask that is "
+                f"empty on purpose{mask_column(held)}",
             )
             return key, None, b"", sentence
         segmentation = row["segmentation"]
@@ -286,6 +312,14 @@ class _Rows:
 
 
 def _held(row: Row, fields: Sequence[str]) -> dict[str, Any]:
-    """Return what a row holds of some fields; −1 stands for a number that is absent."""
+    """Return what a row holds of some fields."""
     values = {name: getattr(row, name) for name in fields}
-    return {name: None if value == -1 else value for name, value in values.items()}
+    return {name: None if value == ABSENT else value for name, value in values.items()}
+
+
+def _objects(raw: Callable[[], Iterable[bytes]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows that are JSON objects."""
+    for text in raw():
+        with contextlib.suppress(*NOT_JSON):
+            if isinstance(row := msgspec.json.decode(text), dict):
+                yield row

@@ -9,7 +9,13 @@ T = TypeVar("T")
 
 
 def option(
-    default: Any, meaning: str, *, path: bool = False, listed: bool = False, nested: bool = False
+    default: Any,
+    meaning: str,
+    *,
+    path: bool = False,
+    listed: bool = False,
+    nested: bool = False,
+    mapping: bool = False,
 ) -> Any:
     """Make a field with its meaning.
 
@@ -19,8 +25,9 @@ def option(
         path: Whether values are file names: `~` is expanded, and the main key of a verb takes lists.
         listed: Whether a list of text is accepted although this is not the main key of a verb.
         nested: Whether a list may hold lists.
+        mapping: Whether the value is text by names, each given as `option.NAME=text`.
     """
-    kinds = {"path": path, "listed": listed, "nested": nested}
+    kinds = {"path": path, "listed": listed, "nested": nested, "mapping": mapping}
     return field(default=default, metadata={"meaning": meaning, **kinds})
 
 

@@ -24,8 +24,9 @@ from refcocom_gpu.errors import DatasetError
 from refcocom_gpu.utils.text import first_line
 
 MIRROR_FIELDS = (
-    "ref_id", "image_id", "file_name", "split", "sentences", "raw_sentences", "segmentation", "mask", "bbox", "height",
-    "width", "category", "supercategory", "category_id", "raw_anns", "raw_image_info", "image_info",
+    "ref_id", "ann_id", "image_id", "file_name", "split", "sentences", "raw_sentences", "sent_ids", "segmentation",
+    "mask", "bbox", "height", "width", "category", "supercategory", "category_id", "raw_anns", "raw_image_info",
+    "image_info",
 )  # fmt: skip
 """The fields that are read."""
 
@@ -130,6 +131,8 @@ def _reference(row: Mapping[str, Any]) -> Reference:
         width=width,
         counts=counts,
         sentences=sentences or [],
+        ann_id=_whole(row.get("ann_id", annotation.get("id"))),
+        sent_ids=_sentence_ids(row, len(sentences or [])),
     )
 
 
@@ -159,6 +162,28 @@ def _sentences(row: Mapping[str, Any]) -> list[str] | None:
             raise DatasetError(f"sentence {k} is neither text nor an object with sent or raw")
         texts.append(sentence)
     return texts
+
+
+def _sentence_ids(row: Mapping[str, Any], n: int) -> list[int | None]:
+    """Return the id of each sentence, in the sentence or in a list beside them; a list of another length names none."""
+    for value in (row.get("sentences", row.get("raw_sentences")), row.get("sent_ids")):
+        if isinstance(value, str):
+            value = msgspec.json.decode(value)
+        if not isinstance(value, Sequence) or len(value) != n:
+            continue
+        ids = [_whole(v.get("sent_id") if isinstance(v, Mapping) else v) for v in value]
+        if any(number is not None for number in ids):
+            return ids
+    return []
+
+
+def _whole(value: Any) -> int | None:
+    """Return an id by which predictions may name an example; None for what can be none, since no score needs it."""
+    try:
+        number = _integer(value)
+    except msgspec.ValidationError:
+        return None
+    return number if number is not None and abs(number) < 2**63 else None
 
 
 def _box(value: Any) -> list[float] | None:

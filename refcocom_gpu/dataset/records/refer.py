@@ -30,6 +30,7 @@ INSTANCES = "instances.json"
 class _Sentence(msgspec.Struct):
     sent: str | None = None
     raw: str | None = None
+    sent_id: int | None = None
 
 
 class _Ref(msgspec.Struct):
@@ -144,6 +145,8 @@ def _reference(
         width=width,
         counts=counts,
         sentences=[text for text in sentences if text is not None],
+        ann_id=ref.ann_id,
+        sent_ids=[sentence.sent_id for sentence in ref.sentences],
     )
 
 

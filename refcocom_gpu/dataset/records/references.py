@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -46,6 +47,8 @@ class Reference:
         width: W of the image.
         counts: The mask, a compressed COCO string; empty where its polygons lie outside the image.
         sentences: Its referring expressions.
+        ann_id: The id of its annotation; None where not stated. Several instances may have the same.
+        sent_ids: The id of each sentence; empty where not stated.
     """
 
     ref_id: int
@@ -58,6 +61,8 @@ class Reference:
     width: int
     counts: bytes
     sentences: Sequence[str]
+    ann_id: int | None = None
+    sent_ids: Sequence[int | None] = ()
 
 
 class Invalid(NamedTuple):
@@ -216,12 +221,12 @@ def columns_of(references: Iterable[Reference]) -> Columns:
     first_of_image = [group[0] for group in by_image.values()]
     samples = [(image, r) for image, group in enumerate(by_image.values()) for r in group]
     examples = [
-        (sample, sentence_idx, sentence)
+        (sample, sentence_idx, sentence, sent_id)
         for sample, (_, r) in enumerate(samples)
-        for sentence_idx, sentence in enumerate(r.sentences)
+        for sentence_idx, (sentence, sent_id) in enumerate(zip_longest(r.sentences, r.sent_ids))
     ]
 
-    def ints(values: Iterable[int]) -> pa.Array:
+    def ints(values: Iterable[int | None]) -> pa.Array:
         return pa.array(list(values), pa.int64())
 
     def texts(values: Iterable[str]) -> pa.Array:
@@ -244,11 +249,14 @@ def columns_of(references: Iterable[Reference]) -> Columns:
             pa.array([r.counts for _, r in samples], pa.large_binary()),
             texts("" for _ in samples),
             pa.array([r.bbox for _, r in samples], BOX),
+            ref_id=ints(r.ref_id for _, r in samples),
+            ann_id=ints(r.ann_id for _, r in samples),
         ),
         examples_table(
-            ints(sample for sample, _, _ in examples),
-            ints(sentence_idx for _, sentence_idx, _ in examples),
-            texts(sentence for _, _, sentence in examples),
+            ints(sample for sample, _, _, _ in examples),
+            ints(sentence_idx for _, sentence_idx, _, _ in examples),
+            texts(sentence for _, _, sentence, _ in examples),
+            sent_id=ints(sent_id for _, _, _, sent_id in examples),
         ),
     )
 

@@ -21,8 +21,10 @@ class Columns(NamedTuple):
             (0 where not stated).
         samples: `sample_id` int64, `image` int64 (row of `images`), `category` string,
             `supercategory` string, `height` int64, `width` int64, `counts` large_binary, `label`
-            string, `bbox` list<double> (x, y, w, h; null where not stated).
-        examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string.
+            string, `bbox` list<double> (x, y, w, h; null where not stated), `ref_id` int64 and
+            `ann_id` int64 (null where not stated).
+        examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string,
+            `sent_id` int64 (null where not stated).
     """
 
     images: pa.Table
@@ -63,16 +65,24 @@ def images_table(*columns: pa.Array) -> pa.Table:
     return pa.table(columns, names=["image_id", "file_name", "meta_height", "meta_width"])
 
 
-def samples_table(*columns: pa.Array) -> pa.Table:
-    """Make `Columns.samples` from its columns in order."""
+def samples_table(
+    *columns: pa.Array, ref_id: pa.Array | None = None, ann_id: pa.Array | None = None
+) -> pa.Table:
+    """Make `Columns.samples` from its columns in order; the ids of the original sets are null where none are given."""
     names = ["sample_id", "image", "category", "supercategory", "height", "width", "counts"]
-    names += ["label", "bbox"]
-    return pa.table(columns, names=names)
+    names += ["label", "bbox", "ref_id", "ann_id"]
+    ids = [_ids(column, len(columns[0])) for column in (ref_id, ann_id)]
+    return pa.table([*columns, *ids], names=names)
 
 
-def examples_table(*columns: pa.Array) -> pa.Table:
-    """Make `Columns.examples` from its columns in order."""
-    return pa.table(columns, names=["sample", "sentence_idx", "sentence"])
+def examples_table(*columns: pa.Array, sent_id: pa.Array | None = None) -> pa.Table:
+    """Make `Columns.examples` from its columns in order; `sent_id` is null where it is not given."""
+    names = ["sample", "sentence_idx", "sentence", "sent_id"]
+    return pa.table([*columns, _ids(sent_id, len(columns[0]))], names=names)
+
+
+def _ids(column: pa.Array | None, length: int) -> pa.Array:
+    return pa.nulls(length, pa.int64()) if column is None else column
 
 
 BOX = pa.list_(pa.float64())
