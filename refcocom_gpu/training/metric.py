@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Module
 
 from refcocom_gpu.counting.choose import counter_on
 from refcocom_gpu.counting.counter import Counter
@@ -17,7 +19,7 @@ from refcocom_gpu.counting.doubts import doubts
 from refcocom_gpu.counting.rows import N_COLUMNS, N_COUNTS, OTHER_RANK
 from refcocom_gpu.counting.stacks import CountedBatch, Index, Stack, count_stacks
 from refcocom_gpu.dataset.table import Dataset
-from refcocom_gpu.errors import UsageError
+from refcocom_gpu.errors import UnknownNameError, UsageError
 from refcocom_gpu.predictions.arguments import ABSENT, UPDATE, index_and_masks
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scores.conventions import get_convention
@@ -27,6 +29,7 @@ from refcocom_gpu.training.base import CountsMetric
 from refcocom_gpu.training.batches import read_batch
 from refcocom_gpu.training.saving import Saver
 from refcocom_gpu.training.scores import (
+    names_of_scores,
     refuse_conflicts,
     refuse_faults,
     refuse_missing,
@@ -34,6 +37,7 @@ from refcocom_gpu.training.scores import (
     seen,
     warn_of_doubts,
 )
+from refcocom_gpu.training.single import SingleScore
 from refcocom_gpu.training.state import empty_state, record
 from refcocom_gpu.training.subset import Subset, draw_subset
 
@@ -124,6 +128,8 @@ class RefCOCOMMetric(CountsMetric):
         self._counter: Counter | None = None
         self._counter_device = torch.device("cpu")
         self._last: CountedBatch | None = None
+        names = names_of_scores(estimated=self.subset is not None)
+        self._single = {score: SingleScore(self, score) for score in names}
 
     @property
     def partial(self) -> bool:
@@ -300,6 +306,37 @@ class RefCOCOMMetric(CountsMetric):
             "warnings": doubts(rows[:-1], everything, self.store),
         }
         return Result(table, info, self.convention, self.precision_strict)
+
+    def __getitem__(self, name: str) -> SingleScore:  # type: ignore[override]
+        """Return one score as a metric of its own, which shares the state of this one.
+
+        Args:
+            name: `miou`, `ciou`, `precision_at_0.5` … `precision_at_0.9`; with a subset `miou`, `miou_se`, `ciou`,
+                `ciou_se`.
+
+        Raises:
+            UnknownNameError: There is no such score; the message lists them.
+
+        >>> import refcocom_gpu as rc
+        >>> metric = rc.RefCOCOMMetric(rc.MaskStore.build(rc.load_dataset("sample"), cache=False), partial=True)
+        >>> metric.update(None, 0)
+        >>> metric["miou"].compute()  # in a LightningModule: self.log("miou", self.metric["miou"])
+        tensor(0., dtype=torch.float64)
+        """
+        if name not in self._single:
+            raise UnknownNameError(f"no score {name!r}, only {', '.join(self._single)}")
+        return self._single[name]
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """As of any module, and the single scores: Lightning looks for a logged metric among these."""
+        memo = set() if memo is None else memo
+        yield from super().named_modules(memo, prefix, remove_duplicate)
+        for name, single in self._single.items():
+            # A dot would separate a module from its parts.
+            path = ".".join(filter(None, [prefix, name.replace(".", "_")]))
+            yield from single.named_modules(memo, path, remove_duplicate)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot scores with Matplotlib, without the numbers of examples.
