@@ -1,4 +1,4 @@
-"""What the tests of trainers build on: a model that knows its logits, a loader of indices, a quiet Lightning trainer."""
+"""What the tests of trainers build on: a model that knows its logits, a loader of indices, a quiet trainer."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def trainer(callbacks: list[Any], folder: Any, **options: Any) -> Trainer:
+def lightning_trainer(callbacks: Any, folder: Any, **options: Any) -> Trainer:
     return Trainer(
         accelerator="cpu",
         callbacks=callbacks,

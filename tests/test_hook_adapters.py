@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rank_worker
 import torch
-from loops import Examples, Lookup, Module, loader, trainer
+from loops import Examples, Lookup, Module, lightning_trainer, loader
 from torch.utils.data import DataLoader
 
 import refcocom_gpu as rc
@@ -42,10 +42,6 @@ class Returning(Module):
         return self.returns(self.model(**batch)["logits"], batch)
 
     test_step = validation_step
-
-
-def lightning_trainer(callback, folder, **options):
-    return trainer([callback], folder, **options)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One score as a metric: `self.log("miou", metric["miou"])` as Lightning handles it, and collections that share state."""
+"""One score as a metric: `self.log("miou", metric["miou"])` as Lightning handles it, and shared state."""
 
 import copy
 import pickle
@@ -7,7 +7,7 @@ import warnings
 import pytest
 import rank_worker
 import torch
-from loops import Module, loader, trainer
+from loops import Module, lightning_trainer, loader
 from torchmetrics import MeanMetric, MetricCollection, MetricTracker
 
 import refcocom_gpu as rc
@@ -74,7 +74,7 @@ def fit(store, logits, log, folder, metric=None, **options):
     metric = metric or rc.RefCOCOMMetric(store)
     module = Logging(logits, metric, log)
     options = {"max_epochs": 2, "num_sanity_val_steps": 2, **options}
-    trainer([], folder, **options).fit(module, loader(store), loader(store))
+    lightning_trainer([], folder, **options).fit(module, loader(store), loader(store))
     return module
 
 
@@ -112,7 +112,7 @@ def test_lightning_logs_at_the_end_of_an_epoch(store, logits, offline, tmp_path)
             log_all(self)
 
     module = AtTheEnd(logits, rc.RefCOCOMMetric(store), lambda module: None)
-    trainer([], tmp_path, max_epochs=2).fit(module, loader(store), loader(store))
+    lightning_trainer([], tmp_path, max_epochs=2).fit(module, loader(store), loader(store))
     assert [scores for _, scores in module.logged[1:]] == [expected(r) for r in offline]
 
 
@@ -126,7 +126,7 @@ def test_lightning_logs_a_collection(store, logits, offline, tmp_path):
             super().__init__(logits, scores, lambda module: module.log_dict(module.metric))
 
     module = Collected()
-    trainer([], tmp_path, max_epochs=2).fit(module, loader(store), loader(store))
+    lightning_trainer([], tmp_path, max_epochs=2).fit(module, loader(store), loader(store))
     for (_, scores), result in zip(module.logged[1:], offline, strict=True):
         named = {f"val/{k}".replace(".", "_"): score for k, score in expected(result).items()}
         assert scores == named
@@ -139,7 +139,7 @@ def test_lightning_logs_the_score_of_a_step(store, logits, offline, tmp_path):
             self.log("miou", self.metric["miou"], on_step=True, on_epoch=True)
 
     module = Stepping(logits, rc.RefCOCOMMetric(store), None)
-    trainer([], tmp_path, max_epochs=1).fit(module, loader(store), loader(store))
+    lightning_trainer([], tmp_path, max_epochs=1).fit(module, loader(store), loader(store))
     assert module.logged[-1][1]["miou_epoch"] == offline[0].miou
 
 
@@ -157,7 +157,7 @@ def test_lightning_finds_a_score_after_another_metric_was_logged(store, logits, 
             super().validation_step(batch, batch_idx)
 
     module = Mixed()
-    trainer([], tmp_path, max_epochs=1).fit(module, loader(store), loader(store))
+    lightning_trainer([], tmp_path, max_epochs=1).fit(module, loader(store), loader(store))
     assert module.logged[-1][1] == {**expected(offline[0]), "loss": 1.5}
 
 
@@ -214,7 +214,7 @@ def test_a_loader_that_lacks_examples_is_an_error_in_lightning_too(store, logits
     module = Logging(logits, rc.RefCOCOMMetric(store), log_one)
     short = loader(store, n=50)
     with pytest.raises(rc.PredictionError, match=f"{len(store) - 50} missing") as caught:
-        trainer([], tmp_path, max_epochs=1).fit(module, loader(store), short)
+        lightning_trainer([], tmp_path, max_epochs=1).fit(module, loader(store), short)
     assert "Lightning" not in str(caught.value)
 
 

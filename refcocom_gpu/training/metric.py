@@ -351,7 +351,7 @@ class RefCOCOMMetric(CountsMetric):
         return self._plot(shown if isinstance(val, list | tuple) else shown[0], ax)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_counter": None, "_last": None}
+        return {**super().__getstate__(), "_counter": None, "_last": None, "_last_sync": None}
 
     def _scores(
         self, rows: NDArray[np.int64], label: str, subset: Subset | None
