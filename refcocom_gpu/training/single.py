@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,10 +11,8 @@ from torchmetrics import Metric
 
 from refcocom_gpu.errors import PredictionError
 from refcocom_gpu.predictions.arguments import ABSENT
+from refcocom_gpu.training.base import CountsMetric
 from refcocom_gpu.training.limits import SANITY_CHECK, limit_here
-
-if TYPE_CHECKING:
-    from refcocom_gpu.training.metric import RefCOCOMMetric
 
 
 class SingleScore(Metric):
@@ -28,7 +26,7 @@ class SingleScore(Metric):
     partial. Anywhere else it is an error. With `partial=True` it is the score of what was seen.
 
     Args:
-        metric: Its state is shared.
+        metric: A `RefCOCOMMetric`, whose state is shared.
         name: Of the score, without the name of the metric.
     """
 
@@ -38,7 +36,7 @@ class SingleScore(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
-    def __init__(self, metric: RefCOCOMMetric, name: str) -> None:
+    def __init__(self, metric: CountsMetric, name: str) -> None:
         # Not Metric's, which would make a state. In `__dict__`, because the metric is no part of this module.
         torch.nn.Module.__init__(self)
         self.__dict__.update(metric=metric, name=name)
