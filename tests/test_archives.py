@@ -16,7 +16,6 @@ import refcocom_gpu as rc
 from refcocom_gpu.predictions import archives
 from refcocom_gpu.utils.files import hash_file
 
-
 ARCHIVES = [".zip", ".tar", ".tgz", *(f".tar{codec}" for codec in COMPRESS)]
 
 
