@@ -3,6 +3,7 @@
 Beside its public interface, this class and `RefCOCOMMetric` rely on these names of torchmetrics: the methods
 `_sync_dist`, `_reduce_states`, `_wrap_update` and `_wrap_compute`, which are overridden here, and the attributes
 `_computed`, `_forward_cache`, `_is_synced`, `_to_sync` and `_update_count`.
+`SingleScore` overrides `_apply` and `_load_from_state_dict`, and passes every attribute that it lacks on to its metric.
 """
 
 from __future__ import annotations
