@@ -28,6 +28,13 @@ class UsageError(RefCOCOMError):
     """The request was wrong: an unknown option, a missing file, an unavailable device."""
 
 
+class UnknownNameError(UsageError, KeyError):
+    """There is nothing of this name; the message lists the names there are. A `KeyError` too, as of any mapping."""
+
+    # KeyError would print the message in quotes.
+    __str__ = ValueError.__str__
+
+
 class DataError(RefCOCOMError):
     """The data was wrong: a dataset, a prediction file or a mask that cannot be scored."""
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
-from torchmetrics import MeanMetric, SumMetric
+from torchmetrics import MeanMetric, MetricCollection, SumMetric
 
 import refcocom_gpu as rc
+from refcocom_gpu.training import base
 
 CELLS = 24
 
@@ -112,6 +113,35 @@ def naive(store, sampler, iou):
     return (total.compute() / count.compute()).item(), int(count.compute())
 
 
+def singles(store, logits, sampler):
+    """Scores that are metrics of their own, alone and in a collection, and how often counts were exchanged for them."""
+    metric = rc.RefCOCOMMetric(store)
+    collection = MetricCollection({"miou": metric["miou"], "ciou": metric["ciou"]})
+    exchanged = []
+    gather = base.gather
+
+    def counting(tensor, group=None):
+        exchanged.append(tensor.ndim)
+        return gather(tensor, group)
+
+    base.gather = counting
+    try:
+        found = []
+        for _ in range(2):
+            # The first part, which is not whole on one rank or on all, then the rest.
+            epoch(collection, logits, sampler.own[::2], 16)
+            metric.partial = True
+            found.append([metric[name].compute().item().hex() for name in ("miou", "ciou")])
+            epoch(collection, logits, sampler.own[1::2], 16)
+            metric.partial = False
+            scores = collection.compute()
+            found.append([scores[name].item().hex() for name in ("miou", "ciou")])
+            collection.reset()
+    finally:
+        base.gather = gather
+    return {"scores": found, "exchanged": exchanged}
+
+
 def scenarios(rank, ranks, folder):
     store = make_store(folder)
     n = len(store)
@@ -128,6 +158,8 @@ def scenarios(rank, ranks, folder):
     logits = make_logits(store)
     offline = rc.score([(range(n), logits)], store)
     results["naive"] = naive(store, padded(n, rank, ranks, 0), offline.iou)
+
+    results["single"] = singles(store, logits, Uneven(n, rank, ranks, 3))
 
     dropped = epoch(rc.RefCOCOMMetric(store), logits, dropping(n, rank, ranks, 0), 16)
     try:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import rank_worker
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from loops import Examples, Lookup, Module, lightning_trainer, loader
+from torch.utils.data import DataLoader
 
 import refcocom_gpu as rc
 from refcocom_gpu.training.state import INTERSECTION
@@ -28,74 +28,20 @@ def offline(store, logits):
     return rc.score([(range(len(store)), logits)], store)
 
 
-class Examples(Dataset):
-    """The index of every example, in a batch as `collate` makes it."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, index):
-        return {"x": torch.tensor(float(index)), "index": index}
-
-
-class Lookup(nn.Module):
-    """A model that knows its logits by heart."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = nn.Buffer(logits, persistent=False)
-        self.weight = nn.Parameter(torch.ones(()))
-
-    def forward(self, x, index=None):
-        logits = self.logits[x.long()][:, None] * self.weight
-        return {"loss": (self.weight**2).sum(), "logits": logits}
-
-
-def loader(store, batch_size=16):
-    return DataLoader(Examples(len(store)), batch_size=batch_size, collate_fn=rc.collate)
-
-
 # Lightning --------------------------------------------------------------------------------------
 
 
-def lightning_module(logits, returns):
-    from lightning.pytorch import LightningModule
+class Returning(Module):
+    """A module whose step returns what `returns` makes of logits and batch."""
 
-    class Module(LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.model = Lookup(logits)
+    def __init__(self, logits, returns):
+        super().__init__(logits)
+        self.returns = returns
 
-        def training_step(self, batch, batch_idx):
-            return self.model(**batch)["loss"]
+    def validation_step(self, batch, batch_idx):
+        return self.returns(self.model(**batch)["logits"], batch)
 
-        def validation_step(self, batch, batch_idx):
-            return returns(self.model(**batch)["logits"], batch)
-
-        test_step = validation_step
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.0)
-
-    return Module()
-
-
-def lightning_trainer(callback, folder, **options):
-    from lightning.pytorch import Trainer
-
-    return Trainer(
-        accelerator="cpu",
-        callbacks=[callback],
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+    test_step = validation_step
 
 
 @pytest.fixture
@@ -120,7 +66,7 @@ def test_lightning(store, logits, offline, tmp_path, returns):
 
     metric = rc.RefCOCOMMetric(store)
     trainer = lightning_trainer(RefCOCOMCallback(metric), tmp_path, max_epochs=2)
-    module = lightning_module(logits, RETURNS[returns])
+    module = Returning(logits, RETURNS[returns])
     trainer.fit(module, loader(store), loader(store))
     found = {key: value.item() for key, value in trainer.callback_metrics.items()}
     # Not rounded to float32 on the way through Lightning's own collection.
@@ -148,7 +94,7 @@ def test_lightning_says_what_is_partial(store, logits, tmp_path, how, n):
     trainer = lightning_trainer(
         RefCOCOMCallback(rc.RefCOCOMMetric(store)), tmp_path, max_epochs=1, **how
     )
-    trainer.fit(lightning_module(logits, RETURNS["a mapping"]), loader(store), loader(store))
+    trainer.fit(Returning(logits, RETURNS["a mapping"]), loader(store), loader(store))
     assert trainer.callback_metrics["refcocom_partial/n_examples"].item() == n
     assert "refcocom/miou" not in trainer.callback_metrics
 
@@ -161,7 +107,7 @@ def test_lightning_limit_beyond_the_end(store, logits, offline, tmp_path):
         RefCOCOMCallback(rc.RefCOCOMMetric(store)), tmp_path, limit_val_batches=1000
     )
     (found,) = trainer.validate(
-        lightning_module(logits, RETURNS["a mapping"]), loader(store), verbose=False
+        Returning(logits, RETURNS["a mapping"]), loader(store), verbose=False
     )
     assert found["refcocom/miou"] == offline.miou
 
@@ -170,14 +116,14 @@ def test_lightning_limit_beyond_the_end(store, logits, offline, tmp_path):
 def test_lightning_with_another_loader(store, logits, offline, tmp_path):
     from refcocom_gpu.training.lightning import RefCOCOMCallback
 
-    class Module(lightning_module(logits, None).__class__):
+    class Stepping(Module):
         def validation_step(self, batch, batch_idx, dataloader_idx=0):
             return self.model(**batch)["logits"] if dataloader_idx == 1 else None
 
     def validate(**options):
         callback = RefCOCOMCallback(rc.RefCOCOMMetric(store), **options)
         trainer = lightning_trainer(callback, tmp_path)
-        trainer.validate(Module(), [loader(store), loader(store)], verbose=False)
+        trainer.validate(Stepping(logits), [loader(store), loader(store)], verbose=False)
         return trainer.callback_metrics
 
     assert validate(dataloader_idx=1)["refcocom/miou"].item() == offline.miou
@@ -199,7 +145,7 @@ def test_lightning_sanity_check_is_partial_and_forgotten(store, logits, offline,
     trainer = lightning_trainer(
         Noting(rc.RefCOCOMMetric(store)), tmp_path, max_epochs=1, num_sanity_val_steps=2
     )
-    trainer.fit(lightning_module(logits, RETURNS["a mapping"]), loader(store), loader(store))
+    trainer.fit(Returning(logits, RETURNS["a mapping"]), loader(store), loader(store))
     assert labels == [(True, 32), (False, len(store))]
     assert trainer.callback_metrics["refcocom/miou"].item() == offline.miou
 
@@ -217,20 +163,20 @@ def test_lightning_mistakes(store, logits, tmp_path, returns, said):
 
     trainer = lightning_trainer(RefCOCOMCallback(rc.RefCOCOMMetric(store)), tmp_path)
     with pytest.raises(rc.UsageError, match=said):
-        trainer.validate(lightning_module(logits, returns), loader(store), verbose=False)
+        trainer.validate(Returning(logits, returns), loader(store), verbose=False)
 
 
 @pytest.mark.usefixtures("_calm")
 def test_lightning_without_an_index(store, logits, tmp_path):
     from refcocom_gpu.training.lightning import RefCOCOMCallback
 
-    class Module(lightning_module(logits, None).__class__):
+    class Stepping(Module):
         def validation_step(self, batch, batch_idx):
             return self.model.logits[batch.long()]
 
     trainer = lightning_trainer(RefCOCOMCallback(rc.RefCOCOMMetric(store)), tmp_path)
     with pytest.raises(rc.UsageError, match="collate_fn=collate puts it into the batch"):
-        trainer.validate(Module(), DataLoader(torch.arange(4.0)), verbose=False)
+        trainer.validate(Stepping(logits), DataLoader(torch.arange(4.0)), verbose=False)
 
 
 # Transformers -----------------------------------------------------------------------------------

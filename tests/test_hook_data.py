@@ -206,7 +206,7 @@ def test_index_is_put_back(dataset: rc.Dataset, path: Path) -> None:
 )
 def test_index_is_kept(dataset: rc.Dataset, path: Path, keep) -> None:
     item = transformed(dataset, path, keep)
-    assert type(item) is dict
+    assert isinstance(item, dict)
     assert type(item["index"]) is int
     assert_batch(rc.collate([item]), [5])
 

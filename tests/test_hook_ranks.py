@@ -78,6 +78,19 @@ def test_a_sampler_that_drops_is_an_error_on_every_rank(world, store, offline):
         is_offline(found["completed"], offline[torch.float32])
 
 
+def test_single_scores_are_those_of_one_process_after_one_exchange(world, offline):
+    _, results = world
+    scores = offline[torch.float32]
+    whole = [scores.miou.hex(), scores.ciou.hex()]
+    for found in results:
+        first, second, *again = found["single"]["scores"]
+        assert first != second == whole
+        assert again == [first, second]
+        assert found["single"] == results[0]["single"]
+        # For each pair of scores the headers twice, the counts once.
+        assert found["single"]["exchanged"] == [1, 2, 1] * 4
+
+
 def test_saved_predictions_are_scored_offline(world, store):
     folder, results = world
     for epoch, name in enumerate(("saving", "saving again")):

@@ -86,7 +86,7 @@ class _Precision(_Scoring):
 @dataclass
 class _Output:
     output_dir: str | None = option(None, "folder for the result; null writes nothing", path=True)
-    json: bool = option(False, "print JSON instead of the table")
+    json: bool = option(False, "print JSON instead of the table, also if it fails or quiet=true")
     quiet: bool = option(False, "print nothing but warnings and errors")
 
 

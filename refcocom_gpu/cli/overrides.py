@@ -170,4 +170,6 @@ def _unknown_flag(word: str, known: dict[str, Key]) -> UsageError:
         return UsageError("-m is not supported: `refcocom sweep` scores many files in one process")
     name = word.lstrip("-").partition("=")[0].replace("-", "_")
     hint = f"{name} is written {name}=…" if name in known else "everything else is key=value"
-    return UsageError(f"unknown flag {word}; the only flag is --help, {hint}")
+    return UsageError(
+        f"unknown flag {word}; the only flags are --help, --version, --json and -q, {hint}"
+    )

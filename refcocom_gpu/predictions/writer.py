@@ -7,7 +7,6 @@ it. A run that was killed leaves the journal; the next writer of the same path g
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,13 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
+from refcocom_gpu.predictions.arguments import ABSENT, WRITE, index_and_masks
 from refcocom_gpu.predictions.arrays import REFUSED, check_prediction
 from refcocom_gpu.predictions.batches import row_of_batch
 from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.journal import Journal
 from refcocom_gpu.predictions.keys import Keys, describe_key
-from refcocom_gpu.predictions.normalise import as_pairs, as_rows, is_rle
+from refcocom_gpu.predictions.normalise import as_rows, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.runs import NO_RUNS, array_runs
 from refcocom_gpu.predictions.values import judge_set
@@ -91,29 +91,28 @@ class PredictionWriter:
         """Return the indices that have no prediction yet: all at first, the remaining ones after a resume."""
         return np.flatnonzero(~self.journal.written)
 
-    def write(self, keys: Any, predictions: Any = None) -> None:
+    def write(self, index: Any = ABSENT, masks: Any = ABSENT) -> None:
         """Add predictions.
 
         Args:
-            keys: int or [B] ints, row numbers in the store; or [B, 2] rows `(sample_id, sentence_idx)`
+            index: int or [B] ints, row numbers in the store; or [B, 2] rows `(sample_id, sentence_idx)`
                 ([B, 3] `(image_id, position, sentence_idx)` where the dataset is keyed so). Or a dict of predictions by
-                either.
-            predictions: One prediction, a [B, H, W] or [B, 1, H, W] array or tensor, or B predictions: arrays, tensors,
+                either, without `masks`.
+            masks: One prediction, a [B, H, W] or [B, 1, H, W] array or tensor, or B predictions: arrays, tensors,
                 PIL pictures, RLE objects. Bools and integers are masks of the size of the image, floats are logits or
                 probabilities of any size. None is an empty mask.
 
         Raises:
             PredictionError: When a key is unknown or was written before, or a mask does not fit; nothing of the
                 batch is written then.
-            UsageError: When the numbers of keys and predictions differ.
+            UsageError: When the numbers of keys and predictions differ, or the arguments are swapped.
         """
-        if isinstance(keys, Mapping) and predictions is None:
-            keys, predictions = as_pairs(keys)
+        keys, masks = index_and_masks(index, masks, WRITE)
         problems = Problems()
         checker = Keys(self.dataset, problems)
-        rows = as_rows(keys, predictions, len(checker.fields))
-        index = self._resolve(rows.keys, checker)
-        examples = index.tolist()
+        rows = as_rows(keys, masks, len(checker.fields))
+        numbers = self._resolve(rows.keys, checker)
+        examples = numbers.tolist()
         runs: list[NDArray[np.int32] | None] = []
         traits = []
         for row, (example, value) in enumerate(zip(examples, rows.values, strict=True)):
@@ -133,7 +132,7 @@ class PredictionWriter:
         for k, segmentation in zip(present, encoded, strict=True):
             segmentations[k] = segmentation
         self.journal.append(list(map(self._row, examples, segmentations)), traits)
-        self.journal.mark(index, traits)
+        self.journal.mark(numbers, traits)
 
     def _runs(
         self, value: Any, example: int, where: str, problems: Problems

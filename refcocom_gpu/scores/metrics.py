@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_gpu.errors import UnknownNameError
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -73,9 +75,24 @@ def ciou(intersection: Ints, pred_area: Ints, target_area: Ints, *, empty: float
     return total / union if union else empty
 
 
+class ByThreshold(dict[float, float]):
+    """Threshold to share: a dict that names its thresholds when it is asked for another.
+
+    >>> ByThreshold({0.5: 1.0})[0.75]
+    Traceback (most recent call last):
+    refcocom_gpu.errors.UnknownNameError: no score at the threshold 0.75, only at 0.5; metrics.precision_at(...
+    """
+
+    def __missing__(self, threshold: Any) -> float:
+        raise UnknownNameError(
+            f"no score at the threshold {threshold!r}, only at {', '.join(map(str, self))}; "
+            f"metrics.precision_at(result.iou, [{threshold!r}]) of refcocom_gpu.scores counts at another"
+        )
+
+
 def precision_at(
     ious: Floats, thresholds: Sequence[float] = PRECISION_THRESHOLDS, *, strict: bool = False
-) -> dict[float, float]:
+) -> ByThreshold:
     """Return the share of examples whose IoU reaches each threshold (Pr@X).
 
     Args:
@@ -84,16 +101,16 @@ def precision_at(
         strict: True counts IoU > X, as CRIS does; False counts IoU ≥ X, as LAVT does.
 
     Returns:
-        Threshold to share.
+        Threshold to share; asking for a threshold that is not there is an `UnknownNameError`, which lists them.
 
     >>> precision_at(np.array([0.5, 0.9]), [0.5, 0.7]), precision_at(np.array([0.5, 0.9]), [0.5], strict=True)
     ({0.5: 1.0, 0.7: 0.5}, {0.5: 0.5})
     """
     n = len(ious)
     if not n:
-        return dict.fromkeys(thresholds, math.nan)
+        return ByThreshold((x, math.nan) for x in thresholds)
     reaches = np.greater if strict else np.greater_equal
-    return {x: int(np.count_nonzero(reaches(ious, x))) / n for x in thresholds}
+    return ByThreshold((x, int(np.count_nonzero(reaches(ious, x))) / n) for x in thresholds)
 
 
 def mean_by(values: Floats, groups: Sequence[Any] | NDArray[Any]) -> dict[Any, float]:

@@ -93,8 +93,8 @@ class Result:
         return metrics.ciou(*self._counts, empty=self._empty)
 
     @cached_property
-    def precision_at(self) -> dict[float, float]:
-        """Share of examples with IoU at or above 0.5, 0.6, 0.7, 0.8, 0.9."""
+    def precision_at(self) -> metrics.ByThreshold:
+        """Share of examples with IoU at or above 0.5, 0.6, 0.7, 0.8, 0.9; `UnknownNameError` for another threshold."""
         return metrics.precision_at(self.iou, strict=self.precision_strict)
 
     @cached_property

@@ -3,6 +3,7 @@
 Beside its public interface, this class and `RefCOCOMMetric` rely on these names of torchmetrics: the methods
 `_sync_dist`, `_reduce_states`, `_wrap_update` and `_wrap_compute`, which are overridden here, and the attributes
 `_computed`, `_forward_cache`, `_is_synced`, `_to_sync` and `_update_count`.
+`SingleScore` overrides `_apply` and `_load_from_state_dict`, and passes every attribute that it lacks on to its metric.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -28,6 +29,14 @@ from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.training.ranks import gather, header, refuse_different
 from refcocom_gpu.training.saving import Saver
 from refcocom_gpu.training.state import empty_state, first_rank, merge
+
+
+class _Sync(NamedTuple):
+    """What a rank sent and got in a sync: its own [N + 1, 5] state, the merged one, and [N + 1] whose rows it has."""
+
+    own: Tensor
+    merged: Tensor
+    owner: Tensor
 
 
 class CountsMetric(Metric):
@@ -64,6 +73,7 @@ class CountsMetric(Metric):
         self.store = store
         self._saver = saver
         self._n_syncs = 0
+        self._last_sync: _Sync | None = None
         # Which examples belong into the file of this rank: all, until another rank turns out to have some of them too.
         self._owned: NDArray[np.bool_] = np.ones(len(store), np.bool_)
         self._anything_seen = False
@@ -144,12 +154,19 @@ class CountsMetric(Metric):
         gather_from_ranks = gather if dist_sync_fn is gather_all_tensors else dist_sync_fn
         self._n_syncs += 1
         epoch = 0 if self._saver is None else self._saver.epoch
-        headers = gather_from_ranks(header(self.identity, self._n_syncs, epoch), group=group)
-        refuse_different(headers)
-        states = torch.stack(gather_from_ranks(self.counts, group=group))
-        self.counts = merge(states)
+        last = self._last_sync
+        unchanged = last is not None and _is_equal(last.own, self.counts)
+        about = header(self.identity, self._n_syncs, epoch)
+        headers = gather_from_ranks(torch.cat([about, about.new_tensor([unchanged])]), group=group)
+        refuse_different([row[:-1] for row in headers])
+        if last is None or not all(row[-1] for row in headers):
+            own = self.counts.clone()
+            states = torch.stack(gather_from_ranks(own, group=group))
+            last = self._last_sync = _Sync(own, merge(states), first_rank(states))
+        # Otherwise no rank has counted since the last sync: each score that is computed by itself asks for one.
+        self.counts = last.merged
         if self._saver is not None:
-            owned = first_rank(states) == torch.distributed.get_rank(group)
+            owned = last.owner == torch.distributed.get_rank(group)
             self._owned = owned[:-1].cpu().numpy()
             self._anything_seen |= bool((self.counts[:, INTERSECTION] >= 0).any())
 
@@ -189,6 +206,10 @@ class CountsMetric(Metric):
         super()._load_from_state_dict(state_dict, prefix, *args)
         # Batches are added in place, which must not change the checkpoint.
         self.identity, self.counts = own_identity, self.counts.clone()
+
+
+def _is_equal(one: Tensor, other: Tensor) -> bool:
+    return one.device == other.device and torch.equal(one, other)
 
 
 def _digest(text: str) -> Tensor:

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 def read_batch(
-    preds: Any, index: Any, dataset: Dataset, options: ReadOptions, device: torch.device
+    masks: Any, index: Any, dataset: Dataset, options: ReadOptions, device: torch.device
 ) -> tuple[Index, list[Stack]]:
     """Read the arguments of `RefCOCOMMetric.update`.
 
     Args:
-        preds: [B, h, w] or [B, 1, …, h, w], one [h, w], or B predictions in any container: arrays, tensors, pictures,
+        masks: [B, h, w] or [B, 1, …, h, w], one [h, w], or B predictions in any container: arrays, tensors, pictures,
             RLE objects, or None for an empty mask.
         index: [B] row numbers, or [B, F] keys; those of one prediction may also be an int, or a tuple.
         dataset: What the keys are of.
@@ -50,7 +50,7 @@ def read_batch(
         PredictionError: A key is unknown.
         UsageError: Something has another form, or their numbers differ.
     """
-    stacked = _stacked(preds)
+    stacked = _stacked(masks)
     if stacked is not None and np.ndim(index) < 2 and not isinstance(index, tuple):
         numbers = as_index(index)
         if len(numbers) != len(stacked):
@@ -59,17 +59,17 @@ def read_batch(
     is_there = isinstance(index, Tensor) and not index.is_cpu and index.ndim < 2
     n_fields = len(dataset.example_key_fields)
     # Indices on a device are not looked at, which would wait for it; their number is known.
-    rows = as_rows(np.zeros(index.numel(), np.int64) if is_there else index, preds, n_fields)
+    rows = as_rows(np.zeros(index.numel(), np.int64) if is_there else index, masks, n_fields)
     numbers = as_index(index) if is_there else _known(rows.keys, dataset)
     return numbers, list(_by_shape([_as_mask(value, options, device) for value in rows.values]))
 
 
-def _stacked(preds: Any) -> Tensor | None:
+def _stacked(masks: Any) -> Tensor | None:
     """Return a batch that is one array or tensor as [B, h, w]; None for other containers."""
-    if isinstance(preds, Tensor):
-        values: Tensor = as_dense(preds)
-    elif isinstance(preds, np.ndarray) and preds.dtype.kind in "biuf" and type(preds) is np.ndarray:
-        values = as_tensor(preds)
+    if isinstance(masks, Tensor):
+        values: Tensor = as_dense(masks)
+    elif isinstance(masks, np.ndarray) and masks.dtype.kind in "biuf" and type(masks) is np.ndarray:
+        values = as_tensor(masks)
     else:
         return None
     if values.ndim == 2:

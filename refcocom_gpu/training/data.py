@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data._utils.collate import collate as torch_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.training.subset import draw_subset
+from refcocom_gpu.utils.text import first_line
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -26,13 +29,15 @@ if TYPE_CHECKING:
 KEPT_PICTURES = 4
 """Decoded pictures that each process keeps; one suffices for a pass in order, the others serve mixed orders."""
 
-Item = dict[str, Any]
+
+class Item(dict[str, Any]):
+    """An item of `ExpressionDataset`: a dict whose type tells torch's default collation who asks; see `_by_default`."""
 
 
 class ExpressionDataset(torch.utils.data.Dataset[Item]):
     """The examples of a dataset for torch's `DataLoader`, a picture and a sentence each.
 
-    Item `i` is `{"image": RGB picture, "sentence": str, "index": int}`, where `index` is the
+    Item `i` is the dict `{"image": RGB picture, "sentence": str, "index": int}`, where `index` is the
     example's row number. With a `transform` it is what that returns, plus `index`. The picture is a
     copy, so a transform may change it in place. Use `collate` to make batches.
 
@@ -113,11 +118,11 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
         """
         position = range(len(self))[operator.index(position)]
         index = int(self.indices[position])
-        item: Item = {
-            "image": self._picture(int(self._rows[position])).copy(),
-            "sentence": self.dataset.examples["sentence"][index].as_py(),
-            "index": index,
-        }
+        item = Item(
+            image=self._picture(int(self._rows[position])).copy(),
+            sentence=self.dataset.examples["sentence"][index].as_py(),
+            index=index,
+        )
         if self.transform is None:
             return item
         result = self.transform(item)
@@ -130,7 +135,7 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
                 f"transform returned index {result['index']!r} for example {index}; "
                 "it should leave index unchanged, or leave it out"
             )
-        return {**result, "index": index}
+        return Item(result, index=index)
 
     def __getitems__(self, positions: Sequence[int]) -> list[Item]:
         """Make the items of a batch, which the loader asks for together.
@@ -146,7 +151,7 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
         pictures = [
             picture_order.setdefault(int(self._rows[p]), len(picture_order)) for p in positions
         ]
-        items: list[Item] = [{}] * len(positions)
+        items = [Item()] * len(positions)
         for place in sorted(range(len(positions)), key=pictures.__getitem__):
             items[place] = self[positions[place]]
         return items
@@ -154,7 +159,7 @@ class ExpressionDataset(torch.utils.data.Dataset[Item]):
 
 def collate(
     items: Sequence[Mapping[str, Any]],
-    collate_fn: Callable[[list[Item]], Mapping[str, Any]] | None = None,
+    collate_fn: Callable[[list[dict[str, Any]]], Mapping[str, Any]] | None = None,
 ) -> MutableMapping[str, Any]:
     """Make a batch of B items, for `DataLoader(..., collate_fn=collate)`.
 
@@ -211,7 +216,22 @@ def _whole(index: Any) -> int:
     raise UsageError(f"the index of an item must be a whole number, not {index!r}")
 
 
-def _columns(items: list[Item]) -> dict[str, Any]:
+def _by_default(batch: list[Item], *, collate_fn_map: Any = None) -> Any:
+    """Collate as torch does by default; where it cannot, raise `UsageError`, which names `collate`."""
+    try:
+        return torch_collate([dict(item) for item in batch], collate_fn_map=collate_fn_map)
+    except (TypeError, RuntimeError) as error:
+        raise UsageError(
+            "torch's default collation cannot make a batch of these pictures and sentences; "
+            f"pass DataLoader(…, collate_fn=rc.collate). It says: {first_line(error)}"
+        ) from error
+
+
+# The documented way to extend torch's default collation by a type.
+default_collate_fn_map[Item] = _by_default
+
+
+def _columns(items: list[dict[str, Any]]) -> dict[str, Any]:
     for item in items:
         differ = item.keys() ^ items[0].keys()
         if differ:

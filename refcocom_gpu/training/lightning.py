@@ -13,6 +13,7 @@ except ImportError:  # the package's older name
     from pytorch_lightning import Callback  # type: ignore[assignment]
 
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.training.limits import limit_of
 from refcocom_gpu.training.metric import RefCOCOMMetric
 
 
@@ -20,7 +21,8 @@ class RefCOCOMCallback(Callback):
     """Scores what `validation_step` and `test_step` return, and logs the scores at the end of the epoch.
 
     Scores of a part of the examples are logged as `refcocom_partial/…`: those of the sanity check, `fast_dev_run`,
-    `limit_val_batches` and `limit_test_batches`.
+    `limit_val_batches` and `limit_test_batches`. Without the callback, `self.log("miou", metric["miou"])` logs one
+    score under a name of your own, and NaN where the callback would log a partial score.
 
     Args:
         metric: The metric. The callback resets it at the start of an epoch and moves it to the module's device.
@@ -85,16 +87,11 @@ class RefCOCOMCallback(Callback):
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the scores."""
-        limited = trainer.sanity_checking or _is_limit(trainer.limit_val_batches)
-        self._log(pl_module, limited=bool(limited or trainer.fast_dev_run))
+        self._log(pl_module, limited=limit_of(trainer) is not None)
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
-
-    def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Log the scores."""
-        limited = _is_limit(trainer.limit_test_batches)
-        self._log(pl_module, limited=bool(limited or trainer.fast_dev_run))
+    on_test_epoch_end = on_validation_epoch_end
 
     def _log(self, pl_module: Any, *, limited: bool) -> None:
         scores = self._scores(partial=self.metric.partial or limited)
@@ -116,8 +113,3 @@ class RefCOCOMCallback(Callback):
             return self.metric.compute()
         finally:
             self.metric.partial = before
-
-
-def _is_limit(batches: float) -> bool:
-    """Return whether Lightning's setting limits the batches: 1 means one batch, 1.0 means all."""
-    return isinstance(batches, int) or batches < 1.0

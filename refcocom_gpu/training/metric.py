@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Module
 
 from refcocom_gpu.counting.choose import counter_on
 from refcocom_gpu.counting.counter import Counter
@@ -18,8 +19,8 @@ from refcocom_gpu.counting.doubts import doubts
 from refcocom_gpu.counting.rows import N_COLUMNS, N_COUNTS, OTHER_RANK
 from refcocom_gpu.counting.stacks import CountedBatch, Index, Stack, count_stacks
 from refcocom_gpu.dataset.table import Dataset
-from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.normalise import as_pairs
+from refcocom_gpu.errors import UnknownNameError, UsageError
+from refcocom_gpu.predictions.arguments import ABSENT, UPDATE, index_and_masks
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.result import Result, about_run, per_example
@@ -28,6 +29,7 @@ from refcocom_gpu.training.base import CountsMetric
 from refcocom_gpu.training.batches import read_batch
 from refcocom_gpu.training.saving import Saver
 from refcocom_gpu.training.scores import (
+    names_of_scores,
     refuse_conflicts,
     refuse_faults,
     refuse_missing,
@@ -35,6 +37,7 @@ from refcocom_gpu.training.scores import (
     seen,
     warn_of_doubts,
 )
+from refcocom_gpu.training.single import SingleScore
 from refcocom_gpu.training.state import empty_state, record
 from refcocom_gpu.training.subset import Subset, draw_subset
 
@@ -125,6 +128,8 @@ class RefCOCOMMetric(CountsMetric):
         self._counter: Counter | None = None
         self._counter_device = torch.device("cpu")
         self._last: CountedBatch | None = None
+        names = names_of_scores(estimated=self.subset is not None)
+        self._single = {score: SingleScore(self, score) for score in names}
 
     @property
     def partial(self) -> bool:
@@ -136,11 +141,11 @@ class RefCOCOMMetric(CountsMetric):
         if partial != self._partial:
             self._partial, self._computed = partial, None
 
-    def update(self, preds: Any, index: Any = None) -> None:
+    def update(self, masks: Any = ABSENT, index: Any = ABSENT) -> None:
         """Count a batch.
 
         Args:
-            preds: [B, h, w] or [B, 1, h, w] on the device of the metric, or B predictions in any container: arrays or
+            masks: [B, h, w] or [B, 1, h, w] on the device of the metric, or B predictions in any container: arrays or
                 tensors [h, w] there, PIL pictures, COCO RLE objects, or None for an empty mask. Floats are logits or
                 probabilities at any resolution. Bools and integers are masks of the size of the image. A dict maps row
                 numbers or keys to predictions.
@@ -148,13 +153,14 @@ class RefCOCOMMetric(CountsMetric):
                 `(sample_id, sentence_idx)`, which are looked up on the host.
 
         Raises:
-            UsageError: When shapes or devices do not fit, or a prediction is nothing of the kind.
+            UsageError: When shapes or devices do not fit, a prediction is nothing of the kind, or `index` is a target
+                mask.
             PredictionError: For an index that is not a row, a mask of another size than its image, integers of several
                 values, logits that are not finite: nothing of the batch is counted. Also for an example that was seen
                 before with other counts, because `reset` was forgotten. On a device, `compute` raises it instead,
                 unless predictions are saved.
         """
-        indices, stacks = self._read(preds, index)
+        indices, stacks = self._read(masks, index)
         batch = self._count(stacks, indices)
         if self._saver is not None:
             self._saver.write(stacks, indices)
@@ -163,17 +169,17 @@ class RefCOCOMMetric(CountsMetric):
         # Through `__dict__`, because Module.__setattr__ takes 10 µs, a tenth of what `update` costs beside counting.
         self.__dict__["_last"] = batch
 
-    def count(self, preds: Any, index: Any) -> Tensor:
+    def count(self, masks: Any = ABSENT, index: Any = ABSENT) -> Tensor:
         """Count a batch without adding it, for trainers that gather the outputs of all ranks themselves.
 
         Args:
-            preds: As for `update`.
+            masks: As for `update`.
             index: As for `update`.
 
         Returns:
             [B, 6] int64 on the device of the metric, for `add`: the index and the row of counts.
         """
-        indices, stacks = self._read(preds, index)
+        indices, stacks = self._read(masks, index)
         return self._count(stacks, indices).table()
 
     def add(self, rows: Any) -> None:
@@ -213,13 +219,12 @@ class RefCOCOMMetric(CountsMetric):
             self._counter_device = device
         return count_stacks(self._counter, stacks, index)
 
-    def _read(self, preds: Any, index: Any) -> tuple[Index, list[Stack]]:
+    def _read(self, masks: Any, index: Any) -> tuple[Index, list[Stack]]:
         """Return the arguments of `update` as indices and stacks, checked to be on the device of the state."""
         self._refuse_synced()
-        if isinstance(preds, Mapping) and index is None:
-            index, preds = as_pairs(preds)
+        index, masks = index_and_masks(index, masks, UPDATE)
         device = self._writable().device
-        indices, stacks = read_batch(preds, index, self.store.dataset, self._options, device)
+        indices, stacks = read_batch(masks, index, self.store.dataset, self._options, device)
         for stack in stacks:
             if stack.values is not None and stack.values.device != device:
                 raise UsageError(
@@ -234,14 +239,14 @@ class RefCOCOMMetric(CountsMetric):
             self.counts = self.counts.clone()
         return self.counts
 
-    def forward(self, preds: Any, index: Any = None) -> dict[str, Tensor]:
+    def forward(self, masks: Any = ABSENT, index: Any = ABSENT) -> dict[str, Tensor]:
         """Count a batch, and return the scores of this batch alone.
 
         Returns:
             What `compute` returns with `partial=True`: `refcocom_partial/miou` and so on.
         """
         # torchmetrics would put the state aside and compute; an error would then lose the state.
-        self.update(preds, index)
+        self.update(masks, index)
         assert self._last is not None
         rows = self._last.table().cpu()
         state = empty_state(len(self.store))
@@ -302,6 +307,37 @@ class RefCOCOMMetric(CountsMetric):
         }
         return Result(table, info, self.convention, self.precision_strict)
 
+    def __getitem__(self, name: str) -> SingleScore:  # type: ignore[override]
+        """Return one score as a metric of its own, which shares the state of this one.
+
+        Args:
+            name: `miou`, `ciou`, `precision_at_0.5` … `precision_at_0.9`; with a subset `miou`, `miou_se`, `ciou`,
+                `ciou_se`.
+
+        Raises:
+            UnknownNameError: There is no such score; the message lists them.
+
+        >>> import refcocom_gpu as rc
+        >>> metric = rc.RefCOCOMMetric(rc.MaskStore.build(rc.load_dataset("sample"), cache=False), partial=True)
+        >>> metric.update(None, 0)
+        >>> metric["miou"].compute()  # in a LightningModule: self.log("miou", self.metric["miou"])
+        tensor(0., dtype=torch.float64)
+        """
+        if name not in self._single:
+            raise UnknownNameError(f"no score {name!r}, only {', '.join(self._single)}")
+        return self._single[name]
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """As of any module, and the single scores: Lightning looks for a logged metric among these."""
+        memo = set() if memo is None else memo
+        yield from super().named_modules(memo, prefix, remove_duplicate)
+        for name, single in self._single.items():
+            # A dot would separate a module from its parts.
+            path = ".".join(filter(None, [prefix, name.replace(".", "_")]))
+            yield from single.named_modules(memo, path, remove_duplicate)
+
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot scores with Matplotlib, without the numbers of examples.
 
@@ -315,7 +351,7 @@ class RefCOCOMMetric(CountsMetric):
         return self._plot(shown if isinstance(val, list | tuple) else shown[0], ax)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_counter": None, "_last": None}
+        return {**super().__getstate__(), "_counter": None, "_last": None, "_last_sync": None}
 
     def _scores(
         self, rows: NDArray[np.int64], label: str, subset: Subset | None

@@ -30,6 +30,7 @@ class _EpochFile:
     def __init__(self) -> None:
         self.writer: PredictionWriter | None = None
         self.unsaved = False
+        self.kept: bytes | None = None
         self._process = os.getpid()
 
     def tidy(self) -> None:
@@ -96,9 +97,12 @@ class Saver:
         Args:
             keep: [N] which examples belong into the file of this rank; by default all.
         """
-        if self._file.writer is not None:
-            self._file.writer.save(keep)
-            self._file.unsaved = False
+        file = self._file
+        kept = None if keep is None else keep.tobytes()
+        # Each score that is computed by itself ends here.
+        if file.writer is not None and (file.unsaved or file.kept != kept):
+            file.writer.save(keep)
+            file.unsaved, file.kept = False, kept
 
     def next_epoch(self, *, anything_seen: bool) -> None:
         """Begin another epoch; write predictions that `finish` has not written yet.

@@ -25,6 +25,7 @@ from refcocom_gpu.predictions.values import FAULTS, UNKNOWN, explain_fault, faul
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.store.store import MaskStore
+from refcocom_gpu.training.limits import limit_here
 from refcocom_gpu.training.subset import Subset
 
 Rows = NDArray[np.int64]
@@ -105,13 +106,19 @@ def refuse_missing(rows: Rows, store: MaskStore, wanted: NDArray[np.int64]) -> N
     Raises:
         PredictionError: It names the examples.
     """
-    problems = Problems()
-    for index in wanted[rows[wanted, INTERSECTION] < 0].tolist():
-        problems.add(
-            "missing",
-            _where(store.dataset, index),
-            "no update held it; partial=True scores what was seen, and labels it as partial",
+    unseen = wanted[rows[wanted, INTERSECTION] < 0].tolist()
+    if not unseen:
+        return
+    limit = limit_here()
+    reason = "no update held it; partial=True scores what was seen, and labels it as partial"
+    if limit is not None:
+        reason = (
+            f"no update held it, because Lightning runs a part of the batches in {limit}; "
+            'RefCOCOMCallback(metric) logs such scores as partial, self.log("miou", metric["miou"]) logs NaN'
         )
+    problems = Problems()
+    for index in unseen:
+        problems.add("missing", _where(store.dataset, index), reason)
     problems.raise_if_any()
 
 
@@ -125,6 +132,17 @@ def warn_of_doubts(rows: Rows, store: MaskStore) -> None:
 def _where(dataset: Dataset, index: int) -> str:
     key = describe_key(dataset.example_key_fields, dataset.key_of(index))
     return f"index {index} ({key})"
+
+
+def names_of_scores(*, estimated: bool) -> list[str]:
+    """Return the names of the scores that `scores` gives, without the numbers of examples.
+
+    Args:
+        estimated: Whether they are estimated from a subset.
+    """
+    if estimated:
+        return ["miou", "miou_se", "ciou", "ciou_se"]
+    return ["miou", "ciou", *(f"precision_at_{x}" for x in metrics.PRECISION_THRESHOLDS)]
 
 
 def scores(

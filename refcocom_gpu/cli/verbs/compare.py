@@ -42,10 +42,10 @@ def run(config: CompareConfig) -> None:
     )
     if output is not None:
         comparison.save(output, overwrite=config.overwrite)
-    if config.quiet:
-        return
     if config.json:
         print_(json.dumps(comparison.summary(), indent=2))
+        return
+    if config.quiet:
         return
     print_(comparison_table(comparison))
     if output is None:

@@ -74,14 +74,12 @@ def run(config: ConstructConfig) -> None:
     if truth is not None:
         judgement = judge(made.audit, truth)
         judgement.save(Path(config.output_dir) / JUDGE)
-    if config.quiet:
-        return
     if config.json:
         about = dict(made.summary)
         if judgement is not None:
             about["judgement"] = judgement.summary()
         print_(json.dumps(about, indent=2, ensure_ascii=False))
-    else:
+    elif not config.quiet:
         print_(_table(made, judgement, rules))
 
 

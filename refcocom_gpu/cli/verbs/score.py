@@ -55,11 +55,11 @@ def run(config: ScoreConfig) -> None:
         name = None if config.dataset.path is None else config.dataset.name
         write_eval_results(result, published, dataset_id=name, overwrite=config.overwrite)
         written.append(published)
-    if config.quiet:
-        return
     if config.json:
         # ASCII, so that no terminal or pipe can change a name.
         print_(json.dumps(result.summary(), indent=2))
+        return
+    if config.quiet:
         return
     print_(score_table(result))
     if written:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.config import SweepConfig
+from refcocom_gpu.cli.failures import PartFailedError
 from refcocom_gpu.cli.verbs import is_strict, load, print_, say
-from refcocom_gpu.errors import DataError, UsageError
+from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.options import part_of
 
@@ -28,7 +29,7 @@ def run(config: SweepConfig) -> None:
 
     Raises:
         UsageError: For a wrong request, before any work.
-        DataError: When a set could not be scored, after everything else is done and written.
+        PartFailedError: When a set could not be scored, after everything else is done and written.
     """
     from refcocom_gpu.engines import make_engine
     from refcocom_gpu.store.store import MaskStore
@@ -61,15 +62,17 @@ def run(config: SweepConfig) -> None:
             ranking=ranking,
             settled=settled,
         )
-    if config.json and not config.quiet:
-        print_(json.dumps(_summary(outcome, time.perf_counter() - start), indent=2))
-    elif not config.quiet:
-        _print_summary(outcome, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    if not (config.json or config.quiet):
+        _print_summary(outcome, seconds)
     if outcome.n_failed:
-        raise DataError(
+        raise PartFailedError(
             f"{outcome.n_failed:,} of {len(items):,} sets of predictions could not be scored; "
-            "the leaderboard lists them with their errors. Mend them and run the sweep again"
+            "the leaderboard lists them with their errors. Mend them and run the sweep again",
+            _summary(outcome, seconds),
         )
+    if config.json:
+        print_(json.dumps(_summary(outcome, seconds), indent=2))
 
 
 def _summary(outcome: Outcome, seconds: float) -> dict[str, object]:
