@@ -1,15 +1,17 @@
-"""One prediction in, the runs of its mask and what it tells about its set out: for files that are written."""
+"""Predictions in, the runs of their masks and what they tell about their set out: for files that are written."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from refcocom_kernels import cpu
+from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.errors import Problems
+from refcocom_gpu.masks.causes import explain_counts
 from refcocom_gpu.masks.rle import run_ends
+from refcocom_gpu.predictions.batches import Batch, RLEBatch
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.resize import as_logits, logit_runs, nearest_cells, valid_part
 from refcocom_gpu.predictions.values import (
@@ -21,6 +23,9 @@ from refcocom_gpu.predictions.values import (
     read_stack,
     wrong_size,
 )
+
+if TYPE_CHECKING:
+    from refcocom_gpu.dataset.table import Dataset
 
 NO_RUNS = np.zeros(0, np.int32)
 NO_RUNS.flags.writeable = False
@@ -72,3 +77,42 @@ def array_runs(
         sizes = np.array([height]), np.array([width])
         mask = nearest_cells(mask[None], *sizes, region, (height, width))[0][0]
     return run_ends(mask), int(traits[0])
+
+
+def batch_runs(
+    batch: Batch,
+    dataset: Dataset,
+    options: ReadOptions,
+    problems: Problems,
+    traits: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the runs of a batch of predictions.
+
+    Args:
+        batch: From `read_predictions`.
+        dataset: What they are predictions for.
+        options: As for `array_runs`.
+        problems: Collects predictions that have no runs.
+        traits: [N] int64 evidence of each example's prediction; that of the batch is put in.
+
+    Returns:
+        [R] int32 run ends, and [B + 1] int64 where those of each prediction begin.
+    """
+    samples = dataset.example_sample[batch.index]
+    heights, widths = dataset.heights[samples], dataset.widths[samples]
+    if isinstance(batch, RLEBatch):
+        pixels = heights * widths
+        strings = batch.strings
+        runs = cpu.rle_parse(strings.data, strings.offsets, pixels, threads=options.threads)
+        for row in np.flatnonzero(runs.status != rle_status.OK).tolist():
+            status, detail = int(runs.status[row]), int(runs.detail[row])
+            reason = explain_counts(strings.row(row), status, detail, int(pixels[row]))
+            problems.add("malformed mask", batch.where(row), reason)
+        return runs.ends, runs.offsets
+    rows = [NO_RUNS]
+    for row, array in enumerate(batch.arrays):
+        size = int(heights[row]), int(widths[row])
+        ends, trait = array_runs(array, *size, options, batch.where(row), problems)
+        rows.append(ends)
+        traits[batch.index[row]] = trait
+    return np.concatenate(rows), cpu.offsets_from(np.array([len(r) for r in rows[1:]], np.int64))

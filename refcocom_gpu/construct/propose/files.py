@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-from refcocom_kernels import cpu, rle_status
+from refcocom_kernels import cpu
 
 from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Refused, Runs
 from refcocom_gpu.errors import DataError, Problems, UsageError
-from refcocom_gpu.masks.causes import explain_counts
-from refcocom_gpu.predictions.batches import ArrayBatch, Batch, Batches, RLEBatch
+from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import find_source, read_predictions
-from refcocom_gpu.predictions.runs import array_runs
+from refcocom_gpu.predictions.runs import batch_runs
 from refcocom_gpu.predictions.values import judge_set
 
 if TYPE_CHECKING:
@@ -190,41 +189,13 @@ def _read(
     parts: list[Runs] = [np.zeros(0, np.int32)]
     used, traits = 0, np.zeros(n, np.int64)
     for batch in batches:
-        ends, offsets = _to_runs(batch, keys.dataset, options, problems, traits)
+        ends, offsets = batch_runs(batch, keys.dataset, options, problems, traits)
         starts[batch.index], stops[batch.index] = used + offsets[:-1], used + offsets[1:]
         used += len(ends)
         parts.append(ends)
     for verdict in judge_set(traits, options):
         verdict.add_to(problems, source, keys.where)
     return _Masks(np.concatenate(parts), starts, stops)
-
-
-def _to_runs(
-    batch: Batch, dataset: Dataset, options: ReadOptions, problems: Problems, traits: Ints
-) -> tuple[Runs, Ints]:
-    """[R] run ends and [B + 1] offsets of a batch; mistakes in a row are recorded, `traits` [N] filled."""
-    samples = dataset.example_sample[batch.index]
-    heights, widths = dataset.heights[samples], dataset.widths[samples]
-    if isinstance(batch, RLEBatch):
-        pixels = heights * widths
-        runs = cpu.rle_parse(
-            batch.strings.data, batch.strings.offsets, pixels, threads=options.threads
-        )
-        for row in np.flatnonzero(runs.status != rle_status.OK).tolist():
-            counts = batch.strings.row(row)
-            reason = explain_counts(
-                counts, int(runs.status[row]), int(runs.detail[row]), int(pixels[row])
-            )
-            problems.add("malformed mask", batch.where(row), reason)
-        return runs.ends, runs.offsets
-    assert isinstance(batch, ArrayBatch)
-    rows: list[Runs] = []
-    for row, array in enumerate(batch.arrays):
-        size = int(heights[row]), int(widths[row])
-        ends, trait = array_runs(array, *size, options, batch.where(row), problems)
-        rows.append(ends)
-        traits[batch.index[row]] = trait
-    return np.concatenate(rows), cpu.offsets_from(np.array([len(ends) for ends in rows], np.int64))
 
 
 def _area(ends: Runs) -> int:
