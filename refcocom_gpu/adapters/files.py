@@ -153,17 +153,27 @@ def _row(text: bytes, where: str, problems: Problems) -> dict[str, Any] | None:
 
 
 def _example(row: dict[str, Any], keys: Keys, where: str) -> int:
-    """Return the index of a row's example, −1 after recording a problem."""
+    """Return the index of a row's example, −1 after recording a problem with its key or its response."""
+    index = example_of(row, keys, where)
+    if index is not None and "response" not in row:
+        hint = "; a file of predictions is scored as it is" if "segmentation" in row else ""
+        keys.problems.add("no response", where, f"the row has {', '.join(row)}{hint}")
+        return -1
+    return -1 if index is None else index
+
+
+def example_of(row: dict[str, Any], keys: Keys, where: str) -> int | None:
+    """Return the index of the example that a row names, and claim it.
+
+    Returns:
+        −1 after recording a problem; None if the problem is that the row has no key.
+    """
     if keys.form is not None:
         index = keys.claim(np.array([keys.find(row, where)]), lambda _: where)
     elif (numbers := keys.ids_of(row, where)) is None:
-        return -1
+        return None
     else:
         index = keys.resolve([np.array([n], np.int64) for n in numbers], lambda _: where)
     if "sentence" in row:
         index = keys.check_sentences(index, [row["sentence"]], lambda _: where)
-    if "response" not in row:
-        hint = "; a file of predictions is scored as it is" if "segmentation" in row else ""
-        keys.problems.add("no response", where, f"the row has {', '.join(row)}{hint}")
-        return -1
     return int(index[0])

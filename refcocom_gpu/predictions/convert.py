@@ -21,6 +21,7 @@ from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source, find_source, read_predictions
 from refcocom_gpu.predictions.runs import batch_runs
+from refcocom_gpu.predictions.shards import JOURNAL
 from refcocom_gpu.predictions.values import judge_set
 from refcocom_gpu.predictions.writer import PredictionWriter
 from refcocom_gpu.store.match import DatasetMatch, match_datasets
@@ -175,7 +176,7 @@ def convert(
 def _check_output(path: Path, source: Source, *, overwrite: bool) -> None:
     if any(file.exists() and path.exists() and file.samefile(path) for file in source.files):
         raise UsageError(f"{path} is the file that is read; write another one")
-    journal = path.with_name(f"{path.name}.partial")
+    journal = path.with_name(path.name + JOURNAL)
     if journal.exists() and not overwrite:
         raise UsageError(
             f"{journal} is the journal of a run that has not ended; choose another file, or pass overwrite=True to "
