@@ -3,11 +3,11 @@
 | source | output | options |
 |---|---|---|
 | `gemini` | boxes with maps of probabilities in base64, or with points | `points` |
-| `moondream` | an SVG path in its box | |
+| `moondream` | an SVG path in its box | `renderer` |
 | `qwen` | JSON of Qwen-VL with polygons or boxes | `version`, `processed_size`, `boxes` |
 | `florence` | polygons of Florence-2 | |
 | `points` | point lists | `scale` |
-| `svg` | SVG paths in pixels | |
+| `svg` | SVG paths in pixels | `renderer` |
 | `rle` | COCO RLE, one or several | |
 """
 

@@ -206,6 +206,9 @@ class RawAnswers:
         None, "of qwen 2.5: [height,width] of the image after the processor, where no row has it"
     )
     boxes: str | None = option(None, "of qwen: fill takes a box for the mask of its pixels")
+    renderer: str | None = option(
+        None, "of moondream and svg: resvg draws paths as Moondream's engine does"
+    )
     scale: str | None = option(None, "of points: pixels, normalized (0…1) or thousandths (0…1000)")
 
 
