@@ -97,7 +97,10 @@ def _overview() -> str:
         "The exact batch scorer for RefCOCO-M.",
         "",
     ]
-    lines += [f"  {verb:<8}{(config.__doc__ or '').strip()}" for verb, (config, _) in VERBS.items()]
+    width = max(map(len, VERBS)) + 2
+    lines += [
+        f"  {verb:<{width}}{(config.__doc__ or '').strip()}" for verb, (config, _) in VERBS.items()
+    ]
     return "\n".join([*lines, "", "refcocom VERB --help lists the keys of a verb."])
 
 
