@@ -24,12 +24,16 @@ if TYPE_CHECKING:
     from refcocom_gpu.errors import RLEError as RLEError
     from refcocom_gpu.errors import SyncError as SyncError
     from refcocom_gpu.errors import UsageError as UsageError
+    from refcocom_gpu.predictions.convert import Conversion as Conversion
+    from refcocom_gpu.predictions.convert import convert as convert
     from refcocom_gpu.predictions.writer import PredictionWriter as PredictionWriter
     from refcocom_gpu.scorer import score as score
     from refcocom_gpu.scores.comparison import ResultComparison as ResultComparison
     from refcocom_gpu.scores.comparison import compare as compare
     from refcocom_gpu.scores.result import Result as Result
     from refcocom_gpu.scores.result import load_results as load_results
+    from refcocom_gpu.store.match import DatasetMatch as DatasetMatch
+    from refcocom_gpu.store.match import match_datasets as match_datasets
     from refcocom_gpu.store.store import MaskStore as MaskStore
     from refcocom_gpu.training.data import ExpressionDataset as ExpressionDataset
     from refcocom_gpu.training.data import collate as collate
@@ -51,10 +55,14 @@ _HOMES = {
     "UsageError": "errors",
     "ExpressionDataset": "training.data",
     "collate": "training.data",
+    "Conversion": "predictions.convert",
+    "convert": "predictions.convert",
     "PredictionWriter": "predictions.writer",
     "Result": "scores.result",
     "load_results": "scores.result",
     "score": "scorer",
+    "DatasetMatch": "store.match",
+    "match_datasets": "store.match",
     "MaskStore": "store.store",
     "RefCOCOMMetric": "training.metric",
     "SyncError": "errors",

@@ -392,6 +392,44 @@ def test_qwen_2_and_3_write_thousandths(version):
     np.testing.assert_array_equal(only(qwen.masks_of(polygon, H, W, version=version)), expected)
 
 
+QWEN_TEXT = (
+    "<|object_ref_start|>the [red] cup<|object_ref_end|><|box_start|>({},{}),({},{})<|box_end|>"
+)
+
+
+def test_qwen_2_writes_boxes_in_its_text():
+    boxes = [[100, 200, 500, 900], [0, 0, 1000, 50]]
+    text = " and ".join(QWEN_TEXT.format(*box) for box in boxes)
+    options = {"source": "qwen", "version": "2", "boxes": "fill"}
+    expected = [only(qwen.masks_of([{"bbox_2d": b}], H, W, version=2, boxes="fill")) for b in boxes]
+    first = rc.adapters.to_mask(QWEN_TEXT.format(*boxes[0]), H, W, **options)
+    np.testing.assert_array_equal(first, expected[0])
+    both = rc.adapters.to_mask(text, H, W, combine="union", **options)
+    np.testing.assert_array_equal(both, expected[0] | expected[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "error", "says"),
+    [
+        (QWEN_TEXT.format(1, 2, 3, 4), {"version": 3}, rc.UsageError, "written by version=2"),
+        (QWEN_TEXT.format(1, 2, 3, 4), {"version": 2}, rc.AnswerError, "boxes=fill"),
+        (QWEN_TEXT.format(1, 2, 3, "x"), {"version": 2}, rc.AnswerError, "not .x0,y0.,.x1,y1."),
+        (QWEN_TEXT.format(1, 2, 3, 4)[:-3], {"version": 2}, rc.AnswerError, "cut off"),
+        (
+            QWEN_TEXT.format(1, 2, 3, 1001),
+            {"version": 2, "boxes": "fill"},
+            rc.AnswerError,
+            "0…1000",
+        ),
+        (QWEN_TEXT.format(9, 2, 3, 4), {"version": 2, "boxes": "fill"}, rc.AnswerError, "x0 < x1"),
+        ("I see no cup.", {"version": 2, "boxes": "fill"}, rc.AnswerError, "no JSON"),
+    ],
+)
+def test_qwen_texts_without_a_box_are_named_errors(text, options, error, says):
+    with pytest.raises(error, match=says):
+        rc.adapters.to_mask(text, H, W, source="qwen", **options)
+
+
 def test_qwen_2_5_writes_pixels_of_the_processed_image():
     """An image of 60×90 that the processor makes 56×84: 28 is half of its height and a third of its width."""
     with pytest.raises(rc.UsageError, match="processed_size=\\[height, width\\]"):

@@ -116,6 +116,15 @@ def test_a_dataset_of_hugging_face(tmp_path):
     assert lacking.problems[0].kind == "no column"
 
 
+def test_a_dict_of_datasets_names_its_splits():
+    made = datasets.DatasetDict({"val": datasets.Dataset(table(CASE.rows()))})
+    with pytest.raises(
+        rc.UsageError, match=r"DatasetDict is a dict of splits \('val'\).*\[split\]"
+    ):
+        rc.score(made, CASE.store)
+    CASE.check(made["val"])
+
+
 def test_a_saved_dataset_that_is_not_whole(tmp_path):
     folder = tmp_path / "saved"
     datasets.Dataset(table(CASE.rows())).save_to_disk(folder, num_shards=2)

@@ -87,7 +87,7 @@ def test_the_metric_names_every_option(case):
     assert options == {"missing": "error", **asdict(ReadOptions(letterbox=512))}
 
 
-@pytest.mark.parametrize("verb", ["score", "compare", "sweep", "construct"])
+@pytest.mark.parametrize("verb", ["score", "compare", "sweep", "construct", "convert"])
 def test_every_verb_that_reads_predictions_takes_them(verb):
     config = VERBS[verb][0]
     assert issubclass(config, ReadOptions)

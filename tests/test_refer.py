@@ -114,6 +114,38 @@ def test_a_release(tmp_path: Path, protocol: int) -> None:
         np.testing.assert_array_equal(store.mask(int(dataset.first_example[sample])), mask)
 
 
+def test_a_run_on_a_release_is_carried_to_a_refined_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other ids, other masks, fewer sentences at other places, and another name of the split; nothing is run again."""
+    folder, masks = release(tmp_path / "refcoco"), expected_masks()
+    rows = [
+        {"sample_id": ref_id, "sentence_idx": k, "segmentation": rle.encode(np.roll(mask, k, 1))}
+        for ref_id, mask in zip((100, 102, 101), masks, strict=True)
+        for k in range(2)
+    ]
+    run, refined, out = tmp_path / "run.jsonl", tmp_path / "refined.jsonl", tmp_path / "o.parquet"
+    run.write_text("\n".join(map(json.dumps, rows)))
+    samples = [
+        {"id": 1, "sentences": ["th\u00e9 2", "new"], "mask": rle.encode(masks[1])},
+        {"id": 2, "sentences": ["the\u0301 0"], "mask": rle.encode(np.roll(masks[0], 1, 0))},
+    ]
+    refined.write_text(json.dumps({"image_id": 7, "samples": samples}))
+    words = [f"from_dataset={folder}", f"dataset.path={refined}"]
+    assert main(["convert", str(run), str(out), *words]) == 0
+    printed = capsys.readouterr().out
+    assert "carried            2" in printed
+    assert "left behind        4" in printed
+    assert "absent             1  the other sample lacks the text" in printed
+    carried = [
+        (r["sample_id"], r["sentence_idx"], r["segmentation"])
+        for r in pq.read_table(out).to_pylist()
+    ]
+    assert sorted(carried) == [(1, 0, rows[3]["segmentation"]), (2, 0, rows[1]["segmentation"])]
+    assert main(["convert", str(run), str(out), *words, "from_split=testA", "overwrite=true"]) == 3
+    assert "has a counterpart in" in capsys.readouterr().err
+
+
 def test_splits(tmp_path: Path) -> None:
     folder = release(tmp_path / "refcoco")
     assert rc.load_dataset(folder, split="val").n_samples == 3

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from refcocom_gpu.adapters import transformers as transformers
     from refcocom_gpu.adapters import ultralytics as ultralytics
     from refcocom_gpu.adapters.files import read as read
+    from refcocom_gpu.adapters.results import read_results as read_results
     from refcocom_gpu.adapters.sources import to_mask as to_mask
     from refcocom_gpu.predictions.combine import combine_masks as combine_masks
 
 # No module is called like a function: importing it would put the module in the place of the function.
 _HOMES = {
     "read": "adapters.files",
+    "read_results": "adapters.results",
     "to_mask": "adapters.sources",
     "combine_masks": "predictions.combine",
 }

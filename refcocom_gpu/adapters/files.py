@@ -161,18 +161,33 @@ def _row(text: bytes, where: str, problems: Problems) -> dict[str, Any] | None:
 
 
 def _example(row: Mapping[str, Any], keys: Keys, where: str, held: Mapping[str, Any]) -> int:
-    """Return the index of a row's example, −1 after recording a problem; `held` is the row under the file's names."""
-    if keys.form is not None:
-        index = keys.claim(np.array([keys.find(row, where)]), lambda _: where)
-    elif (numbers := keys.ids_of(row, where, held)) is None:
-        return -1
-    else:
-        index = keys.resolve([np.array([n], np.int64) for n in numbers], lambda _: where)
-    if "sentence" in row:
-        index = keys.check_sentences(index, [row["sentence"]], lambda _: where)
-    if "response" not in row:
+    """Return the index of a row's example, −1 after recording a problem with its key or its response.
+
+    `held` is the row under the file's names.
+    """
+    index = example_of(row, keys, where, held)
+    if index is not None and "response" not in row:
         hint = "; a file of predictions is scored as it is" if "segmentation" in row else ""
         reason = f"no {keys.renames.called('response')}; the row has {', '.join(held)}{hint}"
         keys.problems.add("no response", where, reason)
         return -1
+    return -1 if index is None else index
+
+
+def example_of(
+    row: Mapping[str, Any], keys: Keys, where: str, held: Mapping[str, Any] | None = None
+) -> int | None:
+    """Return the index of the example that a row names, and claim it; `held` is the row under the file's names.
+
+    Returns:
+        −1 after recording a problem; None if the problem is that the row has no key.
+    """
+    if keys.form is not None:
+        index = keys.claim(np.array([keys.find(row, where)]), lambda _: where)
+    elif (numbers := keys.ids_of(row, where, row if held is None else held)) is None:
+        return None
+    else:
+        index = keys.resolve([np.array([n], np.int64) for n in numbers], lambda _: where)
+    if "sentence" in row:
+        index = keys.check_sentences(index, [row["sentence"]], lambda _: where)
     return int(index[0])

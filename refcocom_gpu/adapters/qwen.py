@@ -8,10 +8,14 @@
 
 The cookbooks name `bbox_2d`, [x0, y0, x1, y1], and `point_2d`. No key for polygons is documented: `points`, `polygon`
 and `polygons` are read. A box is no mask, and a point covers no pixels.
+
+Qwen2-VL also writes boxes in its text, `<|object_ref_start|>the cup<|object_ref_end|>` before each
+`<|box_start|>(x0,y0),(x1,y1)<|box_end|>` (arXiv 2409.12191, "Visual Grounding").
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from refcocom_gpu.adapters.combine import Candidate, score_of
@@ -22,6 +26,9 @@ VERSIONS = ("2", "2.5", "3")
 
 BOXES = ("fill",)
 """What may be made of a box: the mask of all its pixels."""
+
+_TEXT_BOX = re.compile(r"<\|box_start\|>(.*?)(<\|box_end\|>|\Z)", re.DOTALL)
+_CORNERS = re.compile(r"\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*")
 
 
 def masks_of(
@@ -36,7 +43,8 @@ def masks_of(
     """Return the masks of an answer.
 
     Args:
-        output: A list of objects, or one; parsed JSON. An empty list says that there is no such object.
+        output: A list of objects, or one; parsed JSON. An empty list says that there is no such object. Or the text
+            of Qwen2-VL with boxes.
         height: H of the image.
         width: W of the image.
         version: 2, 2.5 or 3.
@@ -63,6 +71,8 @@ def masks_of(
         )
     if boxes is not None and boxes not in BOXES:
         raise UsageError(f"boxes must be {' or '.join(BOXES)}, not {boxes!r}")
+    if isinstance(output, str):
+        output = _boxes_in(output, name)
     unit: float | tuple[float, float] = UNITS["thousandths"]
     if name == "2.5":
         unit = _processed(processed_size)
@@ -72,6 +82,24 @@ def masks_of(
         draw(to_polygons(_polygons(entry, boxes)), height, width, unit, score_of(entry))
         for entry in objects_of(output)
     ]
+
+
+def _boxes_in(text: str, version: str) -> list[dict[str, Any]]:
+    """Return the boxes that stand in a text, as the JSON of the other versions has them."""
+    found = _TEXT_BOX.findall(text)
+    if not found:
+        raise AnswerError(f"no JSON and no <|box_start|> in the answer: {text.strip()[:60]!r}")
+    if version != "2":
+        raise UsageError(f"boxes in the text are written by version=2, not by version={version}")
+    boxes = []
+    for corners, end in found:
+        match = _CORNERS.fullmatch(corners)
+        if not end:
+            raise AnswerError("its text is cut off within a box; allow the model more tokens")
+        if match is None:
+            raise AnswerError(f"the box is {corners[:60]!r}, not (x0,y0),(x1,y1)")
+        boxes.append({"bbox_2d": [float(number) for number in match.groups()]})
+    return boxes
 
 
 def _processed(size: Any) -> tuple[float, float]:

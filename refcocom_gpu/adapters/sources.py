@@ -3,17 +3,18 @@
 | source | output | options |
 |---|---|---|
 | `gemini` | boxes with maps of probabilities in base64, or with points | `points` |
-| `moondream` | an SVG path in its box | |
-| `qwen` | JSON of Qwen-VL with polygons or boxes | `version`, `processed_size`, `boxes` |
+| `moondream` | an SVG path in its box | `renderer` |
+| `qwen` | JSON of Qwen-VL with polygons or boxes, or text of Qwen2-VL | `version`, `processed_size`, `boxes` |
 | `florence` | polygons of Florence-2 | |
 | `points` | point lists | `scale` |
-| `svg` | SVG paths in pixels | |
+| `svg` | SVG paths in pixels | `renderer` |
 | `rle` | COCO RLE, one or several | |
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -31,20 +32,20 @@ class Adapter(NamedTuple):
 
     Attributes:
         module: Its module in this package.
-        takes_text: Whether a text that holds no JSON may be the output itself.
+        own_text: A text that matches this is the output itself; in any other, the JSON is the output.
     """
 
     module: str
-    takes_text: bool = False
+    own_text: re.Pattern[str] | None = None
 
 
 SOURCES = {
     "gemini": Adapter("gemini"),
     "moondream": Adapter("moondream"),
-    "qwen": Adapter("qwen"),
+    "qwen": Adapter("qwen", re.compile(r"<\|box_start\|>")),
     "florence": Adapter("florence"),
     "points": Adapter("points"),
-    "svg": Adapter("svg", takes_text=True),
+    "svg": Adapter("svg", re.compile(r"\A[^\[{`]*\Z")),
     "rle": Adapter("coco"),
 }
 
@@ -126,6 +127,6 @@ def options_of(source: str) -> list[str]:
 
 
 def _parsed(text: str, adapter: Adapter) -> Any:
-    if adapter.takes_text and not set(text) & set("[{`"):
+    if adapter.own_text is not None and adapter.own_text.search(text):
         return text
     return parse_response(text)

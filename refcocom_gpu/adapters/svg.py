@@ -1,7 +1,7 @@
 """SVG paths in, masks out: path data (W3C, SVG 1.1, section 8.3) with all its commands, in pixels of the image.
 
 An output is the text of a path, or an object that carries it under `path` or `d`. Curves become lines whose ends lie on
-the curve; `fill` colours what they enclose.
+the curve; `fill` colours what they enclose, or resvg where `renderer=resvg` asks for it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from refcocom_gpu.adapters.combine import Candidate, score_of
 from refcocom_gpu.adapters.fill import fill
 from refcocom_gpu.adapters.points import objects_of
+from refcocom_gpu.adapters.render import check_renderer, render
 from refcocom_gpu.errors import AnswerError, RLEError
 from refcocom_gpu.masks.polygons import Points
 from refcocom_gpu.predictions.polygon_scale import PolygonScale
@@ -33,24 +34,29 @@ _TOKEN = re.compile(r"[\s,]*(?:([A-Za-z])|([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\
 _FLAG = re.compile(r"[\s,]*([01])")
 
 
-def masks_of(output: Any, height: int, width: int) -> list[Candidate]:
+def masks_of(
+    output: Any, height: int, width: int, *, renderer: str | None = None
+) -> list[Candidate]:
     """Return the masks of paths in pixels.
 
     Args:
         output: The text of a path, an object with `path` or `d`, or a list of such objects.
         height: H of the image.
         width: W of the image.
+        renderer: `resvg` draws paths with it; None draws them with `fill`.
 
     Returns:
         A mask for each object; one for a text.
 
     Raises:
         AnswerError: There is no path, it cannot be parsed, or it lies outside the image.
+        UsageError: The renderer is unknown or not installed.
 
     >>> masks_of("M 0 0 h 2 v 2 h -2 z", 2, 4)[0].mask.astype(int)
     array([[1, 1, 0, 0],
            [1, 1, 0, 0]])
     """
+    check_renderer(renderer)
     entries = [{"path": output}] if isinstance(output, str) else objects_of(output)
     candidates = []
     for entry in entries:
@@ -62,7 +68,9 @@ def masks_of(output: Any, height: int, width: int) -> list[Candidate]:
             PolygonScale().see(lines, height, width)
         except RLEError as error:
             raise AnswerError(str(error)) from None
-        candidates.append(Candidate(fill(lines, height, width), score_of(entry), lines))
+        view = float(width), float(height)
+        drawn = render(path, height, width, view=view) if renderer else fill(lines, height, width)
+        candidates.append(Candidate(drawn, score_of(entry), lines))
     return candidates
 
 

@@ -193,6 +193,56 @@ class ConstructConfig(_Output, Rules, ReadOptions, _ManyFiles):
 
 
 @dataclass
+class RawAnswers:
+    """Options of the sources of raw answers; each source takes some of them, and refuses the others."""
+
+    source: str | None = option(
+        None,
+        "IN holds raw answers of a model: gemini, moondream, qwen, florence, points, svg or rle",
+    )
+    points: str | None = option(None, "of gemini: order of its points, yx or xy")
+    version: str | None = option(None, "of qwen: 2, 2.5 or 3")
+    processed_size: Any = option(
+        None, "of qwen 2.5: [height,width] of the image after the processor, where no row has it"
+    )
+    boxes: str | None = option(None, "of qwen: fill takes a box for the mask of its pixels")
+    renderer: str | None = option(
+        None, "of moondream and svg: resvg draws paths as Moondream's engine does"
+    )
+    scale: str | None = option(None, "of points: pixels, normalized (0…1) or thousandths (0…1000)")
+
+
+@dataclass
+class _FromDataset(_Dataset):
+    from_dataset: str | None = option(
+        None,
+        "name or path of the dataset that IN is for; each prediction goes to the example of `dataset` with the "
+        "same image, object and text",
+        path=True,
+    )
+    from_split: str | None = option(None, "its split; null for that of `dataset`")
+
+
+@dataclass
+class ConvertConfig(ReadOptions, RawAnswers, _FromDataset):
+    """Write predictions, a model's raw answers or a run on another dataset as native predictions."""
+
+    paths: Any = option(
+        None,
+        "IN and OUT: predictions in any accepted format, raw answers (source=…) or a pickle of results, and "
+        "the .parquet or .jsonl to write; several IN are the shards of one set",
+        path=True,
+    )
+    missing: str = option(
+        "error",
+        "examples without a prediction or a readable answer: error, or skip to leave them out",
+    )
+    overwrite: bool = option(False, "replace OUT")
+    json: bool = option(False, "print JSON instead of the table")
+    quiet: bool = option(False, "print nothing but warnings and errors")
+
+
+@dataclass
 class CacheConfig(_Dataset):
     """Show, build or clear what is cached on disk."""
 
@@ -209,6 +259,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "compare": (CompareConfig, "pair"),
     "sweep": (SweepConfig, "predictions"),
     "construct": (ConstructConfig, "predictions"),
+    "convert": (ConvertConfig, "paths"),
     "cache": (CacheConfig, "action"),
 }
 """For each verb, its config and the key that positional arguments fill."""

@@ -28,7 +28,7 @@ BATCH_BYTES = 2**26
 
 PICKLE_HINT = (
     "pickles can run code and are refused; save a dict of tensors with torch.save, an .npz of plain arrays, "
-    "or use refcocom_gpu.PredictionWriter"
+    "or use refcocom_gpu.PredictionWriter; refcocom convert reads pickles of results that hold plain containers"
 )
 
 Load = Callable[[int], Any]

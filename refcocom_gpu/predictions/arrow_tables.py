@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from refcocom_gpu.errors import ContentError, Problems
+from refcocom_gpu.errors import ContentError, Problems, UsageError
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
@@ -62,10 +62,21 @@ def saved_files(folder: Path) -> list[Path]:
 
 
 def is_dataset(value: Any) -> bool:
-    """Return whether a value is a `datasets.Dataset`."""
+    """Return whether a value is a `datasets.Dataset`.
+
+    Raises:
+        UsageError: It is a dict of them; each split is a set of its own.
+    """
     # Whoever holds one has imported the library, which takes long.
     datasets = sys.modules.get("datasets")
-    return datasets is not None and isinstance(value, datasets.Dataset)
+    if datasets is None:
+        return False
+    if isinstance(value, datasets.DatasetDict | datasets.IterableDatasetDict):
+        splits = ", ".join(map(repr, value)) or "none"
+        raise UsageError(
+            f"a {type(value).__name__} is a dict of splits ({splits}); pass one of them: predictions[split]"
+        )
+    return isinstance(value, datasets.Dataset)
 
 
 def read_dataset(dataset: Any, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
