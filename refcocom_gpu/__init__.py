@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from refcocom_gpu.scores.comparison import ResultComparison as ResultComparison
     from refcocom_gpu.scores.comparison import compare as compare
     from refcocom_gpu.scores.result import Result as Result
-    from refcocom_gpu.scores.result import load_results as load_results
+    from refcocom_gpu.scores.sweep_results import SweepResults as SweepResults
+    from refcocom_gpu.scores.sweep_results import load_results as load_results
     from refcocom_gpu.store.store import MaskStore as MaskStore
     from refcocom_gpu.training.data import ExpressionDataset as ExpressionDataset
     from refcocom_gpu.training.data import collate as collate
@@ -53,7 +54,8 @@ _HOMES = {
     "collate": "training.data",
     "PredictionWriter": "predictions.writer",
     "Result": "scores.result",
-    "load_results": "scores.result",
+    "SweepResults": "scores.sweep_results",
+    "load_results": "scores.sweep_results",
     "score": "scorer",
     "MaskStore": "store.store",
     "RefCOCOMMetric": "training.metric",

@@ -114,8 +114,8 @@ class CompareConfig(_Output, _Scoring, _Dataset):
 
     pair: Any = option(
         None,
-        "A and B: folders that score wrote to output_dir, or predictions in any accepted format, "
-        "which are scored against `dataset`",
+        "A and B: folders that score wrote to output_dir, rows of a sweep (FOLDER:1, FOLDER:MODEL@STEP), or "
+        "predictions in any accepted format, which are scored against `dataset`",
         path=True,
     )
     level: float = option(

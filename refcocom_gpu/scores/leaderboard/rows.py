@@ -7,8 +7,8 @@ bootstrap, which rounds IoUs to a grid so that its sums are exact.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS, Floats
-from refcocom_gpu.scores.result import about_dataset
+from refcocom_gpu.scores.result import SCHEMA, about_dataset
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.text import as_text
@@ -40,6 +40,7 @@ NAMES = (("rank", pa.int64()), ("model", pa.string()), ("path", pa.string()))
 SCORES = (
     ("miou", pa.float64()),
     ("miou_se", pa.float64()),
+    ("best_of", pa.int64()),
     ("rank_low", pa.int64()),
     ("rank_high", pa.int64()),
     ("like_best", pa.bool_()),
@@ -56,6 +57,12 @@ SCORES = (
     ("warnings", pa.string()),
 )
 """Columns after the manifest's; scores and differences are shares of 1."""
+
+HEADS = ("rank", "model", "mIoU", "ranks", "best?", "cIoU", "Pr@0.5", "Pr@0.9", "missing", "best of")
+"""Heads of the columns of a leaderboard for people."""
+
+RESERVED = frozenset((*HEADS, *(name for name, _ in (*NAMES, *SCORES)), *SCHEMA.names, "iou"))
+"""Names that no column of a manifest may have, here or beside the counts of examples: it has one name everywhere."""
 
 
 class FileResult(Protocol):
@@ -101,10 +108,19 @@ class Leaderboard:
     Attributes:
         table: Columns `NAMES`, those of the manifest, then `SCORES`; one row per file, files with an error last.
         about: What the scores are scores of and what their uncertainty means, ready for JSON.
+        order: For each row of the table, the place of its file among the results.
+        others: The places of files that were scored and are not the best of theirs, best first.
     """
 
     table: pa.Table
     about: dict[str, Any]
+    order: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
+
+    @property
+    def manifest(self) -> list[str]:
+        """Names of the columns of the manifest."""
+        return self.table.column_names[len(NAMES) : -len(SCORES)]  # type: ignore[no-any-return]
 
 
 def make_leaderboard(
@@ -115,9 +131,11 @@ def make_leaderboard(
     precision_strict: bool = False,
     replicates: int = REPLICATES,
     seed: int = 0,
+    best_per: str | None = None,
 ) -> Leaderboard:
     """Score, compare and sort the files; see `write_leaderboard` for the arguments and errors."""
     un.quantile_place(LEVEL, replicates)
+    check_best_per(best_per, (result.columns for result in results))
     image = store.dataset.image_ids[store.dataset.sample_image[store.example_sample]]
     scored: list[tuple[dict[str, Any], Floats]] = []
     readable = [result for result in results if result.error is None]
@@ -132,11 +150,15 @@ def make_leaderboard(
     scored.sort(key=lambda pair: (-pair[0]["miou"], *_identity(pair[0]["result"])))
     failed = sorted((r for r in results if r.error is not None), key=_identity)
     rows = [row for row, _ in scored]
+    kept = _best_of_each(rows, best_per)
     critical = None
     if rows:
         sums = np.stack([of_model for _, of_model in scored], axis=1)
-        critical = _add_ranks(rows, sums, n[:, None].astype(np.float64), replicates, seed)
+        critical = _add_ranks(rows, kept, sums, n[:, None].astype(np.float64), replicates, seed)
+    others = [row["result"] for k, row in enumerate(rows) if k not in kept]
+    rows = [rows[k] for k in kept]
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
+    place = {id(result): k for k, result in enumerate(results)}
     about = {
         "schema": "refcocom-leaderboard",
         "version": SCHEMA_VERSION,
@@ -144,8 +166,10 @@ def make_leaderboard(
         "convention": convention,
         "precision": ">" if precision_strict else ">=",
         "dataset": about_dataset(store.dataset),
-        "n_models": len(scored),
+        "n_models": len(kept),
         "n_failed": len(failed),
+        "best_per": best_per,
+        "selection": None if best_per is None else SELECTION.format(best_per),
         "uncertainty": {
             "level": LEVEL,
             "replicates": replicates,
@@ -154,8 +178,65 @@ def make_leaderboard(
             "meaning": MEANING,
         },
     }
-    return Leaderboard(_table(rows), about)
+    order = tuple(place[id(row["result"])] for row in rows)
+    columns = {name: column.take(pa.array(order, pa.int64())) for name, column in manifest_columns(results).items()}
+    return Leaderboard(
+        _table(rows, columns, about["selection"]),
+        about,
+        order,
+        tuple(place[id(result)] for result in others),
+    )
 
+
+def check_best_per(best_per: str | None, columns: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a column that no file has, before any work.
+
+    Args:
+        best_per: `model`, a column of the manifest, or None.
+        columns: Those of each file.
+
+    Raises:
+        UsageError: There is no such column.
+    """
+    if best_per in (None, "model"):
+        return
+    names = dict.fromkeys(name for of_file in columns for name in of_file)
+    if best_per not in names:
+        raise UsageError(
+            f"best_per={best_per}: there is no such column; choose {' or '.join(['model', *names])}"
+        )
+
+
+def manifest_columns(results: Sequence[FileResult]) -> dict[str, pa.Array]:
+    """Return the columns of the manifest, each of one type, a value per result.
+
+    Their names, types and order do not depend on the order of the results.
+    """
+    order = sorted(range(len(results)), key=lambda k: _identity(results[k]))
+    columns = typed_columns([results[k].columns for k in order], RESERVED)
+    back = pa.array(np.argsort(order), pa.int64())
+    return {name: column.take(back) for name, column in columns.items()}
+
+
+def _best_of_each(rows: list[dict[str, Any]], best_per: str | None) -> list[int]:
+    """Return the places of the rows that stay, the first of each group; these get the size of their group."""
+    if best_per is None:
+        return list(range(len(rows)))
+    groups: dict[str, list[int]] = {}
+    for k, row in enumerate(rows):
+        result: FileResult = row["result"]
+        value = result.model if best_per == "model" else result.columns.get(best_per)
+        groups.setdefault(json.dumps(value, default=str), []).append(k)
+    for members in groups.values():
+        rows[members[0]]["best_of"] = len(members)
+    return sorted(members[0] for members in groups.values())
+
+
+SELECTION = (
+    "Each row is the best of all with the same {}, chosen by its mIoU on this set. The highest of several scores is on "
+    "average too high, and the more there are, the more so: choose a checkpoint on other data, then report its score here."
+)
+"""What a reader must know of rows that were chosen by their score."""
 
 MEANING = {
     "miou_se": "Standard error of mIoU over other images like these: images are the unit, because expressions of one "
@@ -164,6 +245,8 @@ MEANING = {
     "at once with the probability `level`, so the best may be chosen after looking.",
     "rank": "From 1 + how many models are surely better to the number of models − how many are surely worse, surely "
     "meaning that the interval of the difference excludes 0; all true ranks lie within at once at the same level.",
+    "best_of": "How many files the row was chosen from by its mIoU (best_per); null where every file has a row. The "
+    "intervals of differences hold for all files at once, so they allow for the choice; mIoU itself does not.",
     "like_best": "The first row is not surely better: its lead may be chance.",
 }
 """What a reader may conclude from a column."""
@@ -200,12 +283,18 @@ def _scored(
 
 
 def _add_ranks(
-    rows: list[dict[str, Any]], sums: Floats, n: Floats, replicates: int, seed: int
+    rows: list[dict[str, Any]],
+    kept: list[int],
+    sums: Floats,
+    n: Floats,
+    replicates: int,
+    seed: int,
 ) -> float | None:
-    """Add to each row its rank and its difference from the best, with their uncertainty.
+    """Add to each row that stays its rank and its difference from the best, with their uncertainty.
 
     Args:
         rows: M, best first.
+        kept: Which of them stay. The intervals hold for all M at once, also for those that were chosen among them.
         sums: [G, M] IoUs summed within each image, in the same order.
         n: [G, 1] examples of each image.
         replicates: B.
@@ -214,8 +303,9 @@ def _add_ranks(
     Returns:
         The critical value. None where there is one model, or one image, which tells nothing of other images.
     """
-    scores = [row["miou"] for row in rows]
-    for row in rows:
+    shown = [rows[k] for k in kept]
+    scores = [row["miou"] for row in shown]
+    for row in shown:
         # Rows of equal score share the better rank.
         row["rank"] = 1 + scores.index(row["miou"])
         row["difference"] = row["miou"] - scores[0]
@@ -223,15 +313,17 @@ def _add_ranks(
         return None
     ratio = un.Ratio(sums, n)
     pairs = un.pairwise_intervals(ratio, n_replicates=replicates, seed=seed)
+    if len(kept) < len(rows):
+        pairs = replace(pairs, estimate=pairs.estimate[kept], se=pairs.se[np.ix_(kept, kept)])
     reach = pairs.critical * pairs.se[:, 0]
     columns = zip(
-        un.cluster_se(ratio).tolist(),
+        un.cluster_se(ratio)[kept].tolist(),
         un.rank_intervals(pairs).tolist(),
         un.like_best(pairs).tolist(),
         reach.tolist(),
         strict=True,
     )
-    for row, (se, (low, high), like_best, width) in zip(rows, columns, strict=True):
+    for row, (se, (low, high), like_best, width) in zip(shown, columns, strict=True):
         row.update(miou_se=se, rank_low=low, rank_high=high, like_best=like_best)
         row.update(
             difference_low=row["difference"] - width, difference_high=row["difference"] + width
@@ -239,7 +331,9 @@ def _add_ranks(
     return pairs.critical if len(rows) > 1 else None
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
+def _table(
+    rows: list[dict[str, Any]], manifest: Mapping[str, pa.Array], selection: str | None
+) -> pa.Table:
     results: list[FileResult] = [row.pop("result") for row in rows]
     for row, result in zip(rows, results, strict=True):
         row.update(
@@ -249,10 +343,8 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
             warnings=as_text("\n".join(result.warnings)) or None,
         )
     arrays = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in NAMES}
-    taken = [name for name, _ in (*NAMES, *SCORES)]
-    arrays |= typed_columns([result.columns for result in results], taken)
+    arrays |= manifest
     arrays |= {name: pa.array([row.get(name) for row in rows], kind) for name, kind in SCORES}
     table = pa.table(arrays)
-    return table.replace_schema_metadata(
-        {"schema": "refcocom-leaderboard", "version": str(SCHEMA_VERSION)}
-    )
+    metadata = {"schema": "refcocom-leaderboard", "version": str(SCHEMA_VERSION)}
+    return table.replace_schema_metadata(metadata | ({"selection": selection} if selection else {}))
