@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refcocom_gpu.cli.config import ConstructConfig
-from refcocom_gpu.cli.verbs import load, print_, progress
+from refcocom_gpu.cli.verbs import load, print_, progress, resumable
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.errors import RefCOCOMError, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
@@ -55,6 +55,7 @@ def run(config: ConstructConfig) -> None:
     images = _images(config, dataset, proposers)
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
     with (
+        resumable(config.output_dir),
         contextlib.closing(engine),
         progress(
             dataset.n_images, shown=not (config.quiet or config.json), unit="images"
