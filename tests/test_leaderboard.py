@@ -251,7 +251,9 @@ def test_formats_agree(tmp_path):
     assert f"{100 * table[0]['miou']:.2f} ± {100 * table[0]['miou_se']:.2f}" in lines[4]
     assert content["dataset"]["fingerprint"] == DATASET.fingerprint
     assert content["uncertainty"]["replicates"] == 499
-    assert {"miou_se", "best_of", "difference", "rank", "like_best"} == set(content["uncertainty"]["meaning"])
+    assert {"miou_se", "best_of", "difference", "rank", "like_best"} == set(
+        content["uncertainty"]["meaning"]
+    )
 
 
 def test_duckdb_and_polars_read_it(tmp_path):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from refcocom_gpu.scores.breakdown import MIN_IMAGES, Difference
 
 if TYPE_CHECKING:
-    from refcocom_gpu.scores.leaderboard.rows import Leaderboard
     from refcocom_gpu.scores.comparison import ResultComparison
+    from refcocom_gpu.scores.leaderboard.rows import Leaderboard
     from refcocom_gpu.scores.result import Result
 
 SHOWN_TEXT = 60
@@ -19,7 +19,7 @@ TOP_ROWS = 10
 """Rows of a leaderboard that are printed."""
 
 TABLE_WIDTH = 100
-"""Characters of a line of a leaderboard, as a terminal shows them; columns of a manifest that do not fit are left out."""
+"""Characters of a line of a leaderboard on a terminal; columns of a manifest that do not fit are left out."""
 
 CELL = 28
 """Characters of a cell of a leaderboard; of a longer name the end is kept, where checkpoints differ."""

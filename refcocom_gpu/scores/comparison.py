@@ -21,10 +21,10 @@ from refcocom_gpu.errors import ComparisonError, UsageError
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.breakdown import MIN_IMAGES, Difference, breakdowns
 from refcocom_gpu.scores.folder import check_output
+from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.metrics import Floats
 from refcocom_gpu.scores.result import Result, load_result
 from refcocom_gpu.scores.sweep_results import find_result
-from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 from refcocom_gpu.utils.files import parquet_bytes, write_files

@@ -104,11 +104,13 @@ def index_files(
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name each row: its model, and for a model of several rows, after an @, the columns in which these differ.
+    """Name each row: its model, and for a model of several rows, after an @, the first column that tells these apart.
 
-    >>> rows = [{"model": m, "path": p, "columns": {"step": s, "lr": 1}} for m, p, s in ("aA1", "aB2", "bC2", "bD2")]
-    >>> _names([{**row, "columns": {**row["columns"], "step": int(row["columns"]["step"])}} for row in rows])
-    ['a@1', 'a@2', 'b@C', 'b@D']
+    Where no column does so by itself, all that differ follow, and where these do not either, the path.
+
+    >>> rows = [{"model": m, "path": p, "columns": {"step": s}} for m, p, s in ("aA1", "aB2", "bC2", "bD2", "cE3")]
+    >>> _names(rows)
+    ['a@1', 'a@2', 'b@C', 'b@D', 'c']
     """
     alike: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -116,17 +118,18 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = []
     for row in rows:
         group = alike[row["model"]]
-        differing = [
-            name
-            for name, value in row["columns"].items()
-            if any(other["columns"][name] != value for other in group)
-        ]
-        label = ",".join(shown(row["columns"][name]) for name in differing)
-        same = [o for o in group if all(o["columns"][n] == row["columns"][n] for n in differing)]
-        if len(same) > 1:
-            label = row["path"]
-        names.append(row["model"] if len(group) == 1 else f"{row['model']}@{label}")
+        names.append(row["model"] if len(group) == 1 else f"{row['model']}@{_label(row, group)}")
     return names
+
+
+def _label(row: Mapping[str, Any], group: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(row["columns"])
+    differing = [n for n in columns if len({shown(other["columns"][n]) for other in group}) > 1]
+    for names in (*([name] for name in differing), differing):
+        labels = [",".join(shown(other["columns"][name]) for name in names) for other in group]
+        if len(set(labels)) == len(group):
+            return ",".join(shown(row["columns"][name]) for name in names)
+    return str(row["path"])
 
 
 def check_of(content: Mapping[str, Any]) -> str:

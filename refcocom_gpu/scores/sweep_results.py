@@ -91,9 +91,12 @@ class SweepResults(Mapping[int | str, Result]):
             [row for row in self.rows if text in _labels(row)],
         ):
             if len(matches) == 1:
-                return matches[0]
+                (match,) = matches
+                return match
             if matches:
-                raise UsageError(f"{self.folder} holds {len(matches)} rows {text!r}: {_listed(matches)}")
+                raise UsageError(
+                    f"{self.folder} holds {len(matches)} rows {text!r}: {_listed(matches)}"
+                )
         close = get_close_matches(text, [row["name"] for row in self.rows], LISTED, 0.3)
         near = [row for row in self.rows if row["name"] in close] or self.rows
         raise UsageError(

@@ -1,8 +1,8 @@
 """Results in, one partitioned Parquet dataset out: a file `per_example/model=NAME/*.parquet` per set of predictions.
 
 DuckDB, Polars and Arrow read the folder as one table with a column `model`; the other columns of a manifest follow the
-counts. The name of a file is a hash of all that decides its content, and the ledger keeps a hash of what was written. So
-a restarted sweep writes files that are missing or damaged, and deletes files that no longer belong.
+counts. The name of a file is a hash of all that decides its content, and the ledger keeps a hash of what was written.
+So a restarted sweep writes files that are missing or damaged, and deletes files that no longer belong.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ def write_leaderboard(
         The four paths.
 
     Raises:
-        UsageError: For an unknown convention or column, too few replicates (`uncertainty.quantile_place` can check beforehand),
-            counts of another number of examples, or a folder that cannot be written.
+        UsageError: For an unknown convention or column, too few replicates (`uncertainty.quantile_place` can check
+            beforehand), counts of another number of examples, or a folder that cannot be written.
     """
     board = make_leaderboard(
         results,

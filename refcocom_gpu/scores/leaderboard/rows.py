@@ -58,7 +58,18 @@ SCORES = (
 )
 """Columns after the manifest's; scores and differences are shares of 1."""
 
-HEADS = ("rank", "model", "mIoU", "ranks", "best?", "cIoU", "Pr@0.5", "Pr@0.9", "missing", "best of")
+HEADS = (
+    "rank",
+    "model",
+    "mIoU",
+    "ranks",
+    "best?",
+    "cIoU",
+    "Pr@0.5",
+    "Pr@0.9",
+    "missing",
+    "best of",
+)
 """Heads of the columns of a leaderboard for people."""
 
 RESERVED = frozenset((*HEADS, *(name for name, _ in (*NAMES, *SCORES)), *SCHEMA.names, "iou"))
@@ -159,6 +170,7 @@ def make_leaderboard(
     rows = [rows[k] for k in kept]
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
     place = {id(result): k for k, result in enumerate(results)}
+    selection = None if best_per is None else SELECTION.format(best_per)
     about = {
         "schema": "refcocom-leaderboard",
         "version": SCHEMA_VERSION,
@@ -169,7 +181,7 @@ def make_leaderboard(
         "n_models": len(kept),
         "n_failed": len(failed),
         "best_per": best_per,
-        "selection": None if best_per is None else SELECTION.format(best_per),
+        "selection": selection,
         "uncertainty": {
             "level": LEVEL,
             "replicates": replicates,
@@ -179,9 +191,12 @@ def make_leaderboard(
         },
     }
     order = tuple(place[id(row["result"])] for row in rows)
-    columns = {name: column.take(pa.array(order, pa.int64())) for name, column in manifest_columns(results).items()}
+    columns = {
+        name: column.take(pa.array(order, pa.int64()))
+        for name, column in manifest_columns(results).items()
+    }
     return Leaderboard(
-        _table(rows, columns, about["selection"]),
+        _table(rows, columns, selection),
         about,
         order,
         tuple(place[id(result)] for result in others),
@@ -233,8 +248,8 @@ def _best_of_each(rows: list[dict[str, Any]], best_per: str | None) -> list[int]
 
 
 SELECTION = (
-    "Each row is the best of all with the same {}, chosen by its mIoU on this set. The highest of several scores is on "
-    "average too high, and the more there are, the more so: choose a checkpoint on other data, then report its score here."
+    "Each row is the best of all with the same {}, chosen by its mIoU on this set. The highest of several scores is too "
+    "high on average, and the more there are, the more so: choose a checkpoint on other data, then report its score here."
 )
 """What a reader must know of rows that were chosen by their score."""
 
