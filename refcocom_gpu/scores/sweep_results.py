@@ -57,7 +57,9 @@ class SweepResults(Mapping[int | str, Result]):
         content = _read_index(self.folder)
         self.rows: list[dict[str, Any]] = content.pop("rows")
         self.about = content
-        self._ranked = {row["row"]: row for row in self.rows if row["row"] is not None}
+        self._ranked: dict[int, dict[str, Any]] = {
+            row["row"]: row for row in self.rows if row["row"] is not None
+        }
 
     def __len__(self) -> int:
         return len(self._ranked)

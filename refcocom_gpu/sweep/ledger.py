@@ -3,8 +3,8 @@
 Counts are kept by the hash of all that decides them. `results/{key}.safetensors` appears whole or not at all and is
 verified by its own hash when it is opened; a damaged one is ignored, and what it held is counted again. `.known.jsonl`
 remembers the hashes of files by size and time of change: of predictions, and of the per-example files that the sweep
-wrote. Each of its lines begins with a hash of the rest; files of damaged lines are hashed or written again. One sweep at
-a time writes a folder.
+wrote. Each of its lines begins with a hash of the rest; files of damaged lines are hashed or written again. One sweep
+at a time writes a folder.
 """
 
 from __future__ import annotations

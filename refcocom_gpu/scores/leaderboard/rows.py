@@ -248,8 +248,9 @@ def _best_of_each(rows: list[dict[str, Any]], best_per: str | None) -> list[int]
 
 
 SELECTION = (
-    "Each row is the best of all with the same {}, chosen by its mIoU on this set. The highest of several scores is too "
-    "high on average, and the more there are, the more so: choose a checkpoint on other data, then report its score here."
+    "Each row is the best of all with the same {}, chosen by its mIoU on this set. The highest of several scores is "
+    "too high on average, and the more there are, the more so: choose a checkpoint on other data, then report its "
+    "score here."
 )
 """What a reader must know of rows that were chosen by their score."""
 
