@@ -16,7 +16,8 @@ from refcocom_gpu.predictions.formats import RLE_FORMATS
 from refcocom_gpu.scorer import check_missing
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.leaderboard import leaderboard_files
-from refcocom_gpu.scores.leaderboard.rows import Leaderboard, check_best_per, make_leaderboard
+from refcocom_gpu.scores.leaderboard.best import check_best_per
+from refcocom_gpu.scores.leaderboard.rows import Leaderboard, make_leaderboard
 from refcocom_gpu.scores.sweep_folder import PER_EXAMPLE, index_files
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.contents import is_settled, is_url, token_of

@@ -32,7 +32,7 @@ def run(config: SweepConfig) -> None:
         DataError: When a set could not be scored, after everything else is done and written.
     """
     from refcocom_gpu.engines import make_engine
-    from refcocom_gpu.scores.leaderboard.rows import check_best_per
+    from refcocom_gpu.scores.leaderboard.best import check_best_per
     from refcocom_gpu.store.store import MaskStore
     from refcocom_gpu.sweep.inputs import read_inputs
     from refcocom_gpu.sweep.run import Ranking, run_sweep

@@ -7,7 +7,7 @@ bootstrap, which rounds IoUs to a grid so that its sums are exact.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,9 +20,11 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.leaderboard.best import best_of_each, check_best_per
+from refcocom_gpu.scores.leaderboard.columns import MEANING, NAMES, RESERVED, SCORES, SELECTION
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
-from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS, Floats
-from refcocom_gpu.scores.result import SCHEMA, about_dataset
+from refcocom_gpu.scores.metrics import Floats
+from refcocom_gpu.scores.result import about_dataset
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.text import as_text
@@ -33,47 +35,6 @@ NONE = np.zeros(0, np.int64)
 
 BLOCK = 64
 """Models whose IoUs are held at a time; afterwards one sum per image is kept of each."""
-
-NAMES = (("rank", pa.int64()), ("model", pa.string()), ("path", pa.string()))
-"""Columns before the manifest's."""
-
-SCORES = (
-    ("miou", pa.float64()),
-    ("miou_se", pa.float64()),
-    ("best_of", pa.int64()),
-    ("rank_low", pa.int64()),
-    ("rank_high", pa.int64()),
-    ("like_best", pa.bool_()),
-    ("difference", pa.float64()),
-    ("difference_low", pa.float64()),
-    ("difference_high", pa.float64()),
-    ("ciou", pa.float64()),
-    *((f"pr{round(100 * x)}", pa.float64()) for x in PRECISION_THRESHOLDS),
-    ("n_examples", pa.int64()),
-    ("n_missing", pa.int64()),
-    ("n_empty", pa.int64()),
-    ("digest", pa.string()),
-    ("error", pa.string()),
-    ("warnings", pa.string()),
-)
-"""Columns after the manifest's; scores and differences are shares of 1."""
-
-HEADS = (
-    "rank",
-    "model",
-    "mIoU",
-    "ranks",
-    "best?",
-    "cIoU",
-    "Pr@0.5",
-    "Pr@0.9",
-    "missing",
-    "best of",
-)
-"""Heads of the columns of a leaderboard for people."""
-
-RESERVED = frozenset((*HEADS, *(name for name, _ in (*NAMES, *SCORES)), *SCHEMA.names, "iou"))
-"""Names that no column of a manifest may have, here or beside the counts of examples: it has one name everywhere."""
 
 
 class FileResult(Protocol):
@@ -161,7 +122,10 @@ def make_leaderboard(
     scored.sort(key=lambda pair: (-pair[0]["miou"], *_identity(pair[0]["result"])))
     failed = sorted((r for r in results if r.error is not None), key=_identity)
     rows = [row for row, _ in scored]
-    kept = _best_of_each(rows, best_per)
+    best_of = best_of_each([row["result"] for row in rows], best_per)
+    kept = list(best_of)
+    for k, size in best_of.items():
+        rows[k]["best_of"] = size
     critical = None
     if rows:
         sums = np.stack([of_model for _, of_model in scored], axis=1)
@@ -203,25 +167,6 @@ def make_leaderboard(
     )
 
 
-def check_best_per(best_per: str | None, columns: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse a column that no file has, before any work.
-
-    Args:
-        best_per: `model`, a column of the manifest, or None.
-        columns: Those of each file.
-
-    Raises:
-        UsageError: There is no such column.
-    """
-    if best_per in (None, "model"):
-        return
-    names = dict.fromkeys(name for of_file in columns for name in of_file)
-    if best_per not in names:
-        raise UsageError(
-            f"best_per={best_per}: there is no such column; choose {' or '.join(['model', *names])}"
-        )
-
-
 def manifest_columns(results: Sequence[FileResult]) -> dict[str, pa.Array]:
     """Return the columns of the manifest, each of one type, a value per result.
 
@@ -231,41 +176,6 @@ def manifest_columns(results: Sequence[FileResult]) -> dict[str, pa.Array]:
     columns = typed_columns([results[k].columns for k in order], RESERVED)
     back = pa.array(np.argsort(order), pa.int64())
     return {name: column.take(back) for name, column in columns.items()}
-
-
-def _best_of_each(rows: list[dict[str, Any]], best_per: str | None) -> list[int]:
-    """Return the places of the rows that stay, the first of each group; these get the size of their group."""
-    if best_per is None:
-        return list(range(len(rows)))
-    groups: dict[str, list[int]] = {}
-    for k, row in enumerate(rows):
-        result: FileResult = row["result"]
-        value = result.model if best_per == "model" else result.columns.get(best_per)
-        groups.setdefault(json.dumps(value, default=str), []).append(k)
-    for members in groups.values():
-        rows[members[0]]["best_of"] = len(members)
-    return sorted(members[0] for members in groups.values())
-
-
-SELECTION = (
-    "Each row is the best of all with the same {}, chosen by its mIoU on this set. The highest of several scores is "
-    "too high on average, and the more there are, the more so: choose a checkpoint on other data, then report its "
-    "score here."
-)
-"""What a reader must know of rows that were chosen by their score."""
-
-MEANING = {
-    "miou_se": "Standard error of mIoU over other images like these: images are the unit, because expressions of one "
-    "image are not independent.",
-    "difference": "mIoU minus that of the first row; the intervals cover the true differences of all pairs of models "
-    "at once with the probability `level`, so the best may be chosen after looking.",
-    "rank": "From 1 + how many models are surely better to the number of models − how many are surely worse, surely "
-    "meaning that the interval of the difference excludes 0; all true ranks lie within at once at the same level.",
-    "best_of": "How many files the row was chosen from by its mIoU (best_per); null where every file has a row. The "
-    "intervals of differences hold for all files at once, so they allow for the choice; mIoU itself does not.",
-    "like_best": "The first row is not surely better: its lead may be chance.",
-}
-"""What a reader may conclude from a column."""
 
 
 def _identity(result: FileResult) -> tuple[str, ...]:
