@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refcocom_gpu.scores.leaderboard.formats import to_csv, to_json, to_markdown
-from refcocom_gpu.scores.leaderboard.rows import FileResult, Leaderboard, make_leaderboard
+from refcocom_gpu.scores.leaderboard.rows import Leaderboard, make_leaderboard
+from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.uncertainty.resampling import REPLICATES
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.files import parquet_bytes, write_files

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from refcocom_gpu.errors import UsageError
-
-if TYPE_CHECKING:
-    from refcocom_gpu.scores.leaderboard.rows import FileResult
+from refcocom_gpu.scores.leaderboard.scored import FileResult
 
 
 def check_best_per(best_per: str | None, columns: Iterable[Mapping[str, Any]]) -> None:

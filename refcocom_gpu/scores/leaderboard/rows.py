@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
@@ -22,6 +21,7 @@ from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.leaderboard.best import best_of_each, check_best_per
 from refcocom_gpu.scores.leaderboard.columns import MEANING, NAMES, RESERVED, SCORES, SELECTION
+from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
 from refcocom_gpu.scores.metrics import Floats
 from refcocom_gpu.scores.result import about_dataset
@@ -35,42 +35,6 @@ NONE = np.zeros(0, np.int64)
 
 BLOCK = 64
 """Models whose IoUs are held at a time; afterwards one sum per image is kept of each."""
-
-
-class FileResult(Protocol):
-    """What a leaderboard needs to know of a scored prediction file."""
-
-    @property
-    def path(self) -> str:
-        """The path as the user gave it."""
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-
-    @property
-    def columns(self) -> Mapping[str, Any]:
-        """Further columns of the manifest, such as the model's step."""
-
-    @property
-    def counts(self) -> NDArray[np.int64] | None:
-        """[N, 2] intersection and predicted area; None where `error` is set."""
-
-    @property
-    def absent(self) -> NDArray[np.int64] | None:
-        """Indices of the examples that had no prediction and count as empty; None means that there are none."""
-
-    @property
-    def error(self) -> str | None:
-        """Why the file has no scores."""
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """What makes the predictions look misread."""
-
-    @property
-    def digest(self) -> str | None:
-        """Hash of the predictions; None where nothing could be read."""
 
 
 @dataclass(frozen=True, eq=False)
