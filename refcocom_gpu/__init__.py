@@ -12,6 +12,7 @@ from refcocom_gpu._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from refcocom_gpu import adapters as adapters
+    from refcocom_gpu.construct.call import construct as construct
     from refcocom_gpu.dataset.table import Dataset as Dataset
     from refcocom_gpu.dataset.table import load_dataset as load_dataset
     from refcocom_gpu.errors import AnswerError as AnswerError
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     from refcocom_gpu.scores.comparison import ResultComparison as ResultComparison
     from refcocom_gpu.scores.comparison import compare as compare
     from refcocom_gpu.scores.result import Result as Result
-    from refcocom_gpu.scores.result import load_results as load_results
+    from refcocom_gpu.scores.sweep_results import SweepResults as SweepResults
+    from refcocom_gpu.scores.sweep_results import load_results as load_results
     from refcocom_gpu.store.match import DatasetMatch as DatasetMatch
     from refcocom_gpu.store.match import match_datasets as match_datasets
     from refcocom_gpu.store.store import MaskStore as MaskStore
+    from refcocom_gpu.sweep.call import sweep as sweep
     from refcocom_gpu.training.data import ExpressionDataset as ExpressionDataset
     from refcocom_gpu.training.data import collate as collate
     from refcocom_gpu.training.metric import RefCOCOMMetric as RefCOCOMMetric
@@ -59,7 +62,8 @@ _HOMES = {
     "convert": "predictions.convert",
     "PredictionWriter": "predictions.writer",
     "Result": "scores.result",
-    "load_results": "scores.result",
+    "SweepResults": "scores.sweep_results",
+    "load_results": "scores.sweep_results",
     "score": "scorer",
     "DatasetMatch": "store.match",
     "match_datasets": "store.match",
@@ -67,7 +71,7 @@ _HOMES = {
     "RefCOCOMMetric": "training.metric",
     "SyncError": "errors",
 }
-_MODULES = ("adapters",)
+_MODULES = ("adapters", "construct", "sweep")
 __all__ = [*_HOMES]
 
 

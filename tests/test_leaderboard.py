@@ -247,11 +247,13 @@ def test_formats_agree(tmp_path):
     lines = files["leaderboard.md"].decode().splitlines()
     assert r'a\|b "c", \*d\* é' in next(line for line in lines if "é" in line)
     cells = {line.replace(r"\|", "").count("|") for line in lines if line.startswith("|")}
-    assert cells == {10}
+    assert cells == {10 + len(odd.columns | MODELS[0].columns)}
     assert f"{100 * table[0]['miou']:.2f} ± {100 * table[0]['miou_se']:.2f}" in lines[4]
     assert content["dataset"]["fingerprint"] == DATASET.fingerprint
     assert content["uncertainty"]["replicates"] == 499
-    assert {"miou_se", "difference", "rank", "like_best"} == set(content["uncertainty"]["meaning"])
+    assert {"miou_se", "best_of", "difference", "rank", "like_best"} == set(
+        content["uncertainty"]["meaning"]
+    )
 
 
 def test_duckdb_and_polars_read_it(tmp_path):

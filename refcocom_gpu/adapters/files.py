@@ -26,6 +26,7 @@ from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import expand_paths
 from refcocom_gpu.predictions.records import NOT_JSON, repeated_keys
+from refcocom_gpu.utils.files import regular
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -130,7 +131,7 @@ def _rows(files: list[Path], problems: Problems) -> Iterator[tuple[dict[str, Any
     """Yield the object of each line and its place."""
     for path in files:
         try:
-            with path.open("rb") as file:
+            with regular(path).open("rb") as file:
                 for number, line in enumerate(file, 1):
                     text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                     if not text.strip():

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import DataError
+from refcocom_gpu.utils.files import regular
 from refcocom_gpu.utils.text import first_line
 
 KINDS = "biufcSU"
@@ -56,7 +57,7 @@ def load(source: str | Path | bytes) -> Any:
     """
     where = "the pickle" if isinstance(source, bytes) else str(source)
     try:
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        content = source if isinstance(source, bytes) else regular(Path(source)).read_bytes()
     except OSError as error:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from None
     if content.startswith(b"PK\x03\x04"):

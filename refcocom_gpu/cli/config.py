@@ -114,8 +114,8 @@ class CompareConfig(_Output, _Scoring, _Dataset):
 
     pair: Any = option(
         None,
-        "A and B: folders that score wrote to output_dir, or predictions in any accepted format, "
-        "which are scored against `dataset`",
+        "A and B: folders that score wrote to output_dir, rows of a sweep (FOLDER:1, FOLDER:MODEL@STEP), or "
+        "predictions in any accepted format, which are scored against `dataset`",
         path=True,
     )
     level: float = option(
@@ -141,6 +141,14 @@ class SweepConfig(_Output, _Precision, _ManyFiles):
     device: str = option("auto", "auto, cpu, cuda or cuda:i; with engine=ray auto, cpu or cuda")
     replicates: int = option(2_000, "bootstrap replicates of the leaderboard's intervals")
     seed: int = option(0, "seed of the bootstrap")
+    best_per: str | None = option(
+        None,
+        "model, or a column of the manifest: rank only the best of each, such as its best checkpoint; "
+        "a choice made on this set, which makes its score too high",
+    )
+    verify: bool = option(
+        False, "hash every file anew, also where size and time of change are as before"
+    )
     output_dir: str | None = option(
         None, "folder for the results; what it holds already is not scored again", path=True
     )

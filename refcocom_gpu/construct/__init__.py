@@ -15,8 +15,13 @@
 | `write`, `audit`, `card`, `sheet` | decisions → dataset, tables, dataset card, contact sheet |
 | `folder` | all of these → the folder of the refined set, replaced as a whole |
 | `run` | the whole construction |
+| `call` | `rc.construct(…)` from Python; this package may itself be called |
 | `judge`, `curves` | an audit and exact masks → how much closer the refined masks are; the same as a plot |
 
 The method follows what is published about how RefCOCO-M was made. Its models and thresholds are not published; those
 here are our own choices. Start reading at `construct` in `run.py`.
 """
+
+from refcocom_gpu.utils.calls import make_callable
+
+make_callable(__name__, "call")

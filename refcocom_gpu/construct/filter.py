@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from refcocom_gpu.errors import DataError, UsageError
+from refcocom_gpu.utils.files import regular
 from refcocom_gpu.utils.optional import require
 from refcocom_gpu.utils.text import first_line
 
@@ -70,7 +71,7 @@ def read_words(path: str | Path) -> Words:
         UsageError: The file cannot be read, contains no word, or a word has no letter or digit.
     """
     try:
-        lines = Path(path).expanduser().read_text("utf-8-sig").splitlines()
+        lines = regular(Path(path).expanduser()).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"words={path} cannot be read as UTF-8 text: {error}") from None
     stripped = [line.strip() for line in lines]

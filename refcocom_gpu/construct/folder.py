@@ -19,7 +19,7 @@ from refcocom_gpu.construct.sheet import contact_sheet
 from refcocom_gpu.construct.write import Output, write_dataset
 from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.utils.files import hash_files, parquet_bytes, write_files
+from refcocom_gpu.utils.files import hash_files, parquet_bytes, sync, write_files
 
 STAGE, SUMMARY = ".new", "construct.json"
 """Where everything is written before it is moved into place; the file that is moved last and marks a complete set."""
@@ -121,4 +121,5 @@ def _replace(folder: Path, stage: Path) -> None:
             shutil.rmtree(folder / name)
     for name in CONTENTS:
         (stage / name).replace(folder / name)
+    sync(folder)
     stage.rmdir()

@@ -18,6 +18,7 @@ from refcocom_gpu.construct.keep import Decision
 from refcocom_gpu.construct.pictures import Pictures
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.masks import rle
+from refcocom_gpu.utils.files import PARQUET, sync
 from refcocom_gpu.utils.text import base_name
 
 ROW_GROUP = 100
@@ -89,13 +90,14 @@ def write_dataset(
     while group is not None or not shards:
         path = folder / f"{dataset.split}-{len(shards):05}.parquet"
         shards.append(path)
-        with pq.ParquetWriter(path, layout, compression="zstd") as writer:
+        with pq.ParquetWriter(path, layout, **PARQUET) as writer:
             while group is not None:
                 writer.write_table(pa.Table.from_pylist(group.records, schema=layout))
                 ends_shard = group.ends_shard
                 group = next(groups, None)
                 if ends_shard:
                     break
+        sync(path)
     # The number of shards is known only now.
     total = f"of-{len(shards):05}"
     return [path.rename(path.with_name(f"{path.stem}-{total}.parquet")) for path in shards]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refcocom_gpu.errors import DatasetError
+from refcocom_gpu.utils.files import regular
 from refcocom_gpu.utils.text import first_line
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def opened(stored: Path | bytes, where: str) -> Iterator[ImageFile]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else stored) as file:
+        with Image.open(
+            io.BytesIO(stored) if isinstance(stored, bytes) else regular(stored)
+        ) as file:
             yield file
     except DatasetError:
         raise

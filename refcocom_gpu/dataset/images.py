@@ -24,6 +24,7 @@ from refcocom_gpu.dataset.records import is_mirror
 from refcocom_gpu.dataset.sources import open_arrow_folder, open_hub
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.utils.arrow import to_numpy
+from refcocom_gpu.utils.files import regular
 from refcocom_gpu.utils.optional import require
 from refcocom_gpu.utils.text import base_name, first_line
 
@@ -148,7 +149,7 @@ class Images:
         if isinstance(stored, bytes):
             return stored
         try:
-            return stored.read_bytes()
+            return regular(stored).read_bytes()
         except OSError as error:
             raise DatasetError(f"{where}: {stored} cannot be read: {error.strerror}") from None
 

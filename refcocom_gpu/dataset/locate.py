@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from refcocom_gpu.errors import DatasetError, UsageError
+from refcocom_gpu.utils.files import regular
 
 SPLIT_NAMES = (
     {"train", "training"},
@@ -43,13 +44,13 @@ def locate(source: str | Path, revision: str | None) -> Place:
         revision: As for `load_dataset`.
 
     Raises:
-        UsageError: There is no such source, or a local source does not have this revision.
+        UsageError: There is no such source, it is a pipe or a device, or a local source does not have this revision.
 
     Example:
         >>> locate("owner/name", None).kind
         'hub'
     """
-    path = Path(source).expanduser()
+    path = regular(Path(source).expanduser())
     if path.is_dir():
         path, commit = _snapshot(path, revision)
         is_arrow = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
@@ -103,7 +104,7 @@ def parquet_files(path: Path, split: str) -> list[Path]:
 def files_below(folder: Path) -> list[Path]:
     """List the Parquet files below a folder, without hidden folders, where clients keep unfinished downloads."""
     return [
-        path
+        regular(path)
         for path in sorted(folder.rglob("*.parquet"))
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]

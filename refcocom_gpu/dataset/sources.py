@@ -21,6 +21,7 @@ from refcocom_gpu.dataset import records
 from refcocom_gpu.dataset.locate import files_below, locate, parquet_files
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.utils.cache import Built, cache_root, cached
+from refcocom_gpu.utils.files import VERIFIED, regular
 from refcocom_gpu.utils.text import first_line
 
 HUB_COLUMNS = ("image_id", "file_name", "samples")
@@ -157,7 +158,7 @@ def _is_mirror(path: Path) -> bool:
 
 def _mirror_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        with pq.ParquetFile(path.absolute()) as file:
+        with pq.ParquetFile(path.absolute(), **VERIFIED) as file:
             names = [n for n in file.schema_arrow.names if n in records.MIRROR_FIELDS]
             number = 0
             for batch in file.iter_batches(1024, columns=names):
@@ -172,7 +173,7 @@ def _project(path: Path) -> pa.Table:
     """Read the leaf columns that `records` needs. Parquet stores each leaf apart, so the others are not read."""
     try:
         # Absolute, because pyarrow takes a relative `a:b` for a URL.
-        with pq.ParquetFile(path.absolute()) as file:
+        with pq.ParquetFile(path.absolute(), **VERIFIED) as file:
             leaves = [file.schema.column(i).path for i in range(len(file.schema))]
             wanted = [leaf for leaf in leaves if _is_wanted(leaf.split("."))]
             table = file.read(columns=wanted)
@@ -199,6 +200,8 @@ def open_arrow_folder(folder: Path, split: str) -> Any:
     """
     import datasets
 
+    for file in folder.rglob("*"):
+        regular(file)
     try:
         loaded = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:

@@ -16,6 +16,7 @@ from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.parquet import BATCH_ROWS, read_table
 from refcocom_gpu.utils.arrow import open_ipc
+from refcocom_gpu.utils.files import regular
 
 STATE = "state.json"
 """The file by which a folder is known that `datasets.Dataset.save_to_disk` wrote."""
@@ -51,7 +52,7 @@ def saved_files(folder: Path) -> list[Path]:
         ContentError: The folder is not whole.
     """
     try:
-        state = msgspec.json.decode((folder / STATE).read_bytes())
+        state = msgspec.json.decode(regular(folder / STATE).read_bytes())
         names = [str(file["filename"]) for file in state["_data_files"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ContentError(f"its {STATE} is not that of a saved dataset") from None

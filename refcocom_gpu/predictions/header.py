@@ -13,6 +13,7 @@ from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.compressed import opened
 from refcocom_gpu.predictions.formats import READERS, ending
 from refcocom_gpu.utils.arrow import open_ipc
+from refcocom_gpu.utils.files import regular
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -35,7 +36,7 @@ def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
 def model_of(path: Path) -> str | None:
     """Return the model that a native file, or the first in a folder, names in its header; None where none is named."""
     try:
-        if path.is_dir():
+        if regular(path).is_dir():
             models = (model_of(file) for file in sorted(path.iterdir()) if file.is_file())
             return next((model for model in models if model), None)
         reader = READERS.get(ending(path.name), ("", ""))[0]

@@ -27,6 +27,7 @@ from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
 from refcocom_gpu.predictions.suggest import WITNESSES
 from refcocom_gpu.utils.arrow import filled, from_numpy, to_numpy
+from refcocom_gpu.utils.files import VERIFIED
 
 BATCH_ROWS = 2048
 """Rows read at a time: a few megabytes of strings, so that reading one batch overlaps counting another."""
@@ -35,7 +36,7 @@ BATCH_ROWS = 2048
 def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
     """Read Parquet with the key columns, `segmentation` struct<size, counts> and, optionally, `sentence`."""
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path, memory_map=True, **VERIFIED)
     except (pa.ArrowException, OSError) as error:
         problems.add("malformed", str(path), f"not a Parquet file: {error}")
         return

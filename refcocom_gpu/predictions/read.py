@@ -30,7 +30,7 @@ from refcocom_gpu.predictions.memory import read_pairs
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.repeats import each_once
 from refcocom_gpu.predictions.shards import read_shard, reader_of
-from refcocom_gpu.utils.files import hash_files
+from refcocom_gpu.utils.files import hash_files, regular
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -134,7 +134,7 @@ def find_source(predictions: Any) -> Source:
         isinstance(predictions, list | tuple)
         and all(isinstance(path, str | Path) for path in predictions)
     ):
-        paths = expand_paths(predictions)
+        paths = [regular(path) for path in expand_paths(predictions)]
         return Source(", ".join(map(str, paths)), paths)
     return Source("memory", [], predictions)
 

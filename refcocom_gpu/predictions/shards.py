@@ -17,6 +17,7 @@ from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.formats import ENDINGS, READERS, ending
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.utils.files import regular
 
 PICKLES = {".pkl", ".pickle", ".joblib"}
 
@@ -59,7 +60,7 @@ def read_shard(
         UsageError: It cannot be read.
     """
     try:
-        yield from read(path, keys, options, problems)
+        yield from read(regular(path), keys, options, problems)
     except ContentError as error:
         problems.add("malformed", str(path), str(error))
     except (

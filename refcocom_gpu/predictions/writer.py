@@ -29,7 +29,7 @@ from refcocom_gpu.predictions.normalise import as_rows, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.runs import NO_RUNS, array_runs
 from refcocom_gpu.predictions.values import judge_set
-from refcocom_gpu.utils.files import replacing
+from refcocom_gpu.utils.files import PARQUET, replacing
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -249,6 +249,6 @@ def _to_parquet(journal: Journal, path: Path, keep: NDArray[np.bool_] | None) ->
         ],
         metadata={key: str(value) for key, value in journal.header.items()},
     )
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, **PARQUET) as writer:
         for rows in journal.groups(keep):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))

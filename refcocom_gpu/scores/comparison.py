@@ -21,8 +21,10 @@ from refcocom_gpu.errors import ComparisonError, UsageError
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.breakdown import MIN_IMAGES, Difference, breakdowns
 from refcocom_gpu.scores.folder import check_output
+from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.metrics import Floats
-from refcocom_gpu.scores.result import Result, load_results
+from refcocom_gpu.scores.result import Result, load_result
+from refcocom_gpu.scores.sweep_results import find_result
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 from refcocom_gpu.utils.files import parquet_bytes, write_files
@@ -174,7 +176,8 @@ def compare(
     """Compare two results example by example.
 
     Args:
-        a: A result, or the folder that `Result.save` wrote. Prediction files are scored first, with `score`.
+        a: A result, the folder that `Result.save` wrote, or a row of a sweep as in `sweep:1`. Prediction files are
+            scored first, with `score`.
         b: Likewise, of the same dataset and convention.
         level: Probability that an interval covers; for a breakdown, that all its intervals do.
         replicates: Number of replicates of the bootstrap over images, for mIoU and cIoU.
@@ -187,7 +190,7 @@ def compare(
 
     Raises:
         ComparisonError: When the results are of different datasets or conventions.
-        ResultsError: When a folder holds no result.
+        ResultsError: When a folder holds no result, or what a sweep wrote is damaged.
         UsageError: For a level outside 0…1, too few replicates for it, or a negative `top`.
 
     >>> import refcocom_gpu as rc
@@ -200,9 +203,8 @@ def compare(
     un.quantile_place(level, replicates)
     if top < 0:
         raise UsageError(f"top must be 0 or more, not {top}")
-    names = names or (_name(a, "A"), _name(b, "B"))
-    first = a if isinstance(a, Result) else load_results(a)
-    second = b if isinstance(b, Result) else load_results(b)
+    first, second = (_result(given) for given in (a, b))
+    names = names or (name_of(a, first, "A"), name_of(b, second, "B"))
     _check_alike(first, second, names)
     image = to_numpy(first.per_example.column("image_id"))
     unions = [np.stack(parts, axis=1) for parts in zip(_areas(first), _areas(second), strict=True)]
@@ -271,10 +273,27 @@ def _check_alike(a: Result, b: Result, names: tuple[str, str]) -> None:
             )
 
 
-def _name(result: Result | str | Path, default: str) -> str:
-    if isinstance(result, Result):
-        return str(result.info.get("predictions", {}).get("source", default))
-    return str(result)
+def _result(given: Result | str | Path) -> Result:
+    if isinstance(given, Result):
+        return given
+    found = find_result(given)
+    return load_result(given) if found is None else found
+
+
+def name_of(given: Result | str | Path, result: Result, default: str = "") -> str:
+    """Return a name for people: of a row of a sweep its model and the columns of its manifest.
+
+    Args:
+        given: How the result was named: by itself or by a path.
+        result: The result.
+        default: For a result that does not say what it is of.
+    """
+    name = None if isinstance(given, Result) else str(given)
+    if row := result.info.get("sweep"):
+        columns = (f"{column} {shown(v)}" for column, v in row["columns"].items() if v is not None)
+        described = ", ".join((row["model"], *columns))
+        return f"{described} ({name})" if name else described
+    return name or str(result.info.get("predictions", {}).get("source", default))
 
 
 def _side(name: str, result: Result) -> dict[str, Any]:
@@ -285,4 +304,5 @@ def _side(name: str, result: Result) -> dict[str, Any]:
         "n_missing": result.n_missing,
         "n_empty": result.n_empty,
         "predictions": result.info.get("predictions"),
+        **({"sweep": result.info["sweep"]} if "sweep" in result.info else {}),
     }

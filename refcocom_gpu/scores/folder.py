@@ -18,7 +18,7 @@ import xxhash
 
 from refcocom_gpu.errors import ResultsError, UsageError
 from refcocom_gpu.scores.conventions import CONVENTIONS
-from refcocom_gpu.utils.files import parquet_bytes, write_files
+from refcocom_gpu.utils.files import VERIFIED, parquet_bytes, regular, write_files
 from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
@@ -90,8 +90,8 @@ def read_result(folder: str | Path) -> tuple[pa.Table, dict[str, Any]]:
     """
     folder = Path(folder)
     try:
-        summary = json.loads((folder / SUMMARY).read_text("utf-8"))
-        parquet = (folder / PER_EXAMPLE).read_bytes()
+        summary = json.loads(regular(folder / SUMMARY).read_text("utf-8"))
+        parquet = regular(folder / PER_EXAMPLE).read_bytes()
     except FileNotFoundError as error:
         raise ResultsError(
             f"{folder} holds no result: {Path(error.filename).name} is missing"
@@ -103,7 +103,7 @@ def read_result(folder: str | Path) -> tuple[pa.Table, dict[str, Any]]:
         raise ResultsError(
             f"{folder / PER_EXAMPLE} is not the table that {SUMMARY} was written with; score again"
         )
-    return pq.read_table(pa.BufferReader(parquet)), summary
+    return pq.read_table(pa.BufferReader(parquet), **VERIFIED), summary
 
 
 def _check_summary(folder: Path, summary: Any) -> None:

@@ -262,7 +262,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def load_results(folder: str | Path) -> Result:
+def load_result(folder: str | Path) -> Result:
     """Read back what `Result.save` wrote; every score is computed again from the Parquet alone.
 
     Args:

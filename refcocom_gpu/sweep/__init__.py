@@ -10,4 +10,9 @@ A sweep that was killed goes on when it is run again. Start at `run`.
 | `ledger` | results kept by the hash of all that decides them, whole or not at all |
 | `per_example` | results → a partitioned Parquet dataset |
 | `run` | the loop that joins these to an engine |
+| `call` | `rc.sweep(…)` from Python; this package may itself be called |
 """
+
+from refcocom_gpu.utils.calls import make_callable
+
+make_callable(__name__, "call")

@@ -1,8 +1,10 @@
 """Counts of finished files in, the same counts out in a later sweep: a file is not scored again, whatever its name.
 
 Counts are kept by the hash of all that decides them. `results/{key}.safetensors` appears whole or not at all and is
-verified by its own hash when it is opened; a damaged one is ignored. `.known.jsonl` remembers the hashes of files by
-size and time of change; without it, files are hashed again. One sweep at a time writes a folder.
+verified by its own hash when it is opened; a damaged one is ignored, and what it held is counted again. `.known.jsonl`
+remembers the hashes of files by size and time of change: of predictions, and of the per-example files that the sweep
+wrote. Each of its lines begins with a hash of the rest; files of damaged lines are hashed or written again. One sweep
+at a time writes a folder.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
@@ -46,7 +49,9 @@ class Ledger:
     Attributes:
         folder: Of the sweep.
         finished: Keys whose counts are kept.
-        known: For each file, its token when it was hashed, and the hash.
+        known: For each file, its token when it was hashed, and the hash. Files of predictions have absolute paths or
+            addresses, those that the sweep wrote have paths below its folder.
+        damaged: Files below the folder that were found damaged or deleted; what they held is made again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,16 +61,21 @@ class Ledger:
         for left_by_a_killed_sweep in self._results.glob(f"*{TEMPORARY}"):
             left_by_a_killed_sweep.unlink(missing_ok=True)
         self.finished = {path.stem for path in self._results.glob("*.safetensors")}
+        self.damaged: set[str] = set()
         self.known: dict[str, tuple[str, str]] = {}
-        lines: list[str] = []
+        content = b""
         with contextlib.suppress(FileNotFoundError):
-            lines = (folder / KNOWN).read_text("utf-8", "surrogateescape").splitlines()
-        for line in lines:
-            # A line that a kill cut, or that is no entry, is dropped.
-            with contextlib.suppress(ValueError, TypeError):
-                file, token, digest = json.loads(line)
-                self.known[str(file)] = (str(token), str(digest))
+            content = (folder / KNOWN).read_bytes()
+        lines = content.split(b"\n")
+        # A kill may have cut the last line, which is no damage.
+        cut = lines.pop()
+        entries = [entry for line in lines if (entry := _entry(line)) is not None]
+        self.known = {file: (token, digest) for file, token, digest in entries}
+        if len(entries) < len(lines):
+            self.damaged.add(KNOWN)
         self._n_lines = len(lines)
+        if cut or KNOWN in self.damaged:
+            self._write_known()
 
     def put(self, identity: Mapping[str, str], kept: Kept) -> None:
         """Keep counts.
@@ -97,6 +107,7 @@ class Ledger:
             arrays = open_arrays(self._path(key), dict(identity))
         except DamagedError:
             self.finished.discard(key)
+            self.damaged.add(f"{RESULTS}/{key}.safetensors")
             return None
         return Kept(
             arrays["counts"],
@@ -111,23 +122,44 @@ class Ledger:
         for file, token, digest in known:
             if self.known.get(file) != (token, digest):
                 self.known[file] = (token, digest)
-                lines.append(json.dumps([file, token, digest]) + "\n")
+                lines.append(_line(file, token, digest))
         if lines:
             self._n_lines += len(lines)
-            path = self.folder / KNOWN
-            with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as journal:
-                journal.write("".join(lines))
+            with contextlib.suppress(OSError), (self.folder / KNOWN).open("ab") as journal:
+                journal.write(b"".join(lines))
+
+    def forget(self, files: Iterable[str]) -> None:
+        """Forget hashes of files that are no longer there."""
+        for file in files:
+            del self.known[file]
 
     def compact(self) -> None:
         """Write `.known.jsonl` anew with one line per file, once most of its lines are outdated."""
-        if self._n_lines <= 2 * len(self.known):
-            return
-        lines = (json.dumps([k, *v]) + "\n" for k, v in self.known.items())
+        if self._n_lines > 2 * len(self.known):
+            self._write_known()
+
+    def _write_known(self) -> None:
+        self._n_lines = len(self.known)
+        lines = (_line(file, *known) for file, known in self.known.items())
         with contextlib.suppress(OSError), replacing(self.folder / KNOWN) as temporary:
-            temporary.write_text("".join(lines), "utf-8")
+            temporary.write_bytes(b"".join(lines))
 
     def _path(self, key: str) -> Path:
         return self._results / f"{key}.safetensors"
+
+
+def _line(file: str, token: str, digest: str) -> bytes:
+    entry = json.dumps([file, token, digest]).encode()
+    return b"%s %s\n" % (xxhash.xxh3_64_hexdigest(entry).encode(), entry)
+
+
+def _entry(line: bytes) -> Known | None:
+    """Return what `_line` wrote without its end, None if it is damaged."""
+    check, _, entry = line.partition(b" ")
+    if check != xxhash.xxh3_64_hexdigest(entry).encode():
+        return None
+    file, token, digest = json.loads(entry)
+    return file, token, digest
 
 
 def _to_bytes(text: str) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.sweep.contents import at_hand, is_url
 from refcocom_gpu.sweep.item import Item
+from refcocom_gpu.utils.files import VERIFIED, regular
 from refcocom_gpu.utils.text import first_line
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
@@ -33,7 +34,7 @@ def read_manifest(manifest: str) -> list[Item]:
         raise UsageError(f"{manifest}: a manifest ends in {', '.join(SUFFIXES)}")
     try:
         with at_hand(manifest) as path:
-            rows = _rows(path, suffix)
+            rows = _rows(regular(path), suffix)
     except (pa.ArrowException, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{manifest} cannot be read: {first_line(error)}") from None
     except OSError as error:
@@ -43,7 +44,7 @@ def read_manifest(manifest: str) -> list[Item]:
 
 def _rows(path: Path, suffix: str) -> list[dict[str, Any]]:
     if suffix == ".parquet":
-        with pq.ParquetFile(path.absolute()) as file:
+        with pq.ParquetFile(path.absolute(), **VERIFIED) as file:
             return file.read().to_pylist()  # type: ignore[no-any-return]
     if suffix == ".csv":
         # These columns are text: a model called 007 is not the number 7.

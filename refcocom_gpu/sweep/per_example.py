@@ -1,77 +1,129 @@
 """Results in, one partitioned Parquet dataset out: a file `per_example/model=NAME/*.parquet` per set of predictions.
 
-DuckDB, Polars and Arrow read the folder as one table with a column `model`. The name of a file is a hash of all that
-decides its content, so that a restarted sweep writes only missing files and deletes files that no longer belong.
+DuckDB, Polars and Arrow read the folder as one table with a column `model`; the other columns of a manifest follow the
+counts. The name of a file is a hash of all that decides its content, and the ledger keeps a hash of what was written.
+So a restarted sweep writes files that are missing or damaged, and deletes files that no longer belong.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from refcocom_gpu.engines.threads import ThreadsEngine
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.leaderboard.rows import manifest_columns
 from refcocom_gpu.scores.result import per_example
+from refcocom_gpu.scores.sweep_folder import CARRIED, PER_EXAMPLE, Product
 from refcocom_gpu.store.store import MaskStore
+from refcocom_gpu.sweep.contents import is_settled, token_of
+from refcocom_gpu.sweep.ledger import Ledger
 from refcocom_gpu.sweep.task import FileResult
 from refcocom_gpu.utils.arrow import from_numpy
-from refcocom_gpu.utils.files import replacing
+from refcocom_gpu.utils.files import hash_file, parquet_bytes, replacing
 from refcocom_gpu.utils.text import as_text
 
-FOLDER = "per_example"
 LAYOUT = 1
-
-CARRIED = (
-    "index", "sample_id", "sentence_idx", "image_id", "intersection", "pred_area", "target_area", "status",
-)  # fmt: skip
-"""Columns of a single result that each file repeats; sentences and categories can be joined by index."""
 
 NAME_BYTES = 255
 """The longest name that common file systems accept."""
 
 
+class _Target(NamedTuple):
+    """A file to be written: its path below the folder of the sweep, the result, and its columns of the manifest."""
+
+    file: str
+    result: FileResult
+    columns: Mapping[str, pa.Array]
+
+
 def write_per_example(
-    folder: Path, store: MaskStore, results: Sequence[FileResult], convention: str
-) -> Path:
-    """Bring `per_example` below a folder up to date with the results that have counts.
+    ledger: Ledger,
+    store: MaskStore,
+    results: Sequence[FileResult],
+    convention: str,
+    *,
+    verify: bool = False,
+) -> list[Product | None]:
+    """Bring `per_example` below the folder of a sweep up to date with the results that have counts.
+
+    A file is left as it is if the ledger knows its hash, and its size and times of change are those at which the hash
+    was compared with the content. If they are others, the content is hashed and compared again.
 
     Args:
-        folder: Of the sweep.
+        ledger: Of the sweep.
         store: Ground truth.
         results: All of the sweep.
         convention: Decides the IoU of two empty masks.
+        verify: Compare the content of every file.
 
     Returns:
-        The folder of the dataset.
+        For each result its file; None where it has no counts.
 
     Raises:
-        UsageError: When it cannot be written.
+        UsageError: When the folder cannot be written.
     """
-    root = folder / FOLDER
+    root = ledger.folder / PER_EXAMPLE
     empty = get_convention(convention).empty
-    expected: dict[Path, FileResult] = {}
+    targets = dict(_targets(store, results, empty))
+    expected = {target.file: target for target in targets.values()}
+    digests = {file: _kept_digest(ledger, file, verify=verify) for file in expected}
+    absent = (target for file, target in expected.items() if digests[file] is None)
     try:
         root.mkdir(exist_ok=True)
-        for result in results:
-            if result.counts is not None:
-                name = f"{_content_name(store, result, empty)}.parquet"
-                expected[root / partition(result.model) / name] = result
-        absent = ((path, result) for path, result in expected.items() if not path.exists())
-        for _ in ThreadsEngine().map(_write_table, absent, (store, empty)):
-            pass
-        _delete_others(root, set(expected))
+        for file, digest in ThreadsEngine().map(_write, absent, (ledger.folder, store, empty)):
+            digests[file] = digest
+            # Without a token: the next sweep compares the content, when another change would show in the times.
+            ledger.note([(file, "", digest)])
+        _delete_others(root, {ledger.folder / file for file in expected})
     except OSError as error:
         raise UsageError(f"cannot write to {root}: {error.strerror or error}") from None
-    return root
+    below = f"{PER_EXAMPLE}/"
+    ledger.forget([f for f in ledger.known if f.startswith(below) and f not in expected])
+    return [
+        Product(targets[k].file, str(digests[targets[k].file])) if k in targets else None
+        for k in range(len(results))
+    ]
+
+
+def _targets(
+    store: MaskStore, results: Sequence[FileResult], empty: float
+) -> Iterator[tuple[int, _Target]]:
+    manifest = manifest_columns(results)
+    for k, result in enumerate(results):
+        if result.counts is not None:
+            columns = {name: column.slice(k, 1) for name, column in manifest.items()}
+            name = _content_name(store, result, columns, empty)
+            file = f"{PER_EXAMPLE}/{partition(result.model)}/{name}.parquet"
+            yield k, _Target(file, result, columns)
+
+
+def _kept_digest(ledger: Ledger, file: str, *, verify: bool) -> str | None:
+    """Return the hash of a file that an earlier sweep wrote; None if there is none or it is damaged."""
+    if file not in ledger.known:
+        return None
+    known_token, digest = ledger.known[file]
+    path = ledger.folder / file
+    try:
+        token, settled = token_of(path), is_settled(path)
+        if verify or not settled or token != known_token:
+            if hash_file(path) != digest:
+                raise UsageError(f"{path} does not match its hash")
+            if settled and token == token_of(path):
+                ledger.note([(file, token, digest)])
+    except (OSError, UsageError):
+        ledger.damaged.add(file)
+        return None
+    return digest
 
 
 def partition(model: str) -> str:
@@ -94,16 +146,20 @@ def partition(model: str) -> str:
     return escaped
 
 
-def _content_name(store: MaskStore, result: FileResult, empty: float) -> str:
+def _content_name(
+    store: MaskStore, result: FileResult, columns: Mapping[str, pa.Array], empty: float
+) -> str:
     counts, absent = result.counts, result.absent
     digest = xxhash.xxh3_128(store.dataset.fingerprint.encode())
     for array in (counts, absent):
         digest.update(np.ascontiguousarray(array).data)
-    digest.update(json.dumps([LAYOUT, result.path, result.model, empty]).encode())
+    manifest = [[name, str(column.type), column[0].as_py()] for name, column in columns.items()]
+    digest.update(json.dumps([LAYOUT, result.path, result.model, manifest, empty]).encode())
     return digest.hexdigest()
 
 
-def _table(store: MaskStore, result: FileResult, empty: float) -> pa.Table:
+def _table(store: MaskStore, target: _Target, empty: float) -> pa.Table:
+    result = target.result
     assert result.counts is not None
     absent = np.zeros(0, np.int64) if result.absent is None else result.absent
     table = per_example(store, result.counts, absent).select(CARRIED)
@@ -113,24 +169,26 @@ def _table(store: MaskStore, result: FileResult, empty: float) -> pa.Table:
         store.areas[store.example_sample],
         empty=empty,
     )
-    name = as_text(result.path).encode()
-    # pa.array would import pandas.
-    names = pa.StringArray.from_buffers(
-        1, pa.py_buffer(np.array([0, len(name)], np.int32)), pa.py_buffer(name)
-    )
-    path = pa.DictionaryArray.from_arrays(from_numpy(np.zeros(len(table), np.int32)), names)
-    table = table.append_column("iou", from_numpy(ious)).append_column("path", path)
+    table = table.append_column("iou", from_numpy(ious))
+    constants = {"path": pa.array([as_text(result.path)], pa.string()), **target.columns}
+    every = from_numpy(np.zeros(len(table), np.int32))
+    for name, column in constants.items():
+        is_text = pa.types.is_string(column.type)
+        column = column.dictionary_encode() if is_text else column
+        table = table.append_column(name, column.take(every))
     return table.replace_schema_metadata(
         {"schema": "refcocom-sweep-per-example", "version": str(LAYOUT)}
     )
 
 
-def _write_table(shared: tuple[MaskStore, float], target: tuple[Path, FileResult]) -> None:
-    store, empty = shared
-    path, result = target
+def _write(shared: tuple[Path, MaskStore, float], target: _Target) -> tuple[str, str]:
+    folder, store, empty = shared
+    path = folder / target.file
+    content = parquet_bytes(_table(store, target, empty))
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        pq.write_table(_table(store, result, empty), file, compression="zstd")
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return target.file, xxhash.xxh3_128_hexdigest(content)
 
 
 def _delete_others(root: Path, expected: set[Path]) -> None:

@@ -11,9 +11,14 @@ from typing import Any
 
 from refcocom_gpu.engines import make_engine
 from refcocom_gpu.engines.engine import Engine, Lost
+from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.formats import RLE_FORMATS
 from refcocom_gpu.scorer import check_missing
 from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.leaderboard import leaderboard_files
+from refcocom_gpu.scores.leaderboard.best import check_best_per
+from refcocom_gpu.scores.leaderboard.rows import Leaderboard, make_leaderboard
+from refcocom_gpu.scores.sweep_folder import PER_EXAMPLE, index_files
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.contents import is_settled, is_url, token_of
 from refcocom_gpu.sweep.item import Item
@@ -30,9 +35,7 @@ from refcocom_gpu.sweep.task import (
     message_of,
     score_file,
 )
-from refcocom_gpu.utils.files import combine_hashes, hash_file, locked
-
-"""Endings of formats that are counted against runs; all others, such as folders, need packed bits."""
+from refcocom_gpu.utils.files import combine_hashes, hash_file, locked, regular, write_files
 
 Settled = Callable[[FileResult], None]
 
@@ -46,6 +49,7 @@ class Ranking:
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
         replicates: Resamples of the bootstrap.
         seed: Seed of the bootstrap.
+        best_per: `model` or a column of the manifest: of the sets alike in it, only the best is ranked.
 
     Raises:
         UsageError: The convention is unknown.
@@ -55,6 +59,7 @@ class Ranking:
     precision_strict: bool = False
     replicates: int = 2_000
     seed: int = 0
+    best_per: str | None = None
 
     def __post_init__(self) -> None:
         get_convention(self.convention)
@@ -67,12 +72,17 @@ class Outcome:
     Attributes:
         results: One per item, in the order of the items.
         n_scored: Sets that were scored now. Counts of the others were kept before, or they equal another set.
+        leaderboard: Of all of them.
         written: Files and folders that were written; those of the leaderboard come first.
+        repaired: Files below the folder that an earlier sweep wrote, that were damaged or deleted since, and that were
+            made again.
     """
 
     results: list[FileResult]
     n_scored: int
+    leaderboard: Leaderboard
     written: list[Path]
+    repaired: tuple[str, ...] = ()
 
     @property
     def n_failed(self) -> int:
@@ -89,6 +99,7 @@ def run_sweep(
     engine: Engine | None = None,
     ranking: Ranking | None = None,
     settled: Settled | None = None,
+    verify: bool = False,
 ) -> Outcome:
     """Score many sets of predictions into a folder; sets whose counts it holds are not scored again.
 
@@ -100,6 +111,8 @@ def run_sweep(
         engine: Where they are counted, by default on threads. Counts do not depend on it.
         ranking: How the leaderboard is made.
         settled: Called with each result as soon as it is known, in any order.
+        verify: Hash every file anew, of predictions and of what the folder holds. By default the hash of a file is
+            trusted while its size and its times of change are what they were; counts are always verified.
 
     Returns:
         Results in the order of the items. A set that cannot be scored has an error and does not stop the others.
@@ -111,15 +124,25 @@ def run_sweep(
     engine = engine or make_engine("threads")
     ranking = ranking or Ranking()
     check_missing(options.missing)
+    check_best_per(ranking.best_per, (item.columns for item in items))
     options = replace(options, device=engine.device(options.device), code=code_version())
     with locked(output_dir, "sweep") as folder:
-        sweep = _Sweep(items, store, Ledger(folder), options, engine, settled)
+        ledger = Ledger(folder)
+        sweep = _Sweep(items, store, ledger, options, engine, settled, verify)
         results = sweep.run()
-        from refcocom_gpu.scores.leaderboard import write_leaderboard
-
-        per_example = write_per_example(folder, store, results, ranking.convention)
-        written = write_leaderboard(results, store, folder, **asdict(ranking))
-    return Outcome(results, sweep.n_scored, [*written, per_example])
+        products = write_per_example(ledger, store, results, ranking.convention, verify=verify)
+        ledger.compact()
+        board = make_leaderboard(results, store, **asdict(ranking))
+        about = {"missing": options.missing, **options.reading.deciding()}
+        index = index_files(results, board, products, store, about)
+        written = write_files(folder, {**leaderboard_files(board), **index})
+    return Outcome(
+        results,
+        sweep.n_scored,
+        board,
+        [*written, folder / PER_EXAMPLE],
+        tuple(sorted(ledger.damaged)),
+    )
 
 
 class _Sweep:
@@ -133,9 +156,10 @@ class _Sweep:
         options: Options,
         engine: Engine,
         settled: Settled | None,
+        verify: bool,
     ) -> None:
         self.items, self.store, self.ledger, self.options = items, store, ledger, options
-        self.engine = engine
+        self.engine, self.verify = engine, verify
         self._settled = settled or (lambda result: None)
         self._results: dict[int, FileResult] = {}
         self.n_scored = 0
@@ -146,7 +170,6 @@ class _Sweep:
         # Items that waited for an equal file that failed, and those whose kept counts are damaged.
         left = [n for n in range(len(self.items)) if n not in self._results]
         self._pass(left, None)
-        self.ledger.compact()
         return [self._results[n] for n in range(len(self.items))]
 
     def _pass(self, numbers: Iterable[int], finished: set[str] | None) -> None:
@@ -181,7 +204,7 @@ class _Sweep:
             item = self.items[number]
             try:
                 hashes = tuple(self._hash(file) for file in item.files)
-            except OSError as error:
+            except (OSError, UsageError) as error:
                 self._settle(number, failed(item, message_of(error)))
                 continue
             work = Work(number, item, hashes)
@@ -230,11 +253,11 @@ class _Sweep:
         if is_url(file):
             return None
         name = os.path.abspath(file)  # noqa: PTH100 (Path's raises if the working folder is gone)
-        path = Path(file)
+        path = regular(Path(file))
         token = token_of(path)
         settled = is_settled(path)
         known_token, known_digest = self.ledger.known.get(name, ("", ""))
-        if settled and token == known_token:
+        if settled and token == known_token and not self.verify:
             return LocalHash(token, known_digest)
         digest = hash_file(path)
         # The hash is remembered only if the file did not change while it was read.

@@ -26,7 +26,7 @@ from refcocom_gpu.scores.result import left_out
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.contents import at_hand, is_url, remote_token, token_of
 from refcocom_gpu.sweep.item import Item
-from refcocom_gpu.utils.files import combine_hashes, hash_file
+from refcocom_gpu.utils.files import combine_hashes, hash_file, regular
 
 Known = tuple[str, str, str]
 """A file, its token when it was hashed, and the hash."""
@@ -180,7 +180,7 @@ def _score(store: MaskStore, work: Work, options: Options) -> FileResult:
         return FileResult(item.path, item.model or item.place, item.columns, digest=digest)
     with ExitStack() as stack:
         remote_tokens = [remote_token(file) if is_url(file) else None for file in item.files]
-        paths = [stack.enter_context(at_hand(file)) for file in item.files]
+        paths = [regular(stack.enter_context(at_hand(file))) for file in item.files]
         tokens = [token_of(path) for path in paths]
         digests = [
             hashed.digest if hashed is not None and hashed.token == token else hash_file(path)

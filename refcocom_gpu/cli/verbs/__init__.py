@@ -85,6 +85,16 @@ def load(config: DatasetConfig) -> Dataset:
 
 
 @contextlib.contextmanager
+def resumable(folder: str | Path) -> Iterator[None]:
+    """Say how to go on with work that is interrupted (Ctrl-C) while it keeps what it did in a folder."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"What was done is kept in {folder}; the same command goes on from where it stopped.")
+        raise
+
+
+@contextlib.contextmanager
 def progress(
     total: int, *, shown: bool, unit: str = "examples"
 ) -> Iterator[Callable[[int], None] | None]:

@@ -10,15 +10,15 @@ from refcocom_gpu.cli.config import CompareConfig
 from refcocom_gpu.cli.verbs import load, print_, progress
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.scores.folder import check_output, holds_result
-from refcocom_gpu.scores.result import Result, load_results
+from refcocom_gpu.scores.folder import check_output
+from refcocom_gpu.scores.result import Result
 from refcocom_gpu.utils.options import part_of
 
 
 def run(config: CompareConfig) -> None:
     """Compare A and B; write and print the comparison as the config says."""
     from refcocom_gpu.cli.tables import comparison_table
-    from refcocom_gpu.scores.comparison import JSON, PARQUET, compare
+    from refcocom_gpu.scores.comparison import JSON, PARQUET, compare, name_of
     from refcocom_gpu.scores.uncertainty import quantile_place
 
     options = part_of(config, ReadOptions)
@@ -32,13 +32,15 @@ def run(config: CompareConfig) -> None:
     output = None if config.output_dir is None else Path(config.output_dir)
     if output is not None:
         check_output(output, overwrite=config.overwrite, names=(JSON, PARQUET))
+    a, b = _results(pair, config, options)
     comparison = compare(
-        *_results(pair, config, options),
+        a,
+        b,
         level=config.level,
         replicates=config.replicates,
         seed=config.seed,
         top=config.top,
-        names=(str(pair[0]), str(pair[1])),
+        names=(name_of(pair[0], a), name_of(pair[1], b)),
     )
     if output is not None:
         comparison.save(output, overwrite=config.overwrite)
@@ -57,7 +59,10 @@ def run(config: CompareConfig) -> None:
 
 
 def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> list[Result]:
-    results = {path: load_results(path) for path in pair if holds_result(path)}
+    from refcocom_gpu.scores.sweep_results import find_result
+
+    found = {path: find_result(path) for path in dict.fromkeys(pair)}
+    results = {path: result for path, result in found.items() if result is not None}
     wanted = dict.fromkeys(path for path in pair if path not in results)
     if wanted:
         from refcocom_gpu.scorer import score

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refcocom_gpu.cli.config import ConstructConfig
-from refcocom_gpu.cli.verbs import load, print_, progress
+from refcocom_gpu.cli.verbs import load, print_, progress, resumable
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.errors import RefCOCOMError, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
@@ -55,6 +55,7 @@ def run(config: ConstructConfig) -> None:
     images = _images(config, dataset, proposers)
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
     with (
+        resumable(config.output_dir),
         contextlib.closing(engine),
         progress(
             dataset.n_images, shown=not (config.quiet or config.json), unit="images"
@@ -103,21 +104,13 @@ def _filter(config: ConstructConfig) -> HarmFilter:
 
 
 def _proposers(config: ConstructConfig, dataset: Dataset) -> list[Proposer]:
-    from refcocom_gpu.construct.propose.files import FileProposer
+    from refcocom_gpu.construct.call import file_proposers
     from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
     from refcocom_gpu.construct.propose.sam import SamProposer
-    from refcocom_gpu.predictions.built_in import is_built_in
-    from refcocom_gpu.sweep.contents import is_url
-    from refcocom_gpu.sweep.inputs import distinguish, read_inputs
+    from refcocom_gpu.sweep.inputs import distinguish
 
     options = part_of(config, ReadOptions)
-    proposers: list[Proposer] = []
-    for item in read_inputs(config.predictions) if config.predictions is not None else ():
-        if remote := [file for file in item.files if is_url(file)]:
-            raise UsageError(f"{remote[0]}: download predictions before a construction")
-        named = is_built_in(item.path)
-        files: Any = item.path if named else [Path(file) for file in item.files]
-        proposers.append(FileProposer(item.place, files, dataset, options, config.missing))
+    proposers = file_proposers(config.predictions, dataset, options, config.missing)
     if config.grabcut:
         proposers.append(GrabCutProposer())
     models = _listed(config.sam)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.config import SweepConfig
 from refcocom_gpu.cli.failures import PartFailedError
-from refcocom_gpu.cli.verbs import is_strict, load, print_, say
+from refcocom_gpu.cli.tables import TOP_ROWS, leaderboard_table
+from refcocom_gpu.cli.verbs import is_strict, load, print_, resumable, say
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.options import part_of
@@ -32,6 +33,7 @@ def run(config: SweepConfig) -> None:
         PartFailedError: When a set could not be scored, after everything else is done and written.
     """
     from refcocom_gpu.engines import make_engine
+    from refcocom_gpu.scores.leaderboard.best import check_best_per
     from refcocom_gpu.store.store import MaskStore
     from refcocom_gpu.sweep.inputs import read_inputs
     from refcocom_gpu.sweep.run import Ranking, run_sweep
@@ -41,15 +43,21 @@ def run(config: SweepConfig) -> None:
     if config.output_dir is None:
         raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
     ranking = Ranking(
-        config.convention, is_strict(config.precision), config.replicates, config.seed
+        config.convention,
+        is_strict(config.precision),
+        config.replicates,
+        config.seed,
+        config.best_per,
     )
     reading = part_of(config, ReadOptions)
     items = read_inputs(config.predictions, config.manifest)
+    check_best_per(config.best_per, (item.columns for item in items))
     options = Options(reading, config.missing, config.device)
     store = MaskStore.build(load(config.dataset))
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
     start = time.perf_counter()
     with (
+        resumable(config.output_dir),
         contextlib.closing(engine),
         _progress(len(items), shown=not (config.quiet or config.json)) as settled,
     ):
@@ -61,6 +69,7 @@ def run(config: SweepConfig) -> None:
             engine=engine,
             ranking=ranking,
             settled=settled,
+            verify=config.verify,
         )
     seconds = time.perf_counter() - start
     if not (config.json or config.quiet):
@@ -83,6 +92,9 @@ def _summary(outcome: Outcome, seconds: float) -> dict[str, object]:
         "seconds": round(seconds, 3),
         "warnings": {r.path: list(r.warnings) for r in outcome.results if r.warnings},
         "failed": {r.path: r.error for r in outcome.results if r.error is not None},
+        "repaired": list(outcome.repaired),
+        "best": outcome.leaderboard.table.slice(0, TOP_ROWS).to_pylist(),
+        "selection": outcome.leaderboard.about["selection"],
         "written": [str(path) for path in outcome.written],
     }
 
@@ -94,6 +106,12 @@ def _print_summary(outcome: Outcome, seconds: float) -> None:
     parts += [f"{kept:,} known already"] if kept else []
     parts += [f"{failed:,} failed"] if failed else []
     lines = [f"{n:,} sets of predictions: {', '.join(parts)}."]
+    if outcome.repaired:
+        first, more = outcome.repaired[0], len(outcome.repaired) - 1
+        others = f" and {more:,} more" if more else ""
+        lines.append(f"Damaged or deleted since it was written, and made again: {first}{others}")
+    if table := leaderboard_table(outcome.leaderboard):
+        lines += ["", table, ""]
     lines += [f"{'Wrote ' if k == 0 else '      '}{path}" for k, path in enumerate(outcome.written)]
     print_("\n".join(lines))
 

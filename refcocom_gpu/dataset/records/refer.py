@@ -22,6 +22,7 @@ from refcocom_gpu.dataset.records.references import (
 )
 from refcocom_gpu.dataset.records.tables import Columns
 from refcocom_gpu.errors import DatasetError, RLEError
+from refcocom_gpu.utils.files import regular
 from refcocom_gpu.utils.text import first_line
 
 INSTANCES = "instances.json"
@@ -170,13 +171,13 @@ def _refs(path: Path) -> list[_Ref]:
 
 
 def _load(path: Path, encoding: str) -> Any:
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return _Unpickler(file, encoding=encoding).load()
 
 
 def _instances(path: Path) -> _Instances:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Instances, strict=False)
+        return msgspec.json.decode(regular(path).read_bytes(), type=_Instances, strict=False)
     except OSError as error:
         raise DatasetError(
             f"{path} cannot be read: {error.strerror}; a release has it beside its refs(….p)"

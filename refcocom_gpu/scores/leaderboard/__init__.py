@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refcocom_gpu.scores.leaderboard.formats import to_csv, to_json, to_markdown
-from refcocom_gpu.scores.leaderboard.rows import FileResult, make_leaderboard
+from refcocom_gpu.scores.leaderboard.rows import Leaderboard, make_leaderboard
+from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.uncertainty.resampling import REPLICATES
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.files import parquet_bytes, write_files
@@ -28,6 +29,7 @@ def write_leaderboard(
     precision_strict: bool = False,
     replicates: int = REPLICATES,
     seed: int = 0,
+    best_per: str | None = None,
 ) -> list[Path]:
     """Write `FILES`. Each appears whole or not at all, and replaces the file of an earlier run.
 
@@ -39,13 +41,14 @@ def write_leaderboard(
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
         replicates: Number of bootstrap replicates, B.
         seed: Seed of the bootstrap.
+        best_per: `model` or a column of the manifest: of the files alike in it, only the best has a row.
 
     Returns:
         The four paths.
 
     Raises:
-        UsageError: For an unknown convention, too few replicates (`uncertainty.quantile_place` can check beforehand),
-            counts of another number of examples, or a folder that cannot be written.
+        UsageError: For an unknown convention or column, too few replicates (`uncertainty.quantile_place` can check
+            beforehand), counts of another number of examples, or a folder that cannot be written.
     """
     board = make_leaderboard(
         results,
@@ -54,6 +57,12 @@ def write_leaderboard(
         precision_strict=precision_strict,
         replicates=replicates,
         seed=seed,
+        best_per=best_per,
     )
+    return write_files(folder, leaderboard_files(board))
+
+
+def leaderboard_files(board: Leaderboard) -> dict[str, bytes]:
+    """Return the content of each of `FILES`."""
     texts = [as_text(write(board)).encode() for write in (to_csv, to_json, to_markdown)]
-    return write_files(folder, dict(zip(FILES, [*texts, parquet_bytes(board.table)], strict=True)))
+    return dict(zip(FILES, [*texts, parquet_bytes(board.table)], strict=True))

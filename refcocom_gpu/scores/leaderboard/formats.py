@@ -7,6 +7,8 @@ import io
 import json
 from typing import Any
 
+import pyarrow as pa
+
 from refcocom_gpu.scores.leaderboard.rows import Leaderboard
 
 _ESCAPES = str.maketrans({"\\": r"\\", "|": r"\|", "`": r"\`", "*": r"\*", "[": r"\[", "<": "&lt;"})
@@ -33,11 +35,15 @@ def to_markdown(board: Leaderboard) -> str:
     rows = board.table.to_pylist()
     ranked = [row for row in rows if row["error"] is None]
     lines = [_caption(board.about), ""]
+    if board.about["selection"] is not None:
+        lines += [f"**{_cell(board.about['selection'])}**", ""]
     if ranked:
+        table = [_row(row, board) for row in ranked]
+        left = {"model", *(name for name in board.manifest if is_text(board, name))}
         lines += [
-            "| rank | model | mIoU | ranks | best? | cIoU | Pr@0.5 | Pr@0.9 | missing |",
-            "|---:|---|---:|---:|:---:|---:|---:|---:|---:|",
-            *map(_row, ranked),
+            f"| {' | '.join(_cell(name) for name in table[0])} |",
+            f"|{'|'.join('---' if name in left else ':---:' if name == 'best?' else '---:' for name in table[0])}|",
+            *(f"| {' | '.join(cells.values())} |" for cells in table),
         ]
     failed = [row for row in rows if row["error"] is not None]
     if failed:
@@ -67,19 +73,43 @@ def _caption(about: dict[str, Any]) -> str:
     )
 
 
-def _row(row: dict[str, Any]) -> str:
+def _row(row: dict[str, Any], board: Leaderboard) -> dict[str, str]:
+    """Return the cells of a row by the heads of their columns."""
     known = row["miou_se"] is not None
     low, high = row["rank_low"], row["rank_high"]
-    cells = [
-        str(row["rank"]),
-        _cell(row["model"]),
-        _percent(row["miou"]) + (f" ± {_percent(row['miou_se'])}" if known else ""),
-        (str(low) if low == high else f"{low}–{high}") if known else "",
-        "✓" if row["like_best"] else "",
-        *(_percent(row[name]) for name in ("ciou", "pr50", "pr90")),
-        f"{row['n_missing']:,}",
-    ]
-    return f"| {' | '.join(cells)} |"
+    cells = {
+        "rank": str(row["rank"]),
+        "model": _cell(row["model"]),
+        **{name: _cell(shown(row[name])) for name in board.manifest},
+        "mIoU": percent(row["miou"]) + (f" ± {percent(row['miou_se'])}" if known else ""),
+        "ranks": (str(low) if low == high else f"{low}–{high}") if known else "",
+        "best?": "✓" if row["like_best"] else "",
+        "cIoU": percent(row["ciou"]),
+        "Pr@0.5": percent(row["pr50"]),
+        "Pr@0.9": percent(row["pr90"]),
+        "missing": f"{row['n_missing']:,}",
+    }
+    if row["best_of"] is not None:
+        cells["best of"] = f"{row['best_of']:,}"
+    return cells
+
+
+def is_text(board: Leaderboard, name: str) -> bool:
+    """Return whether a column of a leaderboard is aligned to the left."""
+    return bool(pa.types.is_string(board.table.schema.field(name).type))
+
+
+def shown(value: Any) -> str:
+    """Return a value of a manifest for people; nothing for null.
+
+    >>> shown(None), shown(6000), shown(1e-5 / 3), shown(True)
+    ('', '6000', '3.33333e-06', 'true')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _file_name(row: dict[str, Any]) -> str:
@@ -88,7 +118,8 @@ def _file_name(row: dict[str, Any]) -> str:
     return f"{row['model']} ({row['path']})"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Return a share in percent, with two decimals."""
     return f"{100 * share:.2f}"
 
 

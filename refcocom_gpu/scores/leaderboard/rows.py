@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.leaderboard.best import best_of_each, check_best_per
+from refcocom_gpu.scores.leaderboard.columns import MEANING, NAMES, RESERVED, SCORES, SELECTION
+from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
-from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS, Floats
+from refcocom_gpu.scores.metrics import Floats
 from refcocom_gpu.scores.result import about_dataset
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.store.store import MaskStore
@@ -34,65 +36,6 @@ NONE = np.zeros(0, np.int64)
 BLOCK = 64
 """Models whose IoUs are held at a time; afterwards one sum per image is kept of each."""
 
-NAMES = (("rank", pa.int64()), ("model", pa.string()), ("path", pa.string()))
-"""Columns before the manifest's."""
-
-SCORES = (
-    ("miou", pa.float64()),
-    ("miou_se", pa.float64()),
-    ("rank_low", pa.int64()),
-    ("rank_high", pa.int64()),
-    ("like_best", pa.bool_()),
-    ("difference", pa.float64()),
-    ("difference_low", pa.float64()),
-    ("difference_high", pa.float64()),
-    ("ciou", pa.float64()),
-    *((f"pr{round(100 * x)}", pa.float64()) for x in PRECISION_THRESHOLDS),
-    ("n_examples", pa.int64()),
-    ("n_missing", pa.int64()),
-    ("n_empty", pa.int64()),
-    ("digest", pa.string()),
-    ("error", pa.string()),
-    ("warnings", pa.string()),
-)
-"""Columns after the manifest's; scores and differences are shares of 1."""
-
-
-class FileResult(Protocol):
-    """What a leaderboard needs to know of a scored prediction file."""
-
-    @property
-    def path(self) -> str:
-        """The path as the user gave it."""
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-
-    @property
-    def columns(self) -> Mapping[str, Any]:
-        """Further columns of the manifest, such as the model's step."""
-
-    @property
-    def counts(self) -> NDArray[np.int64] | None:
-        """[N, 2] intersection and predicted area; None where `error` is set."""
-
-    @property
-    def absent(self) -> NDArray[np.int64] | None:
-        """Indices of the examples that had no prediction and count as empty; None means that there are none."""
-
-    @property
-    def error(self) -> str | None:
-        """Why the file has no scores."""
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """What makes the predictions look misread."""
-
-    @property
-    def digest(self) -> str | None:
-        """Hash of the predictions; None where nothing could be read."""
-
 
 @dataclass(frozen=True, eq=False)
 class Leaderboard:
@@ -101,10 +44,19 @@ class Leaderboard:
     Attributes:
         table: Columns `NAMES`, those of the manifest, then `SCORES`; one row per file, files with an error last.
         about: What the scores are scores of and what their uncertainty means, ready for JSON.
+        order: For each row of the table, the place of its file among the results.
+        others: The places of files that were scored and are not the best of theirs, best first.
     """
 
     table: pa.Table
     about: dict[str, Any]
+    order: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
+
+    @property
+    def manifest(self) -> list[str]:
+        """Names of the columns of the manifest."""
+        return self.table.column_names[len(NAMES) : -len(SCORES)]  # type: ignore[no-any-return]
 
 
 def make_leaderboard(
@@ -115,9 +67,11 @@ def make_leaderboard(
     precision_strict: bool = False,
     replicates: int = REPLICATES,
     seed: int = 0,
+    best_per: str | None = None,
 ) -> Leaderboard:
     """Score, compare and sort the files; see `write_leaderboard` for the arguments and errors."""
     un.quantile_place(LEVEL, replicates)
+    check_best_per(best_per, (result.columns for result in results))
     image = store.dataset.image_ids[store.dataset.sample_image[store.example_sample]]
     scored: list[tuple[dict[str, Any], Floats]] = []
     readable = [result for result in results if result.error is None]
@@ -132,11 +86,19 @@ def make_leaderboard(
     scored.sort(key=lambda pair: (-pair[0]["miou"], *_identity(pair[0]["result"])))
     failed = sorted((r for r in results if r.error is not None), key=_identity)
     rows = [row for row, _ in scored]
+    best_of = best_of_each([row["result"] for row in rows], best_per)
+    kept = list(best_of)
+    for k, size in best_of.items():
+        rows[k]["best_of"] = size
     critical = None
     if rows:
         sums = np.stack([of_model for _, of_model in scored], axis=1)
-        critical = _add_ranks(rows, sums, n[:, None].astype(np.float64), replicates, seed)
+        critical = _add_ranks(rows, kept, sums, n[:, None].astype(np.float64), replicates, seed)
+    others = [row["result"] for k, row in enumerate(rows) if k not in kept]
+    rows = [rows[k] for k in kept]
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
+    place = {id(result): k for k, result in enumerate(results)}
+    selection = None if best_per is None else SELECTION.format(best_per)
     about = {
         "schema": "refcocom-leaderboard",
         "version": SCHEMA_VERSION,
@@ -144,8 +106,10 @@ def make_leaderboard(
         "convention": convention,
         "precision": ">" if precision_strict else ">=",
         "dataset": about_dataset(store.dataset),
-        "n_models": len(scored),
+        "n_models": len(kept),
         "n_failed": len(failed),
+        "best_per": best_per,
+        "selection": selection,
         "uncertainty": {
             "level": LEVEL,
             "replicates": replicates,
@@ -154,19 +118,28 @@ def make_leaderboard(
             "meaning": MEANING,
         },
     }
-    return Leaderboard(_table(rows), about)
+    order = tuple(place[id(row["result"])] for row in rows)
+    columns = {
+        name: column.take(pa.array(order, pa.int64()))
+        for name, column in manifest_columns(results).items()
+    }
+    return Leaderboard(
+        _table(rows, columns, selection),
+        about,
+        order,
+        tuple(place[id(result)] for result in others),
+    )
 
 
-MEANING = {
-    "miou_se": "Standard error of mIoU over other images like these: images are the unit, because expressions of one "
-    "image are not independent.",
-    "difference": "mIoU minus that of the first row; the intervals cover the true differences of all pairs of models "
-    "at once with the probability `level`, so the best may be chosen after looking.",
-    "rank": "From 1 + how many models are surely better to the number of models − how many are surely worse, surely "
-    "meaning that the interval of the difference excludes 0; all true ranks lie within at once at the same level.",
-    "like_best": "The first row is not surely better: its lead may be chance.",
-}
-"""What a reader may conclude from a column."""
+def manifest_columns(results: Sequence[FileResult]) -> dict[str, pa.Array]:
+    """Return the columns of the manifest, each of one type, a value per result.
+
+    Their names, types and order do not depend on the order of the results.
+    """
+    order = sorted(range(len(results)), key=lambda k: _identity(results[k]))
+    columns = typed_columns([results[k].columns for k in order], RESERVED)
+    back = pa.array(np.argsort(order), pa.int64())
+    return {name: column.take(back) for name, column in columns.items()}
 
 
 def _identity(result: FileResult) -> tuple[str, ...]:
@@ -200,12 +173,18 @@ def _scored(
 
 
 def _add_ranks(
-    rows: list[dict[str, Any]], sums: Floats, n: Floats, replicates: int, seed: int
+    rows: list[dict[str, Any]],
+    kept: list[int],
+    sums: Floats,
+    n: Floats,
+    replicates: int,
+    seed: int,
 ) -> float | None:
-    """Add to each row its rank and its difference from the best, with their uncertainty.
+    """Add to each row that stays its rank and its difference from the best, with their uncertainty.
 
     Args:
         rows: M, best first.
+        kept: Which of them stay. The intervals hold for all M at once, also for those that were chosen among them.
         sums: [G, M] IoUs summed within each image, in the same order.
         n: [G, 1] examples of each image.
         replicates: B.
@@ -214,8 +193,9 @@ def _add_ranks(
     Returns:
         The critical value. None where there is one model, or one image, which tells nothing of other images.
     """
-    scores = [row["miou"] for row in rows]
-    for row in rows:
+    shown = [rows[k] for k in kept]
+    scores = [row["miou"] for row in shown]
+    for row in shown:
         # Rows of equal score share the better rank.
         row["rank"] = 1 + scores.index(row["miou"])
         row["difference"] = row["miou"] - scores[0]
@@ -223,15 +203,17 @@ def _add_ranks(
         return None
     ratio = un.Ratio(sums, n)
     pairs = un.pairwise_intervals(ratio, n_replicates=replicates, seed=seed)
+    if len(kept) < len(rows):
+        pairs = replace(pairs, estimate=pairs.estimate[kept], se=pairs.se[np.ix_(kept, kept)])
     reach = pairs.critical * pairs.se[:, 0]
     columns = zip(
-        un.cluster_se(ratio).tolist(),
+        un.cluster_se(ratio)[kept].tolist(),
         un.rank_intervals(pairs).tolist(),
         un.like_best(pairs).tolist(),
         reach.tolist(),
         strict=True,
     )
-    for row, (se, (low, high), like_best, width) in zip(rows, columns, strict=True):
+    for row, (se, (low, high), like_best, width) in zip(shown, columns, strict=True):
         row.update(miou_se=se, rank_low=low, rank_high=high, like_best=like_best)
         row.update(
             difference_low=row["difference"] - width, difference_high=row["difference"] + width
@@ -239,7 +221,9 @@ def _add_ranks(
     return pairs.critical if len(rows) > 1 else None
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
+def _table(
+    rows: list[dict[str, Any]], manifest: Mapping[str, pa.Array], selection: str | None
+) -> pa.Table:
     results: list[FileResult] = [row.pop("result") for row in rows]
     for row, result in zip(rows, results, strict=True):
         row.update(
@@ -249,10 +233,8 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
             warnings=as_text("\n".join(result.warnings)) or None,
         )
     arrays = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in NAMES}
-    taken = [name for name, _ in (*NAMES, *SCORES)]
-    arrays |= typed_columns([result.columns for result in results], taken)
+    arrays |= manifest
     arrays |= {name: pa.array([row.get(name) for row in rows], kind) for name, kind in SCORES}
     table = pa.table(arrays)
-    return table.replace_schema_metadata(
-        {"schema": "refcocom-leaderboard", "version": str(SCHEMA_VERSION)}
-    )
+    metadata = {"schema": "refcocom-leaderboard", "version": str(SCHEMA_VERSION)}
+    return table.replace_schema_metadata(metadata | ({"selection": selection} if selection else {}))

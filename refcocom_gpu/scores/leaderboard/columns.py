@@ -1,0 +1,69 @@
+"""The columns of a leaderboard: their names and types, what a reader may conclude from them, and what is reserved."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
+from refcocom_gpu.scores.result import SCHEMA
+
+NAMES = (("rank", pa.int64()), ("model", pa.string()), ("path", pa.string()))
+"""Columns before the manifest's."""
+
+SCORES = (
+    ("miou", pa.float64()),
+    ("miou_se", pa.float64()),
+    ("best_of", pa.int64()),
+    ("rank_low", pa.int64()),
+    ("rank_high", pa.int64()),
+    ("like_best", pa.bool_()),
+    ("difference", pa.float64()),
+    ("difference_low", pa.float64()),
+    ("difference_high", pa.float64()),
+    ("ciou", pa.float64()),
+    *((f"pr{round(100 * x)}", pa.float64()) for x in PRECISION_THRESHOLDS),
+    ("n_examples", pa.int64()),
+    ("n_missing", pa.int64()),
+    ("n_empty", pa.int64()),
+    ("digest", pa.string()),
+    ("error", pa.string()),
+    ("warnings", pa.string()),
+)
+"""Columns after the manifest's; scores and differences are shares of 1."""
+
+HEADS = (
+    "rank",
+    "model",
+    "mIoU",
+    "ranks",
+    "best?",
+    "cIoU",
+    "Pr@0.5",
+    "Pr@0.9",
+    "missing",
+    "best of",
+)
+"""Heads of the columns of a leaderboard for people."""
+
+RESERVED = frozenset((*HEADS, *(name for name, _ in (*NAMES, *SCORES)), *SCHEMA.names, "iou"))
+"""Names that no column of a manifest may have, here or beside the counts of examples: it has one name everywhere."""
+
+SELECTION = (
+    "Each row is the best of all with the same {}, chosen by its mIoU on this set. The highest of several scores is "
+    "too high on average, and the more there are, the more so: choose a checkpoint on other data, then report its "
+    "score here."
+)
+"""What a reader must know of rows that were chosen by their score."""
+
+MEANING = {
+    "miou_se": "Standard error of mIoU over other images like these: images are the unit, because expressions of one "
+    "image are not independent.",
+    "difference": "mIoU minus that of the first row; the intervals cover the true differences of all pairs of models "
+    "at once with the probability `level`, so the best may be chosen after looking.",
+    "rank": "From 1 + how many models are surely better to the number of models − how many are surely worse, surely "
+    "meaning that the interval of the difference excludes 0; all true ranks lie within at once at the same level.",
+    "best_of": "How many files the row was chosen from by its mIoU (best_per); null where every file has a row. The "
+    "intervals of differences hold for all files at once, so they allow for the choice; mIoU itself does not.",
+    "like_best": "The first row is not surely better: its lead may be chance.",
+}
+"""What a reader may conclude from a column."""
