@@ -188,7 +188,9 @@ class MaskStore:
     @cached_property
     def perimeters(self) -> NDArray[np.int64]:
         """[M] the perimeter of each mask in pixel edges, from its runs; computed at first use."""
-        return perimeters(self.ends, self.run_offsets, self.heights, self.widths)
+        return perimeters(
+            self.ends, self.run_offsets, self.heights, self.widths, threads=self._threads
+        )
 
     def _packed(self) -> Built:
         def pieces() -> Iterator[NDArray[np.uint64]]:

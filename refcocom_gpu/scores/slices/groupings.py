@@ -141,9 +141,8 @@ def siblings(table: pa.Table) -> Slicing:
     ['1 other', '1 other', '1 other', '0 others']
     """
     kinds = by_value(table.column("category"))
-    pairs = np.stack([to_numpy(table.column("image_id")), kinds.code], axis=1)
-    _, group = np.unique(pairs, axis=0, return_inverse=True)
-    group = group.reshape(-1)
+    _, image = np.unique(to_numpy(table.column("image_id")), return_inverse=True)
+    _, group = np.unique(image * len(kinds.labels) + kinds.code, return_inverse=True)
     is_first = to_numpy(table.column("sentence_idx")) == 0
     n = np.bincount(group[is_first], minlength=len(group))[group] - 1
     labels = ["0 others", "1 other", *(f"{k} others" for k in range(2, MANY_SIBLINGS))]
