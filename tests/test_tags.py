@@ -126,6 +126,15 @@ def test_values_and_their_order(tmp_path, values, labels):
     assert rc.load_results(tmp_path / "out").slices("x").equals(result.slices("x"))
 
 
+def test_further_columns_of_predictions_are_tags(tmp_path):
+    """A Parquet file of predictions is its own file of tags; the masks in it are passed over."""
+    rows = [{**row, "prompt": k % 3} for k, row in enumerate(sample_case().rows())]
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    result = rc.score(path, STORE).with_slices(tags=path)
+    assert result.slices("prompt")["n_examples"].to_pylist() == [N / 3] * 3
+
+
 def test_ids_may_be_text_or_floats(tmp_path):
     ids = [row["sample_id"] for row in ROWS[:9]]
     for kind in (pa.string(), pa.float64()):

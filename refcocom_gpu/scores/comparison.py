@@ -185,7 +185,7 @@ def compare(
         seed: Seed of the bootstrap.
         top: How many examples to name in either direction.
         names: Names of the two, for people; by default the paths they come from.
-        slices: Breakdowns beside category, size and length: names of slices of the results (see `Result.slices`).
+        slices: Breakdowns beside category, size and length: names of what `Result.slices` has, or `all` of them.
         tags: A file of tags, as for `Result.with_slices`; each of its columns is a breakdown too.
 
     Returns:

@@ -188,7 +188,7 @@ class Result:
         """Return the same result with a summary that holds slices, and a table that holds what they need.
 
         Args:
-            names: Groupings, or `all`.
+            names: Groupings, or `all` that there are; `complexity` only with a store, or where it was asked for before.
             tags: A file of tags (see `scores.slices.tags`); each of its columns is a grouping too.
             store: Ground truth of this result, from which `complexity` is computed.
 

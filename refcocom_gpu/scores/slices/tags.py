@@ -30,6 +30,9 @@ SUFFIXES = (".csv", ".parquet")
 KEYS = ("index", "sample_id", "image_id", "sentence_idx", "sentence")
 """Columns of a file that name examples; the others are tags."""
 
+MASK = "segmentation"
+"""The masks of native predictions, which are passed over: their Parquet files can serve as tags."""
+
 HOLDERS = ("index", "sample_id", "image_id")
 """Keys of which a file needs one: texts and positions repeat."""
 
@@ -80,7 +83,8 @@ def _read(path: Path) -> pa.Table:
                 options = pa.csv.ConvertOptions(strings_can_be_null=True)
                 return pa.csv.read_csv(file, convert_options=options)
         with pq.ParquetFile(path.absolute()) as parquet:
-            return parquet.read()
+            names = parquet.schema_arrow.names
+            return parquet.read([name for name in names if name != MASK])
     except pa.ArrowException as error:
         raise UsageError(f"tags={path} cannot be read: {first_line(error)}") from None
     except OSError as error:
