@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from refcocom_gpu.errors import ResultsError as ResultsError
     from refcocom_gpu.errors import RLEError as RLEError
     from refcocom_gpu.errors import SyncError as SyncError
+    from refcocom_gpu.errors import TagsError as TagsError
     from refcocom_gpu.errors import UsageError as UsageError
     from refcocom_gpu.predictions.convert import Conversion as Conversion
     from refcocom_gpu.predictions.convert import convert as convert
@@ -55,6 +56,7 @@ _HOMES = {
     "RefCOCOMError": "errors",
     "ResultsError": "errors",
     "RLEError": "errors",
+    "TagsError": "errors",
     "UsageError": "errors",
     "ExpressionDataset": "training.data",
     "collate": "training.data",

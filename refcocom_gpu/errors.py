@@ -75,6 +75,10 @@ class ComparisonError(DataError):
     """Two results cannot be compared: their examples differ, or they were scored differently."""
 
 
+class TagsError(DataError):
+    """A file of tags does not fit the examples it is for; the message names the first row that does not."""
+
+
 class SyncError(RefCOCOMError):
     """The ranks of a run could not combine their counts: one is gone, is late, or scores something else."""
 

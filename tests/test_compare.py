@@ -16,8 +16,10 @@ from refcocom_gpu.cli.main import main
 from refcocom_gpu.cli.tables import comparison_table
 from refcocom_gpu.dataset.sample import make_predictions, make_records
 from refcocom_gpu.scores import uncertainty as un
-from refcocom_gpu.scores.breakdown import LARGE, MIN_IMAGES, SMALL, by_group
+from refcocom_gpu.scores.breakdown import by_group
 from refcocom_gpu.scores.conventions import CONVENTIONS, Convention
+from refcocom_gpu.scores.slices import MIN_IMAGES
+from refcocom_gpu.scores.slices.groupings import LARGE, SMALL
 
 STORE = sample_case().store
 GOOD, COARSE = rc.score("sample", STORE), rc.score("sample-coarse", STORE)

@@ -91,7 +91,22 @@ class _Output:
 
 
 @dataclass
-class ScoreConfig(_Output, _Precision, _Dataset):
+class _Slices:
+    slices: Any = option(
+        None,
+        "kinds of examples scored apart, [A,B] or all: category, supercategory, size, size_quantile, length, "
+        "spatial, relational, siblings, complexity, and columns of tags",
+        listed=True,
+    )
+    tags: str | None = option(
+        None,
+        "CSV or Parquet with sample_id and sentence_idx, or another key, and your columns: slices too",
+        path=True,
+    )
+
+
+@dataclass
+class ScoreConfig(_Output, _Slices, _Precision, _Dataset):
     """Score one set of predictions."""
 
     predictions: Any = option(
@@ -109,7 +124,7 @@ class ScoreConfig(_Output, _Precision, _Dataset):
 
 
 @dataclass
-class CompareConfig(_Output, _Scoring, _Dataset):
+class CompareConfig(_Output, _Slices, _Scoring, _Dataset):
     """Compare two results, or two sets of predictions, example by example."""
 
     pair: Any = option(

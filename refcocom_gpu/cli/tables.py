@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from refcocom_gpu.scores.breakdown import MIN_IMAGES, Difference
+from refcocom_gpu.scores.breakdown import Difference
 from refcocom_gpu.scores.result import left_out
+from refcocom_gpu.scores.slices import MIN_IMAGES, is_open
 
 if TYPE_CHECKING:
     from refcocom_gpu.predictions.convert import Conversion
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from refcocom_gpu.scores.leaderboard.rows import Leaderboard
     from refcocom_gpu.scores.result import Result
     from refcocom_gpu.store.match import DatasetMatch
+
+SHOWN_SLICES = 10
+"""Slices of a grouping that are printed."""
 
 SHOWN_TEXT = 60
 """Characters of a sentence or name that are printed."""
@@ -54,6 +58,30 @@ def score_table(result: Result) -> str:
     return "\n".join(lines)
 
 
+def slice_lines(result: Result, name: str) -> str:
+    """Return the scores of the slices of one grouping in percent; of many slices, those with most examples."""
+    rows = result.slice_rows(name)
+    largest = sorted(range(len(rows)), key=lambda k: -rows[k]["n_examples"])[:SHOWN_SLICES]
+    shown = [rows[k] for k in sorted(largest)]
+    labels = [_one_line(row["slice"]) for row in shown]
+    width = max(len(name), *map(len, labels))
+    missing = "  missing" if result.n_missing else ""
+    lines = ["", f"  {name:<{width}}  examples  images{missing}    mIoU    ± se    cIoU  Pr@0.5"]
+    for label, row in zip(labels, shown, strict=True):
+        n_missing = f"{row['n_missing']:>9,}" if result.n_missing else ""
+        se = "·" if row["se"] is None else f"{100 * row['se']:.2f}"
+        lines.append(
+            f"  {label:<{width}}{row['n_examples']:>10,}{row['n_images']:>8,}{n_missing}"
+            f"{100 * row['miou']:>8.2f}{se:>8}{100 * row['ciou']:>8.2f}{100 * row['precision_at_0.5']:>8.2f}"
+        )
+    if len(rows) > len(shown):
+        left = sum(row["n_examples"] for row in rows) - sum(row["n_examples"] for row in shown)
+        lines.append(f"  … and {len(rows) - len(shown):,} more of {left:,} examples (json=true)")
+    if any(row["se"] is None for row in shown):
+        lines.append(f"  · fewer than {MIN_IMAGES} images")
+    return "\n".join(lines)
+
+
 def comparison_table(comparison: ResultComparison) -> str:
     """Return both results in percent, their difference in percentage points, and its parts by kind of example."""
     a = comparison.a
@@ -82,10 +110,10 @@ def comparison_table(comparison: ResultComparison) -> str:
     for name, groups in comparison.breakdowns.items():
         lines += [
             "",
-            *_differences(name, groups[: comparison.top] if name == "category" else groups),
+            *_differences(name, groups[: comparison.top] if is_open(name) else groups),
         ]
         left = len(groups) - comparison.top
-        if name == "category" and left > 0:
+        if is_open(name) and left > 0:
             lines.append(f"  … and {left:,} more with less sure differences (top={len(groups)})")
     for name, direction in (("won", "A is better"), ("lost", "B is better")):
         if rows := comparison.largest[name]:

@@ -1,39 +1,27 @@
 """IoUs of two models in, their difference in mIoU within groups of examples out.
 
-Examples are grouped by category, by mask size and by the length of the expression.
+The groups are the slices of `slices`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.metrics import Floats
+from refcocom_gpu.scores.slices import MIN_IMAGES, is_open, slicing_of
 from refcocom_gpu.utils.arrow import to_numpy
 
-SMALL, LARGE = 32**2, 96**2
-"""Areas in pixels between COCO's small, medium and large objects; RefCOCO's images are COCO's."""
-
-SHORT, LONG = 2, 5
-"""Words: an expression of up to 2 is short (`left man`), one of 5 or more is long."""
-
-MIN_IMAGES = 20
-"""A group gets an interval if the two models differ in at least this many of its images.
-
-Measured on simulated groups (expressions of an image alike, IoU skewed, 3,000 to 4,000 samples) whose intervals should
-miss in 0.3 to 0.5 % of the samples. With 20 images that differ they missed in up to 1 %. With 20 images of which only
-some differ, because one model fails now and then where the other does not, they missed in 10 %; with 10 such images,
-in 29 %.
-"""
+BREAKDOWNS = ("category", "size", "length")
+"""The groupings of every comparison; others are made if asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,67 +51,28 @@ class Difference:
     high: float | None = None
 
 
-Labels = list[tuple[str, NDArray[np.bool_]]]
-"""The groups of a breakdown: a label, and [N] whether each example belongs to it."""
-
-
-def categories(table: pa.Table) -> Labels:
-    """Group a result's table by category; examples without a category are `(none)`.
-
-    >>> [(name, rows.tolist()) for name, rows in categories(pa.table({"category": ["cow", "", "cow"]}))]
-    [('(none)', [False, True, False]), ('cow', [True, False, True])]
-    """
-    encoded = pc.fill_null(table.column("category").combine_chunks(), "").dictionary_encode()
-    codes, names = to_numpy(encoded.indices), encoded.dictionary.to_pylist()
-    groups = [(name or "(none)", codes == code) for code, name in enumerate(names)]
-    return sorted(groups, key=lambda group: group[0])
-
-
-def sizes(table: pa.Table) -> Labels:
-    """Group by the true mask's area in pixels of its image: COCO's small, medium and large."""
-    area = to_numpy(table.column("target_area"))
-    return [
-        (f"small (< {SMALL:,} px)", area < SMALL),
-        (f"medium (< {LARGE:,} px)", (area >= SMALL) & (area < LARGE)),
-        (f"large (≥ {LARGE:,} px)", area >= LARGE),
-    ]
-
-
-def lengths(table: pa.Table) -> Labels:
-    """Group by the number of words, which white space separates."""
-    words = np.array([len(sentence.split()) for sentence in table.column("sentence").to_pylist()])
-    return [
-        (f"1-{SHORT} words", words <= SHORT),
-        (f"{SHORT + 1}-{LONG - 1} words", (words > SHORT) & (words < LONG)),
-        (f"{LONG}+ words", words >= LONG),
-    ]
-
-
-BREAKDOWNS: dict[str, Callable[[pa.Table], Labels]] = {
-    "category": categories,
-    "size": sizes,
-    "length": lengths,
-}
-
-
-def breakdowns(table: pa.Table, a: Floats, b: Floats, level: float) -> dict[str, list[Difference]]:
-    """Return every breakdown of two results; see `by_group`.
+def breakdowns(
+    table: pa.Table, names: Iterable[str], a: Floats, b: Floats, level: float
+) -> dict[str, list[Difference]]:
+    """Return breakdowns of two results; see `by_group`.
 
     Args:
         table: `per_example` of either result: N rows.
+        names: Of groupings.
         a: [N] IoU of the first model.
         b: [N] IoU of the second.
         level: Probability that all intervals of a breakdown cover.
 
     Returns:
-        Name to groups. Sizes and lengths ascend. Categories begin with the surest difference and end with those whose
-        uncertainty could not be estimated; equally sure ones are ordered by name.
+        Name to groups. Sizes, lengths and the like ascend. Categories and tags begin with the surest difference and end
+        with those whose uncertainty could not be estimated; equally sure ones are ordered by name.
     """
     image = to_numpy(table.column("image_id"))
     differences = {
-        name: by_group(labels(table), a, b, image, level) for name, labels in BREAKDOWNS.items()
+        name: by_group(slicing_of(table, name).groups(), a, b, image, level) for name in names
     }
-    differences["category"].sort(key=_doubt)
+    for name in filter(is_open, differences):
+        differences[name].sort(key=lambda group: (_doubt(group), group.label))
     return differences
 
 
@@ -138,7 +87,11 @@ def _doubt(group: Difference) -> float:
 
 
 def by_group(
-    groups: Labels, a: Floats, b: Floats, image: NDArray[np.int64], level: float
+    groups: list[tuple[str, NDArray[np.bool_]]],
+    a: Floats,
+    b: Floats,
+    image: NDArray[np.int64],
+    level: float,
 ) -> list[Difference]:
     """Return the difference in mIoU within each group, with intervals that hold jointly.
 

@@ -1,7 +1,7 @@
 """Two results of the same examples in, their differences out: overall, within groups, and example by example.
 
 Every difference is the first minus the second on the same expression, and images are the unit of uncertainty.
-`breakdown` splits the differences by category, size and length.
+`breakdown` splits the differences by category, size and length, and by other slices if asked to.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import ComparisonError, UsageError
 from refcocom_gpu.scores import uncertainty as un
-from refcocom_gpu.scores.breakdown import MIN_IMAGES, Difference, breakdowns
+from refcocom_gpu.scores.breakdown import BREAKDOWNS, Difference, breakdowns
 from refcocom_gpu.scores.folder import check_output
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.metrics import Floats
 from refcocom_gpu.scores.result import Result, load_result
+from refcocom_gpu.scores.slices import MIN_IMAGES, PERIMETER, TAG, Tags, chosen, names_of, read_tags
 from refcocom_gpu.scores.sweep_results import find_result
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
@@ -50,8 +51,8 @@ class ResultComparison:
         b: The second result, of the same examples.
         miou: Difference in mIoU with its interval.
         ciou: Difference in cIoU with its interval.
-        breakdowns: `category`, `size` and `length`: the difference in mIoU within each group. The intervals of one
-            breakdown hold jointly.
+        breakdowns: `category`, `size`, `length` and other slices that were asked for: the difference in mIoU within
+            each group. The intervals of one breakdown hold jointly.
         level: Probability that an interval covers; for a breakdown, that all its intervals do.
         replicates: Number of bootstrap replicates behind `miou` and `ciou`.
         seed: Seed of the bootstrap.
@@ -127,6 +128,7 @@ class ResultComparison:
             "lost": self.lost,
             "tied": self.tied,
             "largest": self.largest,
+            **({"tags": self.a.info["tags"]} if "tags" in self.a.info else {}),
             "breakdowns": {
                 name: [asdict(group) for group in groups]
                 for name, groups in self.breakdowns.items()
@@ -172,6 +174,8 @@ def compare(
     seed: int = 0,
     top: int = TOP,
     names: tuple[str, str] | None = None,
+    slices: str | Iterable[str] = (),
+    tags: str | Path | Tags | None = None,
 ) -> ResultComparison:
     """Compare two results example by example.
 
@@ -184,14 +188,17 @@ def compare(
         seed: Seed of the bootstrap.
         top: How many examples to name in either direction.
         names: Names of the two, for people; by default the paths they come from.
+        slices: Breakdowns beside category, size and length: names of what `Result.slices` has, or `all` of them.
+        tags: A file of tags, as for `Result.with_slices`; each of its columns is a breakdown too.
 
     Returns:
         The comparison. Swapping the results changes every sign and nothing else.
 
     Raises:
-        ComparisonError: When the results are of different datasets or conventions.
+        ComparisonError: When the results are of different datasets or conventions, or have other tags of one name.
         ResultsError: When a folder holds no result, or what a sweep wrote is damaged.
-        UsageError: For a level outside 0…1, too few replicates for it, or a negative `top`.
+        TagsError: When the file of tags does not fit the examples.
+        UsageError: For a level outside 0…1, too few replicates for it, a negative `top`, or an unknown slice.
 
     >>> import refcocom_gpu as rc
     >>> store = rc.MaskStore.build(rc.load_dataset("sample"), cache=False)
@@ -206,6 +213,13 @@ def compare(
     first, second = (_result(given) for given in (a, b))
     names = names or (name_of(a, first, "A"), name_of(b, second, "B"))
     _check_alike(first, second, names)
+    if tags is not None:
+        read = tags if isinstance(tags, Tags) else read_tags(tags, first.per_example)
+        first, second = (result.with_slices(tags=read) for result in (first, second))
+        slices = [*([slices] if isinstance(slices, str) else slices), *read.columns]
+    table = _sliceable(first.per_example, second.per_example)
+    wanted = [*dict.fromkeys([*BREAKDOWNS, *chosen(slices, names_of(table))])]
+    _check_tags(first, second, names, wanted)
     image = to_numpy(first.per_example.column("image_id"))
     unions = [np.stack(parts, axis=1) for parts in zip(_areas(first), _areas(second), strict=True)]
     overall = {
@@ -216,7 +230,7 @@ def compare(
         _overall(label, x, y, image, sums, (level, replicates, seed))
         for label, (x, y, sums) in overall.items()
     )
-    groups = breakdowns(first.per_example, first.iou, second.iou, level)
+    groups = breakdowns(table, wanted, first.iou, second.iou, level)
     return ResultComparison(names, first, second, miou, ciou, groups, level, replicates, seed, top)
 
 
@@ -294,6 +308,25 @@ def name_of(given: Result | str | Path, result: Result, default: str = "") -> st
         described = ", ".join((row["model"], *columns))
         return f"{described} ({name})" if name else described
     return name or str(result.info.get("predictions", {}).get("source", default))
+
+
+def _sliceable(a: pa.Table, b: pa.Table) -> pa.Table:
+    """Return the first table with the columns for slices that only the second has."""
+    for name in b.column_names:
+        if name not in a.column_names and (name == PERIMETER or name.startswith(TAG)):
+            a = a.append_column(name, b.column(name))
+    return a
+
+
+def _check_tags(a: Result, b: Result, names: tuple[str, str], wanted: list[str]) -> None:
+    tables = a.per_example, b.per_example
+    for name in wanted:
+        if all(TAG + name in table.column_names for table in tables):
+            first, second = (table.column(TAG + name) for table in tables)
+            if not first.equals(second):
+                raise ComparisonError(
+                    f"{names[0]} and {names[1]} hold different tags {name}; tags=FILE gives both the same"
+                )
 
 
 def _side(name: str, result: Result) -> dict[str, Any]:

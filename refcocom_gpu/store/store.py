@@ -20,6 +20,7 @@ from refcocom_kernels import cpu, rle_status
 from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import SHOWN, DatasetError, UsageError
 from refcocom_gpu.masks import rle
+from refcocom_gpu.masks.perimeter import perimeters
 from refcocom_gpu.utils.cache import Arrays, Built, Pieces, cache_root, cached, held
 
 if TYPE_CHECKING:
@@ -183,6 +184,13 @@ class MaskStore:
     def word_offsets(self) -> NDArray[np.int64]:
         """[M + 1] where the words of each mask begin."""
         return cpu.word_offsets_for(self.pixels)
+
+    @cached_property
+    def perimeters(self) -> NDArray[np.int64]:
+        """[M] the perimeter of each mask in pixel edges, from its runs; computed at first use."""
+        return perimeters(
+            self.ends, self.run_offsets, self.heights, self.widths, threads=self._threads
+        )
 
     def _packed(self) -> Built:
         def pieces() -> Iterator[NDArray[np.uint64]]:

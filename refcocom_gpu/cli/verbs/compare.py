@@ -12,6 +12,7 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scores.folder import check_output
 from refcocom_gpu.scores.result import Result
+from refcocom_gpu.scores.slices import ALL, GROUPINGS
 from refcocom_gpu.utils.options import part_of
 
 
@@ -41,6 +42,8 @@ def run(config: CompareConfig) -> None:
         seed=config.seed,
         top=config.top,
         names=(name_of(pair[0], a), name_of(pair[1], b)),
+        slices=config.slices or (),
+        tags=config.tags,
     )
     if output is not None:
         comparison.save(output, overwrite=config.overwrite)
@@ -69,6 +72,8 @@ def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> li
         from refcocom_gpu.store.store import MaskStore
         from refcocom_gpu.utils.devices import resolve_device
 
+        requested = [config.slices] if isinstance(config.slices, str) else config.slices or []
+        ours = [name for name in requested if name in {*GROUPINGS, ALL}]
         device = resolve_device(config.device)
         store = MaskStore.build(load(config.dataset), threads=config.threads).to(device)
         shown = not (config.quiet or config.json)
@@ -82,4 +87,6 @@ def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> li
                     progress=counted,
                     **asdict(options),
                 )
+                # Tags are not read yet; here the true masks are at hand.
+                results[path] = results[path].with_slices(ours, store=store)
     return [results[path] for path in pair]

@@ -15,10 +15,11 @@ from refcocom_gpu.utils.options import part_of
 
 def run(config: ScoreConfig) -> None:
     """Score one set of predictions."""
-    from refcocom_gpu.cli.tables import score_table
+    from refcocom_gpu.cli.tables import score_table, slice_lines
     from refcocom_gpu.scorer import score
     from refcocom_gpu.scores.folder import check_output
     from refcocom_gpu.scores.publish import check_path, write_eval_results
+    from refcocom_gpu.scores.slices import GROUPINGS, chosen, read_tags
     from refcocom_gpu.store.store import MaskStore
     from refcocom_gpu.utils.devices import resolve_device
 
@@ -36,6 +37,8 @@ def run(config: ScoreConfig) -> None:
         check_path(published, overwrite=config.overwrite)
     device = resolve_device(config.device)
     dataset = load(config.dataset)
+    tags = None if config.tags is None else read_tags(config.tags, dataset.described)
+    slices = chosen(config.slices, [*GROUPINGS, *(tags.columns if tags else ())])
     store = MaskStore.build(dataset, threads=config.threads).to(device)
     with progress(dataset.n_examples, shown=not (config.quiet or config.json)) as counted:
         result = score(
@@ -47,6 +50,7 @@ def run(config: ScoreConfig) -> None:
             progress=counted,
             **asdict(options),
         )
+    result = result.with_slices(slices, tags=tags, store=store)
     written: list[Path] = []
     if output is not None:
         result.save(output, overwrite=config.overwrite)
@@ -62,6 +66,8 @@ def run(config: ScoreConfig) -> None:
     if config.quiet:
         return
     print_(score_table(result))
+    for name in result.sliced:
+        print_(slice_lines(result, name))
     if written:
         print_("\nWrote " + "\n      ".join(map(str, written)))
     else:
