@@ -10,14 +10,14 @@ apart with its file and line; it is never an empty mask. Everything else that is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from refcocom_gpu.adapters.combine import combined
+from refcocom_gpu.adapters.combine import Candidate, combined
 from refcocom_gpu.adapters.sources import options_of, reader_of
 from refcocom_gpu.errors import AnswerError, Problem, Problems, UsageError
 from refcocom_gpu.masks import rle
@@ -26,6 +26,8 @@ from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import expand_paths
 from refcocom_gpu.predictions.records import NOT_JSON, repeated_keys
+from refcocom_gpu.utils.changes import unchanged
+from refcocom_gpu.utils.files import hash_files
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -62,6 +64,7 @@ def read(
     Raises:
         PredictionError: A row has no key or no response, its key is unknown or repeated, its sentence is another
             one, its answer holds several masks, or the polygons of the whole set are not in pixels.
+        DataError: A file changed while it was read.
         UsageError: A file is absent or no `.jsonl`, or an option is unknown or missing.
 
     >>> import json, tempfile, refcocom_gpu as rc
@@ -81,11 +84,28 @@ def read(
     for file in files:
         if file.is_dir() or file.suffix.lower() not in (".jsonl", ".ndjson"):
             raise UsageError(f"{file}: raw responses are JSON lines in a .jsonl file")
-    answers = Answers(files, {"source": source, "combine": combine, **options})
+    with unchanged(files):
+        answers = Answers(
+            files, _hash(files), {"source": source, "combine": combine, **options}
+        )
+        _fill(answers, dataset, masks_of, keys)
+    return answers
+
+
+def _hash(files: list[Path]) -> str:
+    try:
+        return hash_files(files)
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+def _fill(answers: Answers, dataset: Dataset, masks_of: Callable[..., list[Candidate]], keys: str | None) -> None:
+    """Read the rows of the files, as `read` says."""
+    source, combine = answers.adapter["source"], answers.adapter["combine"]
     problems = Problems()
     resolver = Keys(dataset, problems, keys)
     own_options = [name for name in OF_A_ROW if name in options_of(source)]
-    for row, where in _rows(files, problems):
+    for row, where in _rows(answers.files, problems):
         index = _example(row, resolver, where)
         if index < 0:
             continue
@@ -115,7 +135,6 @@ def read(
     if resolver.form is not None:
         resolver.form.finish(answers.name, problems)
     problems.raise_if_any()
-    return answers
 
 
 def _rows(files: list[Path], problems: Problems) -> Iterator[tuple[dict[str, Any], str]]:

@@ -19,6 +19,7 @@ class Answers:
 
     Attributes:
         files: The files of raw answers.
+        xxh3_128: The hash of what was read from them, 32 hex digits.
         adapter: Source, `combine` and the options with which they were read.
         pairs: Key and COCO RLE of each answer that was read; None for an answer that names no object.
         unread: What is wrong with each answer that holds no mask that can be read. Its example has no prediction: it
@@ -28,6 +29,7 @@ class Answers:
     """
 
     files: list[Path]
+    xxh3_128: str
     adapter: dict[str, Any]
     pairs: list[tuple[Key, Any]] = field(default_factory=list)
     unread: dict[Key, Problem] = field(default_factory=dict)
@@ -40,8 +42,10 @@ class Answers:
         return ", ".join(map(str, self.files))
 
     def about(self) -> dict[str, Any]:
-        """Return what a summary says about how they were read."""
+        """Return what a summary says about the files and how they were read."""
         return {
+            "files": [str(path) for path in self.files],
+            "xxh3_128": self.xxh3_128,
             "adapter": self.adapter,
             "n_combined": self.n_combined,
             "n_none": self.n_none,

@@ -93,22 +93,22 @@ class Source(NamedTuple):
     def about(self) -> dict[str, Any]:
         """Return what a summary says about the predictions: `source`, and for files `files` and `xxh3_128`.
 
+        Files are hashed here: call it, and read them, in one `unchanged` block.
+
         Raises:
             UsageError: When a file cannot be read.
         """
-        answers = self.pairs if isinstance(self.pairs, Answers) else None
-        files = answers.files if answers else self.files
-        if not files:
-            return {"source": self.name}
+        about: dict[str, Any] = {"source": self.name}
+        if isinstance(self.pairs, Answers):
+            return {**about, **self.pairs.about()}
+        if not self.files:
+            return about
+        if not self.is_built_in:
+            about["files"] = [str(path) for path in self.files]
         try:
-            digest = hash_files(files)
+            return {**about, "xxh3_128": hash_files(self.files)}
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
-        about: dict[str, Any] = {"source": self.name}
-        if not self.is_built_in:
-            about["files"] = [str(path) for path in files]
-        about["xxh3_128"] = digest
-        return {**about, **answers.about()} if answers else about
 
 
 def find_source(predictions: Any) -> Source:

@@ -15,7 +15,7 @@ from refcocom_gpu.predictions.formats import RLE_FORMATS
 from refcocom_gpu.scorer import check_missing
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.sweep.contents import is_settled, is_url, token_of
+from refcocom_gpu.sweep.contents import is_url
 from refcocom_gpu.sweep.item import Item
 from refcocom_gpu.sweep.ledger import Kept, Ledger
 from refcocom_gpu.sweep.per_example import write_per_example
@@ -30,6 +30,7 @@ from refcocom_gpu.sweep.task import (
     message_of,
     score_file,
 )
+from refcocom_gpu.utils.changes import is_settled, token_of
 from refcocom_gpu.utils.files import combine_hashes, hash_file, locked
 
 """Endings of formats that are counted against runs; all others, such as folders, need packed bits."""
