@@ -85,9 +85,7 @@ def read(
         if file.is_dir() or file.suffix.lower() not in (".jsonl", ".ndjson"):
             raise UsageError(f"{file}: raw responses are JSON lines in a .jsonl file")
     with unchanged(files):
-        answers = Answers(
-            files, _hash(files), {"source": source, "combine": combine, **options}
-        )
+        answers = Answers(files, _hash(files), {"source": source, "combine": combine, **options})
         _fill(answers, dataset, masks_of, keys)
     return answers
 
@@ -99,7 +97,9 @@ def _hash(files: list[Path]) -> str:
         raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
-def _fill(answers: Answers, dataset: Dataset, masks_of: Callable[..., list[Candidate]], keys: str | None) -> None:
+def _fill(
+    answers: Answers, dataset: Dataset, masks_of: Callable[..., list[Candidate]], keys: str | None
+) -> None:
     """Read the rows of the files, as `read` says."""
     source, combine = answers.adapter["source"], answers.adapter["combine"]
     problems = Problems()

@@ -8,7 +8,8 @@
 | folder of PNGs | `arrays.py`: `{sample_id}_{sentence_idx}.png` |
 | folder of files of one other kind | `shards.py`: its files are one set |
 | `.zip`, `.tar`, `.tar` compressed | `archives.py`: such PNGs, or `.npy` arrays named like them |
-| `.npz`, `.safetensors`, `.pt`, `.pth` | `arrays.py`: members named like the PNGs |
+| `.npz` | `archives.py`: members named like the PNGs |
+| `.safetensors`, `.pt`, `.pth` | `arrays.py`: the same |
 
 A mistake is recorded in `Problems` and reading goes on, so that one pass finds them all.
 """

@@ -1,4 +1,4 @@
-"""Files in, a token that changes with their content out: what is read twice, for its hash and its rows, is one content."""
+"""Files in, a token that changes with their content out: what is hashed is what is read."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _stats(path: Path) -> list[tuple[str, os.stat_result]]:
 
 @contextlib.contextmanager
 def unchanged(paths: Sequence[Path]) -> Iterator[None]:
-    """Refuse the result of a block that read files which were changed or replaced meanwhile.
+    r"""Refuse the result of a block that read files which were changed or replaced meanwhile.
 
     A mistake that the block found is not reported then: it may be that of a file of which half was written.
 
@@ -61,7 +61,7 @@ def unchanged(paths: Sequence[Path]) -> Iterator[None]:
     >>> path = Path(tempfile.mkdtemp()) / "p.jsonl"
     >>> _ = path.write_text("{}")
     >>> with unchanged([path]):
-    ...     _ = path.write_text("[]\\n")  # doctest: +ELLIPSIS
+    ...     _ = path.write_text("[]\n")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     refcocom_gpu.errors.DataError: ...p.jsonl changed while it was read; run this again when nothing writes to it
     """
