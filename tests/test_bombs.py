@@ -21,7 +21,7 @@ STORE = CASE.store
 NAMES = CASE.names()
 SIDE = 60_000
 ALLOWED = 2**25
-"""Bytes of memory that refusing a file may take; the bombs inflate to twice as many or declare a hundred times as many."""
+"""Bytes of memory that refusing a file may take; the bombs inflate to more, or declare a hundred times as many."""
 
 
 def peak_of(path, **options) -> tuple[int, rc.PredictionError]:
