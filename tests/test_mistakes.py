@@ -146,7 +146,8 @@ def assert_all_found(error, expected, missing, place) -> None:
     assert lines[0].startswith(f"{counts.total()} problems (")
     # The causes that are listed, each with a few examples and their number, and what is missing.
     assert errors.CAUSES + 2 <= len(lines) <= errors.CAUSES * (errors.LIKE + 1) + 3
-    assert lines[-2].startswith("  … and ") and " more causes" in lines[-2]
+    assert lines[-2].startswith("  … and ")
+    assert " more causes" in lines[-2]
     assert lines[-1].startswith(f"  missing: {missing} ")
 
 
@@ -550,7 +551,8 @@ def test_many_equal_mistakes_are_a_few_lines_with_their_number(tmp_path):
         f"  {tmp_path / 'p.jsonl'}, line {k}" for k in (1, 2, 3)
     ]
     assert lines[4] == "  … and 37 more like these"
-    assert "wrong sentence" in lines[5] and len(lines) == 6
+    assert "wrong sentence" in lines[5]
+    assert len(lines) == 6
 
 
 def test_swapped_sides_and_wrong_sides_are_two_causes(tmp_path):
@@ -570,7 +572,8 @@ def test_unknown_keys_explain_what_is_missing(tmp_path, n):
     for k in range(n):
         rows[k]["sample_id"] = 10**9 + k
     lines = message_of(tmp_path / "p.jsonl", rows)
-    assert "unknown key" in lines[1] and "10000000" in lines[1]
+    assert "unknown key" in lines[1]
+    assert "10000000" in lines[1]
     have = "1 example has" if n == 1 else f"{n} examples have"
     assert lines[-1] == f"  missing: {have} no prediction; the mistakes above may be why"
     assert len(lines) == 2 + min(n, errors.LIKE) + (n > errors.LIKE + 1)
@@ -622,7 +625,8 @@ def test_one_bad_shard_does_not_hide_behind_the_others(tmp_path):
     (tmp_path / "b.npz").write_bytes(b"nothing")
     error = problems_of([tmp_path / "a.jsonl", tmp_path / "b.npz"], STORE)
     lines = str(error).splitlines()
-    assert "b.npz: malformed" in lines[1] and "wrong size" in lines[2]
+    assert "b.npz: malformed" in lines[1]
+    assert "wrong size" in lines[2]
     assert error.problems[0].kind == "wrong size"
 
 

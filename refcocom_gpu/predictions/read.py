@@ -120,7 +120,7 @@ def find_source(predictions: Any) -> Source:
             `Answers`; or a `datasets.Dataset` with the columns of native Parquet.
 
     Raises:
-        UsageError: When there is no such file.
+        UsageError: When there is no such file, or its format is unknown.
 
     >>> find_source("sample").name, find_source([(0, None)]).name
     ('sample', 'memory')
@@ -135,6 +135,8 @@ def find_source(predictions: Any) -> Source:
         and all(isinstance(path, str | Path) for path in predictions)
     ):
         paths = expand_paths(predictions)
+        for path in paths:
+            reader_of(path)  # an unknown format is refused before a dataset is loaded
         return Source(", ".join(map(str, paths)), paths)
     return Source("memory", [], predictions)
 
@@ -165,7 +167,17 @@ def read_predictions(
 
     def batches() -> Batches:
         for path, read in zip(source.files, readers, strict=True):
+            n_before = problems.counts["duplicate"]
             yield from read_shard(read, path, keys, options, problems)
+            # Of shards no two predict one example; of whole sets each repeats what the first one predicts.
+            if (
+                problems.counts["duplicate"] - n_before >= dataset.n_examples / 2
+                and not problems.hints
+            ):
+                problems.hints.append(
+                    f"{path} predicts what the files before it do: if each is a set of its own, rank them with "
+                    "refcocom sweep, or compare two with refcocom compare"
+                )
         keys.polygon_scale.judge(source.name, problems)
         if keys.form is not None:
             keys.form.finish(source.name, problems)

@@ -16,6 +16,7 @@ from refcocom_gpu.utils.options import part_of
 def run(config: ScoreConfig) -> None:
     """Score one set of predictions."""
     from refcocom_gpu.cli.tables import score_table
+    from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
     from refcocom_gpu.scores.folder import check_output
     from refcocom_gpu.scores.publish import check_path, write_eval_results
@@ -35,6 +36,7 @@ def run(config: ScoreConfig) -> None:
     if published is not None:
         check_path(published, overwrite=config.overwrite)
     device = resolve_device(config.device)
+    find_source(config.predictions)  # a wrong path is told before a dataset is fetched
     dataset = load(config.dataset)
     store = MaskStore.build(dataset, threads=config.threads).to(device)
     with progress(dataset.n_examples, shown=not (config.quiet or config.json)) as counted:
