@@ -1,5 +1,6 @@
 """What a person is told, at the command and in Python: early, in our words, about what they named."""
 
+import json
 import os
 import resource
 import subprocess
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from helpers import problems_of, sample_case, write_jsonl
 
 import refcocom_gpu as rc
 from refcocom_gpu import errors
 from refcocom_gpu.cli.main import main
+from refcocom_gpu.dataset.sample import make_records
+from refcocom_gpu.masks import rle
 
 CASE = sample_case()
 STORE, DATASET = CASE.store, CASE.dataset
@@ -125,13 +129,14 @@ def test_a_file_that_does_not_fit_leaves_the_journal(tmp_path, small_files, name
 
 
 def test_a_full_disk_while_a_block_runs_is_named(tmp_path, small_files):
-    with (
-        pytest.raises(rc.UsageError, match="cannot write .*p.jsonl.partial: File too large"),
-        rc.PredictionWriter(tmp_path / "p.jsonl", DATASET) as writer,
-    ):
-        small_files(400)
-        for index, mask in enumerate(CASE.masks):
-            writer.write(index, mask)
+    def fill() -> None:
+        with rc.PredictionWriter(tmp_path / "p.jsonl", DATASET) as writer:
+            small_files(400)
+            for index, mask in enumerate(CASE.masks):
+                writer.write(index, mask)
+
+    with pytest.raises(rc.UsageError, match=r"cannot write .*p\.jsonl\.partial: File too large"):
+        fill()
     assert [p.name for p in tmp_path.iterdir()] == ["p.jsonl.partial"]
 
 
@@ -194,3 +199,128 @@ def test_tensors_that_hold_no_plain_values_are_refused_in_our_words(tmp_path, ma
     assert error.counts.total() == 1
     assert says in error.problems[0].message
     assert "weights_only" not in str(error)
+
+
+# Folders that cannot be written -------------------------------------------------------------------
+
+
+@pytest.fixture(params=["a file", "read-only"])
+def closed(tmp_path, monkeypatch, request) -> Path:
+    """A folder in which nothing can be made; root may write anywhere, so the system is asked by another name."""
+    path = tmp_path / "closed"
+    if request.param == "a file":
+        path.write_text("")
+        return path
+    path.mkdir()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda p, mode: Path(p) != path and real(p, mode))
+    return path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["score", "sample", "output_dir={0}/deep/out"],
+        ["score", "sample", "eval_results={0}/scores.yaml"],
+        ["compare", "sample", "sample-coarse", "output_dir={0}/out"],
+        ["sweep", "sample", "output_dir={0}/out"],
+        ["construct", "predictions=[sample,sample-coarse]", "output_dir={0}/out"],
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(
+    closed, capsys, no_dataset, words
+):
+    assert main([word.format(closed) for word in words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"refcocom: cannot write to {closed}")
+    assert line.endswith(
+        (f"{closed} is read-only", f"{closed} is a file, not a folder", "it is read-only")
+    )
+    assert ".tmp" not in line
+
+
+def test_a_writer_names_the_folder_that_cannot_be_written(closed):
+    with pytest.raises(
+        rc.UsageError, match=f"^cannot write to {closed}/out: {closed} is "
+    ) as error:
+        rc.PredictionWriter(closed / "out" / "p.jsonl", DATASET)
+    assert ".partial" not in str(error.value)
+
+
+# Masks in a wrong form ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda mask: [mask, None], "entry 1 of the list of masks is null"),
+        (lambda mask: [mask, [[0, 0, 4, 0, 4, 4]]], "entry 1 of the list of masks is list"),
+        (lambda mask: [[0, 0, 4, 0, 4, 4], mask], "entry 1 of the list is an object, as RLE is"),
+        (lambda mask: [mask, mask], "2 masks for one expression; pass combine=union"),
+    ],
+)
+def test_a_list_of_rle_is_not_called_polygons(tmp_path, make, says):
+    rows = CASE.rows()
+    mask = rows[1]["segmentation"]
+    rows[1]["segmentation"] = make(mask)
+    (problem,) = problems_of(write_jsonl(tmp_path / "p.jsonl", rows), STORE).problems
+    assert (problem.kind, problem.where) == ("malformed mask", f"{tmp_path / 'p.jsonl'}, line 2")
+    assert says in problem.message
+
+
+def test_a_list_of_rle_where_one_is_wanted():
+    mask = CASE.rows()[1]["segmentation"]
+    with pytest.raises(errors.RLEError, match="mask is a list of objects"):
+        rle.check([mask, mask])
+    with pytest.raises(errors.RLEError, match="a polygon"):
+        rle.check([[0, 0, 4, 0, 4, 4]])
+
+
+# Construction -------------------------------------------------------------------------------------
+
+
+TOO_FEW = [
+    (["predictions=sample"], 1),
+    (["grabcut=true"], 1),
+    (["predictions=[sample,sample-coarse]", "min_candidates=3"], 2),
+]
+
+
+@pytest.mark.parametrize(("words", "n"), TOO_FEW)
+def test_too_few_proposers_are_told_before_any_work(tmp_path, capsys, no_dataset, words, n):
+    assert main(["construct", *words, f"output_dir={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"{n} proposer" in error
+    assert "every instance would be removed" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_way_to_do_without_pictures_is_named(tmp_path, capsys):
+    words = [
+        "construct",
+        "[sample,sample-coarse]",
+        f"dataset.path={records(tmp_path)}",
+        f"output_dir={tmp_path / 'out'}",
+    ]
+    assert main([*words, "pictures=embed"]) == 2
+    assert "pictures=none" in capsys.readouterr().err
+
+
+def test_a_card_holds_no_local_path_and_a_licence(tmp_path):
+    out = tmp_path / "out"
+    source = records(tmp_path)
+    words = ["construct", "[sample,sample-coarse]", f"dataset.path={source}", f"output_dir={out}"]
+    assert main([*words, "pictures=none", "quiet=true"]) == 0
+    card = (out / "README.md").read_text("utf-8")
+    for text in (card, (out / "construct.json").read_text("utf-8")):
+        assert str(tmp_path) not in text
+        assert source.name in text
+    assert yaml.safe_load(card.split("---")[1])["license"] == "unknown"
+
+
+def records(folder: Path) -> Path:
+    """The sample as JSON lines, without pictures."""
+    path = folder / "originals.jsonl"
+    rows = [{k: v for k, v in record.items() if k != "image"} for record in make_records()]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path

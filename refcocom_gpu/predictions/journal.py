@@ -1,6 +1,6 @@
 """Rows of predictions in, a journal on disk out: native JSONL that the next writer of the same file goes on from.
 
-The first line is the header of the file that the journal becomes. Every batch is flushed as it comes.
+The first line is the header of the file that the journal becomes. Every batch is written as it comes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.utils.folders import check_writable
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -54,6 +55,7 @@ class Journal:
         self, path: Path, dataset: Dataset, header: dict[str, Any], *, overwrite: bool
     ) -> None:
         self.path, self.dataset, self.header = path, dataset, header
+        check_writable(path.parent)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if overwrite:
