@@ -27,6 +27,7 @@ from refcocom_gpu.predictions.values import judge_set
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.result import Result, about_run, per_example
 from refcocom_gpu.store.store import MaskStore, as_store
+from refcocom_gpu.utils.changes import unchanged
 
 MISSING_POLICIES = ("error", "zero")
 
@@ -84,6 +85,7 @@ def score(
 
     Raises:
         PredictionError: When predictions are wrong or missing; it holds every mistake of one pass over them.
+        DataError: When a file changed while it was read.
         UsageError: For an option that is unknown or a file that is absent.
 
     >>> import refcocom_gpu as rc
@@ -94,17 +96,19 @@ def score(
     """
     start = time.perf_counter()
     get_convention(convention)
-    store = as_store(store)
     options = ReadOptions(**reading)
     check_missing(missing)
     source = find_source(predictions)
-    counted = count(source, store, options, missing=missing, progress=progress)
+    store = as_store(store)
+    with unchanged(source.files):
+        counted = count(source, store, options, missing=missing, progress=progress)
+        about = source.about()
     for text in counted.warnings:
         warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=2)
     info = {
         **about_run(store),
         "predictions": {
-            **source.about(),
+            **about,
             "n_extra": counted.n_extra,
             "n_repeated": counted.n_repeated,
         },

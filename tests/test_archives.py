@@ -13,7 +13,7 @@ from helpers import problems_of
 from prediction_files import CASE, COMPRESS, FIRST, MASKS, MEMBERS, STORE, N, npy, only_problem, png
 
 import refcocom_gpu as rc
-from refcocom_gpu.predictions import archives
+from refcocom_gpu.predictions import limits
 from refcocom_gpu.utils.files import hash_file
 
 ARCHIVES = [".zip", ".tar", ".tgz", *(f".tar{codec}" for codec in COMPRESS)]
@@ -94,7 +94,7 @@ def test_every_mistake_of_an_archive(tmp_path, suffix):
 )
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
 def test_a_member_that_declares_too_much(tmp_path, monkeypatch, suffix, content):
-    monkeypatch.setattr(archives, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(limits, "LEAST_PIXELS", 1)
     ending = ".png" if content.startswith(b"\x89PNG") else ".npy"
     name = CASE.names()[0] + ending
     members = {name: content, **dict(list(MEMBERS.items())[1:])}
@@ -116,7 +116,8 @@ def peak_of(path) -> tuple[int, rc.PredictionError]:
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz", ".tar.zst"])
 def test_a_bomb_is_refused_within_bounded_memory(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(archives, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(limits, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(limits, "STACKED", 1)
     name = f"{CASE.names()[0]}.npy"
     path = write_archive(tmp_path / f"p{suffix}", {name: bytes(2**26)})
     peak, error = peak_of(path)
@@ -147,7 +148,7 @@ def test_headers_of_a_tar_without_end(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar"])
 def test_too_many_members(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(archives, "OTHER_MEMBERS", -3 * N - 1)
+    monkeypatch.setattr(limits, "OTHER_MEMBERS", -3 * N - 1)
     path = write_archive(tmp_path / f"p{suffix}", MEMBERS)
     assert f"more than {N - 1} members" in only_problem(path).message
 

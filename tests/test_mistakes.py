@@ -144,8 +144,11 @@ def assert_all_found(error, expected, missing, place) -> None:
         assert says in at_row[0].message, (what, at_row)
     lines = str(error).splitlines()
     assert lines[0].startswith(f"{counts.total()} problems (")
-    assert len(lines) == 22
-    assert lines[-1] == f"  … and {counts.total() - 20} more"
+    # The causes that are listed, each with a few examples and their number, and what is missing.
+    assert errors.CAUSES + 2 <= len(lines) <= errors.CAUSES * (errors.LIKE + 1) + 3
+    assert lines[-2].startswith("  … and ")
+    assert " more causes" in lines[-2]
+    assert lines[-1].startswith(f"  missing: {missing} ")
 
 
 @pytest.mark.parametrize("block", [1, 500, 2**22])
@@ -527,3 +530,114 @@ def test_reading_ends_where_there_is_nothing_but_mistakes(tmp_path, monkeypatch)
     error = problems_of(tmp_path / "p.jsonl", STORE)
     assert error.counts == {"bad key": 50}
     assert str(error).endswith("Reading ended here")
+
+
+# What a person sees -------------------------------------------------------------------------------
+
+
+def message_of(path, rows) -> list[str]:
+    return str(problems_of(write_jsonl(path, rows), STORE)).splitlines()
+
+
+def test_many_equal_mistakes_are_a_few_lines_with_their_number(tmp_path):
+    rows = CASE.rows()
+    for k in range(40):
+        h, w = sides(k)
+        rows[k]["segmentation"] = mask_of(k, size=[h + 1, w])
+    rows[50]["sentence"] = "another"
+    lines = message_of(tmp_path / "p.jsonl", rows)
+    assert lines[0] == "41 problems (40 wrong size, 1 wrong sentence); nothing was scored"
+    assert [line.split(": ")[0] for line in lines[1:4]] == [
+        f"  {tmp_path / 'p.jsonl'}, line {k}" for k in (1, 2, 3)
+    ]
+    assert lines[4] == "  … and 37 more like these"
+    assert "wrong sentence" in lines[5]
+    assert len(lines) == 6
+
+
+def test_swapped_sides_and_wrong_sides_are_two_causes(tmp_path):
+    rows = CASE.rows()
+    uneven = [k for k in range(N) if sides(k)[0] != sides(k)[1]][:12]
+    for k in uneven:
+        h, w = sides(k)
+        rows[k]["segmentation"] = mask_of(k, size=[w, h] if k % 2 else [h + 1, w])
+    lines = message_of(tmp_path / "p.jsonl", rows)
+    assert sum("are swapped" in line for line in lines) in (3, 4)
+    assert sum(line.startswith("  … and") for line in lines) == 2
+
+
+@pytest.mark.parametrize("n", [1, 3, 20])
+def test_unknown_keys_explain_what_is_missing(tmp_path, n):
+    rows = CASE.rows()
+    for k in range(n):
+        rows[k]["sample_id"] = 10**9 + k
+    lines = message_of(tmp_path / "p.jsonl", rows)
+    assert "unknown key" in lines[1]
+    assert "10000000" in lines[1]
+    have = "1 example has" if n == 1 else f"{n} examples have"
+    assert lines[-1] == f"  missing: {have} no prediction; the mistakes above may be why"
+    assert len(lines) == 2 + min(n, errors.LIKE) + (n > errors.LIKE + 1)
+
+
+def test_three_wrong_ids_are_not_buried_below_what_is_missing(tmp_path):
+    rows = CASE.rows()[: N // 2]
+    for k in range(3):
+        rows[k]["sample_id"] = 10**9 + k
+    lines = message_of(tmp_path / "p.jsonl", rows)
+    assert ["unknown key" in line for line in lines[1:4]] == [True] * 3
+    n_missing = N - N // 2 + 3
+    # Three cannot explain all of them.
+    assert len(lines) == 5
+    assert lines[4].endswith(f"scores such examples as empty (and {n_missing - 1} more)")
+
+
+def test_what_is_missing_alone_is_named(tmp_path):
+    lines = message_of(tmp_path / "p.jsonl", CASE.rows()[:-9])
+    assert sum("no prediction for" in line for line in lines) == errors.LIKE
+    assert lines[-1] == "  … and 6 more like these"
+
+
+def test_masks_of_a_wrong_size_do_not_explain_what_is_missing(tmp_path):
+    rows = CASE.rows()[:-2]
+    rows[0]["segmentation"] = mask_of(0, size=[1, 1])
+    lines = message_of(tmp_path / "p.jsonl", rows)
+    assert lines[-1].endswith("scores such examples as empty (and 1 more)")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "zip", "tar", "pt", "safetensors", "parquet", "json"])
+def test_a_file_that_cannot_be_read_is_its_error_and_one_line(tmp_path, suffix):
+    path = tmp_path / f"p.{suffix}"
+    path.write_bytes(b"nothing" * 100)
+    lines = str(problems_of(path, STORE)).splitlines()
+    assert lines[0].endswith(f"(1 malformed, {N} missing); nothing was scored")
+    assert lines[1].startswith(f"  {path}: malformed: ")
+    assert lines[2:] == [
+        f"  missing: {N} examples have no prediction; the mistakes above may be why"
+    ]
+
+
+def test_one_bad_shard_does_not_hide_behind_the_others(tmp_path):
+    """It is named first, whatever else is wrong."""
+    rows = CASE.rows()
+    for k in range(10):
+        rows[k]["segmentation"] = mask_of(k, size=[1, 1])
+    write_jsonl(tmp_path / "a.jsonl", rows[:-9])
+    (tmp_path / "b.npz").write_bytes(b"nothing")
+    error = problems_of([tmp_path / "a.jsonl", tmp_path / "b.npz"], STORE)
+    lines = str(error).splitlines()
+    assert "b.npz: malformed" in lines[1]
+    assert "wrong size" in lines[2]
+    assert error.problems[0].kind == "wrong size"
+
+
+def test_more_mistakes_than_are_kept_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(errors, "KEPT", 5)
+    rows = CASE.rows()
+    for k in range(20):
+        rows[k]["segmentation"] = mask_of(k, size=[1, 1])
+    lines = message_of(tmp_path / "p.jsonl", rows[:-1])
+    assert lines[-3:-1] == [
+        "  … and 2 more like these",
+        "  … and 15 more after these, not told apart",
+    ]
+    assert lines[-1] == "  missing: 1 example has no prediction"

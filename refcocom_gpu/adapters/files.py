@@ -10,14 +10,14 @@ apart with its file and line; it is never an empty mask. Everything else that is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from refcocom_gpu.adapters.combine import combined
+from refcocom_gpu.adapters.combine import Candidate, combined
 from refcocom_gpu.adapters.sources import options_of, reader_of
 from refcocom_gpu.errors import AnswerError, Problem, Problems, UsageError
 from refcocom_gpu.masks import rle
@@ -26,6 +26,7 @@ from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import expand_paths
 from refcocom_gpu.predictions.records import NOT_JSON, repeated_keys
+from refcocom_gpu.utils.changes import unchanged
 from refcocom_gpu.utils.files import regular
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def read(
     Raises:
         PredictionError: A row has no key or no response, its key is unknown or repeated, its sentence is another
             one, its answer holds several masks, or the polygons of the whole set are not in pixels.
+        DataError: A file changed while it was read.
         UsageError: A file is absent or no `.jsonl`, or an option is unknown or missing.
 
     >>> import json, tempfile, refcocom_gpu as rc
@@ -84,13 +86,27 @@ def read(
     for file in files:
         if file.is_dir() or file.suffix.lower() not in (".jsonl", ".ndjson"):
             raise UsageError(f"{file}: raw responses are JSON lines in a .jsonl file")
-    answers = Answers(files, {"source": source, "combine": combine, **options})
+    with unchanged(files):
+        answers = Answers.of(files, {"source": source, "combine": combine, **options})
+        _fill(answers, dataset, masks_of, keys, fields)
+    return answers
+
+
+def _fill(
+    answers: Answers,
+    dataset: Dataset,
+    masks_of: Callable[..., list[Candidate]],
+    keys: str | None,
+    fields: dict[str, str] | None,
+) -> None:
+    """Read the rows of the files, as `read` says."""
+    source, combine = answers.adapter["source"], answers.adapter["combine"]
     problems = Problems()
     resolver = Keys(dataset, problems, keys, fields=fields)
-    resolver.look_at(answers.name, lambda: (row for row, _ in _rows(files, Problems())))
+    resolver.look_at(answers.name, lambda: (row for row, _ in _rows(answers.files, Problems())))
     seen: set[str] = set()
     own_options = [name for name in OF_A_ROW if name in options_of(source)]
-    for held, where in _rows(files, problems):
+    for held, where in _rows(answers.files, problems):
         seen |= held.keys()
         row = resolver.renames.row(held)
         index = _example(row, resolver, where, held)
@@ -124,7 +140,6 @@ def read(
     if resolver.form is not None:
         resolver.form.finish(answers.name, problems)
     problems.raise_if_any()
-    return answers
 
 
 def _rows(files: list[Path], problems: Problems) -> Iterator[tuple[dict[str, Any], str]]:

@@ -32,6 +32,7 @@ from refcocom_gpu.predictions.normalise import is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import expand_paths
 from refcocom_gpu.predictions.shards import PICKLES
+from refcocom_gpu.utils.changes import unchanged
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -78,11 +79,20 @@ def read_results(
     for file in files:
         if not is_pickle(file):
             raise UsageError(f"{file}: a pickle of results ends in {', '.join(sorted(PICKLES))}")
-    answers = Answers(files, {"source": "pickle", "combine": combine})
+    with unchanged(files):
+        answers = Answers.of(files, {"source": "pickle", "combine": combine})
+        _fill(answers, dataset, keys, fields)
+    return answers
+
+
+def _fill(
+    answers: Answers, dataset: Dataset, keys: str | None, fields: dict[str, str] | None
+) -> None:
+    """Read the entries of the files, as `read_results` says."""
     problems = Problems()
     resolver = Keys(dataset, problems, keys, fields=fields)
     seen: set[str] = set()
-    for file in files:
+    for file in answers.files:
         for number, entry in enumerate(records(pickles.load(file), f"{file}: a file of results")):
             where = f"{file}, entry {number}"
             held = _row(entry)
@@ -95,7 +105,7 @@ def read_results(
             size = int(dataset.heights[sample]), int(dataset.widths[sample])
             try:
                 masks, scores = _masks(entry)
-                mask = combine_masks(masks, scores, combine=combine)
+                mask = combine_masks(masks, scores, combine=answers.adapter["combine"])
             except UsageError as error:
                 problems.add("several masks", where, str(error))
                 continue
@@ -115,7 +125,6 @@ def read_results(
     if resolver.form is not None:
         resolver.form.finish(answers.name, problems)
     problems.raise_if_any()
-    return answers
 
 
 def is_pickle(path: str | Path) -> bool:

@@ -22,6 +22,7 @@ from refcocom_gpu.predictions.built_in import is_built_in
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.sweep.contents import is_url
 from refcocom_gpu.sweep.inputs import Entry, read_inputs
+from refcocom_gpu.sweep.item import Item
 
 
 def construct(
@@ -74,7 +75,8 @@ def construct(
     """
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset)
-    from_files = file_proposers(predictions, dataset, ReadOptions(**reading), missing)
+    items = read_inputs(predictions) if predictions is not None else []
+    from_files = file_proposers(items, dataset, ReadOptions(**reading), missing)
     with contextlib.closing(make_engine(engine, workers)) as made:
         return run(
             dataset,
@@ -89,19 +91,19 @@ def construct(
 
 
 def file_proposers(
-    predictions: Entry | Iterable[Entry] | None,
+    items: Sequence[Item],
     dataset: Dataset,
     options: ReadOptions,
     missing: str,
 ) -> list[Proposer]:
-    """Return a proposer for each set of predictions, none for None.
+    """Return a proposer for each set of predictions.
 
     Raises:
         UsageError: A file is absent or at an address.
         PredictionError: Predictions have mistakes.
     """
     proposers: list[Proposer] = []
-    for item in read_inputs(predictions) if predictions is not None else ():
+    for item in items:
         if remote := [file for file in item.files if is_url(file)]:
             raise UsageError(f"{remote[0]}: download predictions before a construction")
         files: Any = item.path if is_built_in(item.path) else [Path(file) for file in item.files]

@@ -35,9 +35,21 @@ def card(summary: Mapping[str, Any]) -> str:
     return rendered
 
 
+def public_name(source: str) -> str:
+    """Return the name of a dataset or a model as it is published: of a local one without its folders.
+
+    >>> public_name("moondream/refcoco-m"), public_name("/home/me/refcoco")
+    ('moondream/refcoco-m', 'refcoco')
+    """
+    path = Path(source).expanduser()
+    return path.resolve().name if path.is_absolute() or path.exists() else source
+
+
 def about_filter(identity: Mapping[str, Any]) -> dict[str, Any]:
     """What is published of a filter. Of its words, only their number and a hash: a list of slurs is not published."""
     about = {name: value for name, value in identity.items() if name != "words"}
+    if classifier := identity.get("classifier"):
+        about["classifier"] = {**classifier, "model": public_name(classifier["model"])}
     if words := identity.get("words"):
         about["n_words"] = len(words)
         about["words_hash"] = xxhash.xxh3_128_hexdigest("\n".join(words).encode())

@@ -20,6 +20,7 @@ from refcocom_gpu.construct.write import Output, write_dataset
 from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.utils.files import hash_files, parquet_bytes, sync, write_files
+from refcocom_gpu.utils.folders import check_writable
 
 STAGE, SUMMARY = ".new", "construct.json"
 """Where everything is written before it is moved into place; the file that is moved last and marks a complete set."""
@@ -35,11 +36,12 @@ def check_folder(output: Output, dataset: Dataset) -> None:
     """Refuse a folder with other content, which would be replaced.
 
     Raises:
-        UsageError: The folder holds the original set, or files that no construction wrote.
+        UsageError: The folder holds the original set, or files that no construction wrote, or is read-only.
     """
     folder = Path(output.folder)
     if folder.resolve() == Path(dataset.source).expanduser().resolve():
         raise UsageError(f"{folder} holds the original set; choose another output_dir")
+    check_writable(folder)
     existing = [name for name in CONTENTS if (folder / name).exists()]
     if existing and not (folder / PARTS).is_dir():
         raise UsageError(

@@ -75,6 +75,8 @@ class Pictures:
         shown = "\n  ".join(problems[row] for row in unusable[:SHOWN])
         more = f"\n  … and {len(unusable) - SHOWN:,} more" if len(unusable) > SHOWN else ""
         hint = "pass the folder that holds them as images=DIR"
+        if all(needing.startswith("pictures=") for needing in self.needed_by):
+            hint += ", or pictures=none to write the set without them"
         if len(unusable) < len(rows):
             hint += ", or missing_pictures=remove to remove the instances of these images"
         raise DatasetError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refcocom_gpu.construct.audit import Audit, counts_of, make_audit
-from refcocom_gpu.construct.card import about_filter
+from refcocom_gpu.construct.card import about_filter, public_name
 from refcocom_gpu.construct.filter import ExpressionFilter, HarmFilter
 from refcocom_gpu.construct.folder import check_folder, write_folder
 from refcocom_gpu.construct.image import Work, construct_image
@@ -113,7 +113,7 @@ def construct(
         audit = make_audit(dataset, results, decisions, store.areas.tolist())
         about = {
             "original": {
-                "source": dataset.source,
+                "source": public_name(dataset.source),
                 "revision": dataset.revision,
                 "split": dataset.split,
                 "fingerprint": dataset.fingerprint,

@@ -31,6 +31,10 @@ def parse_polygons(polygons: list[Any]) -> list[Points]:
         raise RLEError("mask is an empty list of polygons; null is an explicit empty mask")
     parsed = []
     for k, polygon in enumerate(polygons):
+        if isinstance(polygon, dict):
+            raise RLEError(
+                f"entry {k} of the list is an object, as RLE is, and others are polygons"
+            )
         if not isinstance(polygon, list) or not all(map(is_number, polygon)):
             raise RLEError(f"polygon {k} is not a list of finite numbers [x1, y1, x2, y2, …]")
         if len(polygon) < 6 or len(polygon) % 2:

@@ -148,7 +148,12 @@ def check(segmentation: Any) -> tuple[int, int, bytes]:
             "mask is a string, not an object with size and counts; if it holds JSON, parse it first"
         )
     if isinstance(segmentation, list | tuple):
-        raise RLEError("mask is a list (a polygon?), not an object with size and counts")
+        held = (
+            "of objects"
+            if segmentation and isinstance(segmentation[0], Mapping)
+            else "(a polygon?)"
+        )
+        raise RLEError(f"mask is a list {held}, not an object with size and counts")
     if not isinstance(segmentation, Mapping):
         raise RLEError(f"mask is {_brief(segmentation)}, not an object with size and counts")
     missing = [name for name in ("size", "counts") if name not in segmentation]

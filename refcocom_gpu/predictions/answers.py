@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refcocom_gpu.errors import Problem
+from refcocom_gpu.errors import Problem, UsageError
+from refcocom_gpu.utils.files import hash_files
 
 Key = tuple[int, ...]
 """What names an example, such as `(sample_id, sentence_idx)`."""
@@ -19,6 +20,7 @@ class Answers:
 
     Attributes:
         files: The files of raw answers.
+        xxh3_128: The hash of what was read from them, 32 hex digits.
         adapter: Source, `combine` and the options with which they were read.
         pairs: Key and COCO RLE of each answer that was read; None for an answer that names no object.
         unread: What is wrong with each answer that holds no mask that can be read. Its example has no prediction: it
@@ -28,11 +30,24 @@ class Answers:
     """
 
     files: list[Path]
+    xxh3_128: str
     adapter: dict[str, Any]
     pairs: list[tuple[Key, Any]] = field(default_factory=list)
     unread: dict[Key, Problem] = field(default_factory=dict)
     n_combined: int = 0
     n_none: int = 0
+
+    @classmethod
+    def of(cls, files: list[Path], adapter: dict[str, Any]) -> Answers:
+        """Return the answers of some files, of which none was read yet.
+
+        Raises:
+            UsageError: A file cannot be read.
+        """
+        try:
+            return cls(files, hash_files(files), adapter)
+        except OSError as error:
+            raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
 
     @property
     def name(self) -> str:
@@ -40,8 +55,10 @@ class Answers:
         return ", ".join(map(str, self.files))
 
     def about(self) -> dict[str, Any]:
-        """Return what a summary says about how they were read."""
+        """Return what a summary says about the files and how they were read."""
         return {
+            "files": [str(path) for path in self.files],
+            "xxh3_128": self.xxh3_128,
             "adapter": self.adapter,
             "n_combined": self.n_combined,
             "n_none": self.n_none,

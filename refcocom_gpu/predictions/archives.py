@@ -1,4 +1,4 @@
-"""A `.zip` or a `.tar` of PNGs or `.npy` arrays in, `ArrayBatch` out: read in place, nothing is written.
+"""A `.zip`, a `.tar` or an `.npz` of PNGs or `.npy` arrays in, `ArrayBatch` out: read in place, nothing is written.
 
 The base name of a member is its key, or what `name=` says, in whatever folder it lies. An archive may be made to harm:
 what a member declares is compared with the images of the dataset before it is decompressed, and no name leads out of
@@ -9,37 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, cast
-
-import numpy as np
 
 from refcocom_gpu.errors import ContentError, Problems
 from refcocom_gpu.predictions.arrays import read_members
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.compressed import Read, opened
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.limits import OTHER_BYTES, Limits, limits_of, read_npy
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.pictures import read_png
 
-TIMES_LARGEST = 4
-"""A member with more times the pixels of the largest image is refused."""
+NPY = b"\x93NUMPY"
+"""How a `.npy` begins."""
 
-LEAST_PIXELS = 2**22
-"""But one of so many is always read: the padded input of SAM has a quarter of it."""
-
-PIXEL_BYTES = 16
-"""The widest number that NumPy has; a pixel of a PNG needs at most half of it."""
-
-OTHER_BYTES = 2**20
-"""Bytes of a member beside its pixels, and of what stands before a member of a `.tar`."""
-
-OTHER_MEMBERS = 10_000
-"""An archive may have so many members beside four for each example."""
+Load = Callable[[int], AbstractContextManager[Read]]
+"""Opens a member, and returns what reads its next bytes."""
 
 
 class _Member(NamedTuple):
@@ -56,37 +46,52 @@ class _Member(NamedTuple):
     refused: str | None
 
 
-class _Limits(NamedTuple):
-    """What a member may hold."""
-
-    pixels: int
-    size: int
-    members: int
-
-
-def _limits(keys: Keys) -> _Limits:
-    dataset = keys.dataset
-    largest = int((dataset.heights * dataset.widths).max(initial=0))
-    pixels = max(TIMES_LARGEST * largest, LEAST_PIXELS)
-    members = 4 * dataset.n_examples + OTHER_MEMBERS
-    return _Limits(pixels, PIXEL_BYTES * pixels + OTHER_BYTES, members)
-
-
 def read_zip(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
     """Read a `.zip` of masks.
 
     Raises:
         ContentError: It is no such archive, or has far too many members.
     """
-    limits = _limits(keys)
+    limits = limits_of(keys.dataset)
+    with _opened_zip(path, "not a zip archive", limits) as (members, load):
+        yield from _read(path, members, load, limits, keys, options, problems)
+
+
+def read_npz(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
+    """Read a NumPy archive: a `.zip` of arrays, whose member `NAME.npy` is the array `NAME`.
+
+    Raises:
+        ContentError: As `read_zip` does.
+    """
+    limits = limits_of(keys.dataset)
+    with path.open("rb") as file:
+        if file.read(len(NPY)) == NPY:
+            raise ContentError("one array (.npy), not an .npz archive")
+    with _opened_zip(path, "not an .npz archive", limits) as (members, load):
+        names = [member.name.removesuffix(".npy") for member in members]
+
+        def load_array(k: int) -> Any:
+            if members[k].refused is not None:
+                raise ValueError(members[k].refused)
+            with load(k) as read:
+                return read_npy(read, members[k].size, limits)
+
+        yield from read_members(
+            names, load_array, lambda k: f"{path}, member {names[k]}", keys, options, problems
+        )
+
+
+@contextlib.contextmanager
+def _opened_zip(path: Path, otherwise: str, limits: Limits) -> Iterator[tuple[list[_Member], Load]]:
+    """Yield the members of a `.zip` and how to read them; `otherwise` says what a file is that is none."""
     with path.open("rb") as file:
         try:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-            raise ContentError(f"not a zip archive: {error}") from None
+            raise ContentError(f"{otherwise}: {error}") from None
         with archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
-            _check_number(len(infos), limits)
+            limits.check_number(len(infos))
             plain = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             # The other methods decompress without a bound on what one block of input becomes.
             other = "compressed by another method than deflate, the usual one"
@@ -97,12 +102,13 @@ def read_zip(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -
                 for info in infos
             ]
 
-            def load(k: int) -> bytes:
-                # Without a size, all that the bytes decompress to would be held before it is cut to what was declared.
+            @contextlib.contextmanager
+            def load(k: int) -> Iterator[Read]:
+                # Reading without a size would hold all that the bytes decompress to, whatever was declared.
                 with archive.open(infos[k]) as member:
-                    return member.read(infos[k].file_size)
+                    yield member.read
 
-            yield from _read(path, members, load, limits, keys, options, problems)
+            yield members, load
 
 
 def read_tar(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -111,18 +117,20 @@ def read_tar(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -
     Raises:
         ContentError: It is no such archive, is damaged, or has a member or a number of them that is far too large.
     """
-    limits = _limits(keys)
+    limits = limits_of(keys.dataset)
     with contextlib.closing(_Forward(path)) as file:
         infos: list[tarfile.TarInfo] = []
         try:
             with tarfile.open(fileobj=cast(Any, file), mode="r:") as archive:
                 for n_members, info in enumerate(archive, 1):
                     # A `.tar` has no list of its members: to pass over one, all of it is decompressed.
-                    if info.size > limits.size:
-                        raise ContentError(f"member {info.name}: {_too_large(info.size, limits)}")
+                    try:
+                        limits.check_size(info.size, stacked=True)
+                    except ValueError as error:
+                        raise ContentError(f"member {info.name}: {error}") from None
                     if not info.isdir():
                         infos.append(info)
-                    _check_number(n_members, limits)
+                    limits.check_number(n_members)
                     file.allowed = OTHER_BYTES
                 # `tarfile` takes a header that is damaged or cut for the end, which is a block of zeros.
                 file.seek(archive.offset)
@@ -140,13 +148,11 @@ def read_tar(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -
             for info in infos
         ]
 
-        def load(k: int) -> bytes:
+        @contextlib.contextmanager
+        def load(k: int) -> Iterator[Read]:
             file.seek(infos[k].offset_data)
             file.allowed = infos[k].size + 1
-            content = file.read(infos[k].size)
-            if len(content) < infos[k].size:
-                raise ValueError("the archive ends in the middle of it")
-            return content
+            yield file.read
 
         yield from _read(path, members, load, limits, keys, options, problems)
 
@@ -199,25 +205,11 @@ class _Forward:
         self._open.close()
 
 
-def _check_number(n_members: int, limits: _Limits) -> None:
-    if n_members > limits.members:
-        raise ContentError(
-            f"the archive has more than {limits.members:,} members, far more than the dataset has examples"
-        )
-
-
-def _too_large(size: int, limits: _Limits) -> str:
-    return (
-        f"it declares {size:,} bytes; {limits.size:,} hold {limits.pixels:,} pixels, {TIMES_LARGEST} times the "
-        "largest image or more"
-    )
-
-
 def _read(
     path: Path,
     members: Sequence[_Member],
-    load: Callable[[int], bytes],
-    limits: _Limits,
+    load: Load,
+    limits: Limits,
     keys: Keys,
     options: ReadOptions,
     problems: Problems,
@@ -244,45 +236,17 @@ def _read(
 
     def load_mask(number: int) -> Any:
         member = members[masks[number]]
-        if member.size > limits.size:
-            raise ValueError(_too_large(member.size, limits))
-        content = load(masks[number])
         is_png = member.name.lower().endswith(".png")
-        shape = _png_shape(content) if is_png else _npy_shape(content)
-        if math.prod(shape) > limits.pixels:
-            raise ValueError(
-                f"it declares {'×'.join(map(str, shape))} pixels, more than {limits.pixels:,}: {TIMES_LARGEST} times "
-                "the largest image or more"
-            )
-        if is_png:
-            return read_png(io.BytesIO(content), options)
-        return np.load(io.BytesIO(content), allow_pickle=False)
+        limits.check_size(member.size, stacked=not is_png)
+        with load(masks[number]) as read:
+            if not is_png:
+                return read_npy(read, member.size, limits)
+            content = read(member.size)
+        if len(content) < member.size:
+            raise ValueError("the archive ends in the middle of it")
+        return read_png(io.BytesIO(content), options, limits)
 
     names = [PurePosixPath(members[k].name.replace("\\", "/")).stem for k in masks]
     yield from read_members(
         names, load_mask, lambda n: where(members[masks[n]].name), keys, options, problems
     )
-
-
-def _png_shape(content: bytes) -> tuple[int, ...]:
-    """Return height and width that a PNG declares; nothing for what is no PNG, which Pillow refuses."""
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
-        return ()
-    return int.from_bytes(content[20:24]), int.from_bytes(content[16:20])
-
-
-def _npy_shape(content: bytes) -> tuple[int, ...]:
-    """Return the shape that a `.npy` declares.
-
-    Raises:
-        ValueError: It is none, or has a header of fields with names.
-    """
-    file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, _, _ = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, _, _ = np.lib.format.read_array_header_2_0(file)
-    else:
-        raise ValueError(f"an array of version {version} of .npy, which plain numbers do not need")
-    return tuple(map(int, shape))

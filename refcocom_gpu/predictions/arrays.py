@@ -1,4 +1,4 @@
-"""PNG folders, `.npz`, safetensors and tensor-only `.pt` in, `ArrayBatch` out: each member is read when it is needed.
+"""PNG folders, safetensors and tensor-only `.pt` in, `ArrayBatch` out: each member is read when it is needed.
 
 A member is named by its key, `{sample_id}_{sentence_idx}`, or as `name=` says; `values.py` says what its values mean.
 """
@@ -6,7 +6,6 @@ A member is named by its key, `{sample_id}_{sentence_idx}`, or as `name=` says; 
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from refcocom_gpu.errors import DataError, Problems, UsageError
 from refcocom_gpu.predictions.batches import ArrayBatch, Batches, Where
 from refcocom_gpu.predictions.combine import as_one
 from refcocom_gpu.predictions.keys import Keys, refuse_extra
-from refcocom_gpu.predictions.normalise import is_rle
+from refcocom_gpu.predictions.limits import limits_of
+from refcocom_gpu.predictions.normalise import as_dense, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.pictures import read_png
 from refcocom_gpu.utils.optional import require
@@ -47,10 +47,16 @@ def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Prob
         if entry not in files:
             problems.add("unknown file", str(entry), "a folder of masks holds .png files only")
 
+    limits = limits_of(keys.dataset)
+
+    def load(k: int) -> Any:
+        with files[k].open("rb") as file:
+            return read_png(file, options, limits)
+
     names = [p.stem for p in files]
     yield from read_members(
         names,
-        lambda k: read_png(files[k], options),
+        load,
         lambda k: str(files[k]),
         keys,
         options,
@@ -58,41 +64,28 @@ def read_png_folder(path: Path, keys: Keys, options: ReadOptions, problems: Prob
     )
 
 
-def read_npz(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
-    """Read a NumPy archive."""
-    # Opened here because np.load leaves a file open when it is not an archive.
-    with path.open("rb") as file:
-        try:
-            archive = np.load(file, allow_pickle=False)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            problems.add("malformed", str(path), f"not an .npz archive: {_reason(error)}")
-            return
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            problems.add("malformed", str(path), "one array (.npy), not an .npz archive")
-            return
-        with archive:
-            names = archive.files
-            where = _member_of(path, names)
-            yield from read_members(
-                names, lambda k: archive[names[k]], where, keys, options, problems
-            )
-
-
 def read_safetensors(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
     """Read a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
+    limits = limits_of(keys.dataset)
     try:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
+            limits.check_number(len(names))
             dtypes = {file.get_slice(name).get_dtype() for name in names}
         # NumPy has no bfloat16 and no eight-bit floats; torch is imported only for a file that holds them.
         needs_torch = any(dtype.startswith(("BF", "F8")) for dtype in dtypes)
         framework = "pt" if needs_torch else "numpy"
         with safe_open(path, framework=framework) as file:
+
+            def load(k: int) -> Any:
+                limits.check_shape(file.get_slice(names[k]).get_shape())
+                return file.get_tensor(names[k])
+
             yield from read_members(
                 names,
-                lambda k: file.get_tensor(names[k]),
+                load,
                 _member_of(path, names),
                 keys,
                 options,
@@ -116,10 +109,17 @@ def read_torch(path: Path, keys: Keys, options: ReadOptions, problems: Problems)
     if not isinstance(saved, dict) or not all(isinstance(v, torch.Tensor) for v in saved.values()):
         problems.add("malformed", str(path), "a .pt file of predictions is a dict of tensors")
         return
+    limits = limits_of(keys.dataset)
+    limits.check_number(len(saved))
     names, tensors = [str(k) for k in saved], list(saved.values())
-    yield from read_members(
-        names, tensors.__getitem__, _member_of(path, names), keys, options, problems
-    )
+
+    def load(k: int) -> Any:
+        tensor = as_dense(tensors[k])
+        # A tensor that repeats one value needs no memory, whatever its shape.
+        limits.check_shape(tensor.shape)
+        return tensor
+
+    yield from read_members(names, load, _member_of(path, names), keys, options, problems)
 
 
 def _why_not_tensors(path: Path, error: Exception) -> str:

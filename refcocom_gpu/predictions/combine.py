@@ -94,8 +94,14 @@ def joined_rle(segmentations: list[Any], options: ReadOptions) -> Any:
 
     Raises:
         UsageError: `combine` does not join them.
-        DataError: They cannot be joined.
+        DataError: They cannot be joined, or one is no object.
     """
+    for k, entry in enumerate(segmentations):
+        if not isinstance(entry, dict):
+            kind = "null" if entry is None else type(entry).__name__
+            raise DataError(
+                f"entry {k} of the list of masks is {kind}, not an object with size and counts as the first"
+            )
     scores = [entry.get("score") for entry in segmentations]
     return combine_masks(segmentations, scores, combine=options.combine)
 

@@ -20,7 +20,7 @@ READERS = {
     **{name + codec: reader for name, reader in _COMPRESSIBLE.items() for codec in CODECS},
     ".tgz": ("archives", "read_tar"),
     ".zip": ("archives", "read_zip"),
-    ".npz": ("arrays", "read_npz"),
+    ".npz": ("archives", "read_npz"),
     ".safetensors": ("arrays", "read_safetensors"),
     ".pt": ("arrays", "read_torch"),
     ".pth": ("arrays", "read_torch"),

@@ -1,6 +1,6 @@
 """Rows of predictions in, a journal on disk out: native JSONL that the next writer of the same file goes on from.
 
-The first line is the header of the file that the journal becomes. Every batch is flushed as it comes.
+The first line is the header of the file that the journal becomes. Every batch is written as it comes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.utils.folders import check_writable
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -54,13 +55,15 @@ class Journal:
         self, path: Path, dataset: Dataset, header: dict[str, Any], *, overwrite: bool
     ) -> None:
         self.path, self.dataset, self.header = path, dataset, header
+        check_writable(path.parent)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if overwrite:
                 path.unlink(missing_ok=True)
-            self._file = path.open("a+b")
+            # Unbuffered: what could not be written must not be tried again when the file is closed.
+            self._file = path.open("ab", buffering=0)
         except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from None
+            raise UsageError(f"cannot write to {path.parent}: {error.strerror}") from None
         # A writer that is forgotten, after an error or with the metric that used it, leaves no file open.
         weakref.finalize(self, self._file.close)
         try:
@@ -78,25 +81,25 @@ class Journal:
     def _resume(self) -> NDArray[np.bool_]:
         """Read the rows of an earlier writer; drop a line that a kill cut."""
         self.traits = np.zeros(self.dataset.n_examples, np.int64)
-        self._file.seek(0)
         problems = Problems()
         keys = Keys(self.dataset, problems)
         length = 0
-        for number, line in enumerate(self._file, 1):
-            if not line.endswith(b"\n"):
-                break
-            length += len(line)
-            row = msgspec.json.decode(line, type=dict[str, Any])
-            if number > 1:
-                columns = [np.array([row[name]], np.int64) for name in keys.fields]
-                index = keys.resolve(columns, partial("line {}".format, number))
-                self.traits[index] = int(row.get(_TRAIT, 0))
-            elif row != self.header:
-                # Otherwise the masks of two models would stand in one file under one name.
-                raise UsageError(
-                    f"{self.path} was begun for {_described(row)}, not {_described(self.header)}; "
-                    "delete it or pass overwrite=True"
-                )
+        with self.path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    break
+                length += len(line)
+                row = msgspec.json.decode(line, type=dict[str, Any])
+                if number > 1:
+                    columns = [np.array([row[name]], np.int64) for name in keys.fields]
+                    index = keys.resolve(columns, partial("line {}".format, number))
+                    self.traits[index] = int(row.get(_TRAIT, 0))
+                elif row != self.header:
+                    # Otherwise the masks of two models would stand in one file under one name.
+                    raise UsageError(
+                        f"{self.path} was begun for {_described(row)}, not {_described(self.header)}; "
+                        "delete it or pass overwrite=True"
+                    )
         problems.raise_if_any()
         self._file.truncate(length)
         if length == 0:
@@ -109,7 +112,7 @@ class Journal:
         self.traits[index] = traits
 
     def append(self, rows: list[dict[str, Any]], traits: Sequence[int] = ()) -> None:
-        """Add rows to the end and flush them.
+        """Add rows to the end.
 
         Args:
             rows: The rows of the file.
@@ -121,9 +124,11 @@ class Journal:
         if any(traits):
             rows = [{**row, _TRAIT: trait} for row, trait in zip(rows, traits, strict=True)]
         end = self._file.seek(0, os.SEEK_END)
+        left = memoryview(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         try:
-            self._file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-            self._file.flush()
+            while left:
+                # A disk that is almost full takes a part.
+                left = left[self._file.write(left) :]
         except OSError as error:
             # The next batch must not follow half a line.
             with contextlib.suppress(OSError):

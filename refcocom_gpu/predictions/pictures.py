@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_gpu.predictions.limits import Limits
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.optional import require
 
@@ -19,15 +19,16 @@ _GREY_STEPS = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies the values of PNGs of two and four bits by."""
 
 
-def read_png(file: Path | BinaryIO, options: ReadOptions) -> NDArray[Any]:
+def read_png(file: BinaryIO, options: ReadOptions, limits: Limits) -> NDArray[Any]:
     """Read a PNG as `picture_array` does.
 
     Args:
-        file: A path, or a file that is open.
+        file: A file that is open.
         options: As for `picture_array`.
+        limits: What it may hold; its pixels are not decompressed before its size is compared with them.
 
     Raises:
-        ValueError: It is no PNG, or not one of a mask.
+        ValueError: It is no PNG, or not one of a mask, or far too large.
     """
     pillow = require("PIL.Image", "PNG masks need Pillow", "images")
     try:
@@ -37,7 +38,12 @@ def read_png(file: Path | BinaryIO, options: ReadOptions) -> NDArray[Any]:
         raise ValueError(
             "not a PNG image, whatever its name says; save masks as PNG, which keeps every pixel"
         ) from None
+    except (
+        pillow.DecompressionBombError
+    ) as error:  # beyond any image, Pillow refuses it before we can
+        raise ValueError(f"it declares too many pixels: {error}") from None
     with image:
+        limits.check_shape((image.height, image.width))
         return picture_array(image, options)
 
 

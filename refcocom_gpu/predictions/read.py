@@ -8,7 +8,8 @@
 | folder of PNGs | `arrays.py`: `{sample_id}_{sentence_idx}.png` |
 | folder of files of one other kind | `shards.py`: its files are one set |
 | `.zip`, `.tar`, `.tar` compressed | `archives.py`: such PNGs, or `.npy` arrays named like them |
-| `.npz`, `.safetensors`, `.pt`, `.pth` | `arrays.py`: members named like the PNGs |
+| `.npz` | `archives.py`: members named like the PNGs |
+| `.safetensors`, `.pt`, `.pth` | `arrays.py`: the same |
 
 A mistake is recorded in `Problems` and reading goes on, so that one pass finds them all.
 """
@@ -94,22 +95,22 @@ class Source(NamedTuple):
     def about(self) -> dict[str, Any]:
         """Return what a summary says about the predictions: `source`, and for files `files` and `xxh3_128`.
 
+        Files are hashed here: call it, and read them, in one `unchanged` block.
+
         Raises:
             UsageError: When a file cannot be read.
         """
-        answers = self.pairs if isinstance(self.pairs, Answers) else None
-        files = answers.files if answers else self.files
-        if not files:
-            return {"source": self.name}
+        about: dict[str, Any] = {"source": self.name}
+        if isinstance(self.pairs, Answers):
+            return {**about, **self.pairs.about()}
+        if not self.files:
+            return about
+        if not self.is_built_in:
+            about["files"] = [str(path) for path in self.files]
         try:
-            digest = hash_files(files)
+            return {**about, "xxh3_128": hash_files(self.files)}
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
-        about: dict[str, Any] = {"source": self.name}
-        if not self.is_built_in:
-            about["files"] = [str(path) for path in files]
-        about["xxh3_128"] = digest
-        return {**about, **answers.about()} if answers else about
 
 
 def find_source(predictions: Any) -> Source:
@@ -120,7 +121,7 @@ def find_source(predictions: Any) -> Source:
             `Answers`; or a `datasets.Dataset` with the columns of native Parquet.
 
     Raises:
-        UsageError: When there is no such file.
+        UsageError: When there is no such file, or its format is unknown.
 
     >>> find_source("sample").name, find_source([(0, None)]).name
     ('sample', 'memory')
@@ -135,6 +136,8 @@ def find_source(predictions: Any) -> Source:
         and all(isinstance(path, str | Path) for path in predictions)
     ):
         paths = [regular(path) for path in expand_paths(predictions)]
+        for path in paths:
+            reader_of(path)  # an unknown format is refused before a dataset is loaded
         return Source(", ".join(map(str, paths)), paths)
     return Source("memory", [], predictions)
 
@@ -179,7 +182,17 @@ def _batches(source: Source, keys: Keys, options: ReadOptions, problems: Problem
 
     def of_files() -> Batches:
         for path, read in zip(source.files, readers, strict=True):
+            n_before = problems.counts["duplicate"]
             yield from read_shard(read, path, keys, options, problems)
+            # Of shards no two predict one example; of whole sets each repeats what the first one predicts.
+            if (
+                problems.counts["duplicate"] - n_before >= keys.dataset.n_examples / 2
+                and not problems.hints
+            ):
+                problems.hints.append(
+                    f"{path} predicts what the files before it do: if each is a set of its own, rank them with "
+                    "refcocom sweep, or compare two with refcocom compare"
+                )
         keys.polygon_scale.judge(source.name, problems)
         if keys.form is not None:
             keys.form.finish(source.name, problems)

@@ -19,6 +19,7 @@ import xxhash
 from refcocom_gpu.errors import ResultsError, UsageError
 from refcocom_gpu.scores.conventions import CONVENTIONS
 from refcocom_gpu.utils.files import VERIFIED, parquet_bytes, regular, write_files
+from refcocom_gpu.utils.folders import check_writable
 from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
@@ -38,11 +39,12 @@ def check_output(
         names: The files.
 
     Raises:
-        UsageError: When the folder holds one of the files and `overwrite` is False, or is not a folder.
+        UsageError: When the folder holds one of the files and `overwrite` is False, is not a folder, or is read-only.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"output_dir {folder} is a file, not a folder")
+    check_writable(folder)
     existing = [name for name in names if (folder / name).exists()]
     if existing and not overwrite:
         raise UsageError(

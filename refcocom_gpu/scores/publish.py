@@ -19,6 +19,7 @@ from refcocom_gpu.dataset.table import PUBLISHED
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.utils.files import write_files
+from refcocom_gpu.utils.folders import check_writable
 
 REFCOCO_M = "moondream/refcoco-m"
 DECIMALS = 4
@@ -101,12 +102,13 @@ def check_path(path: Path, *, overwrite: bool) -> None:
     """Refuse an output path before any work is done.
 
     Raises:
-        UsageError: When it does not end in `.yaml`, is a folder, or exists and `overwrite` is False.
+        UsageError: When it does not end in `.yaml`, is a folder, cannot be written, or exists and `overwrite` is False.
     """
     if path.suffix != ".yaml":
         raise UsageError(f"eval_results={path}: the Hub reads files named .yaml")
     if path.is_dir():
         raise UsageError(f"eval_results={path} is a folder, not a file")
+    check_writable(path.parent)
     if path.exists() and not overwrite:
         raise UsageError(f"eval_results={path} already exists; pass overwrite=true or another name")
 

@@ -1,4 +1,4 @@
-"""A path or an address in; a local file, and a token that changes with its content, out.
+"""A path or an address in; a local file out, and for an address a token that changes with its content.
 
 An address is anything that fsspec opens (`s3://`, `hf://`, `memory://`, `http://`). The worker that scores it fetches
 it to a temporary file, so that readers only ever read files.
@@ -10,21 +10,15 @@ import contextlib
 import os
 import re
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import xxhash
 
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.formats import ending
 from refcocom_gpu.utils.text import first_line
 
 _URL = re.compile(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://.*", re.DOTALL)
-
-UNSETTLED_NS = 2_000_000_000
-"""A file that changed this recently may change again within one tick of the file system's clock (2 s on FAT)."""
 
 _IDENTIFYING = (
     "etag", "etags", "lastmodified", "last_modified", "mtime", "modified", "updated", "created", "md5hash",
@@ -80,34 +74,6 @@ def at_hand(name: str) -> Iterator[Path]:
         if not local.is_file():
             raise UsageError(f"{name} cannot be fetched: it is not a file")
         yield local
-
-
-def token_of(path: Path) -> str:
-    """Return a token that changes with a local file or folder: from sizes, and times of change in nanoseconds.
-
-    Args:
-        path: A file, or a folder, for which the names of its files count too.
-
-    Raises:
-        OSError: When it is absent.
-    """
-    stats = [(n, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for n, s in _stats(path)]
-    return xxhash.xxh3_128_hexdigest(repr(stats).encode("utf-8", "surrogateescape"))
-
-
-def is_settled(path: Path) -> bool:
-    """Return whether a local file changed long enough ago that another change would show in `token_of`.
-
-    Raises:
-        OSError: When it is absent.
-    """
-    latest = max((max(s.st_mtime_ns, s.st_ctime_ns) for _, s in _stats(path)), default=0)
-    return latest <= time.time_ns() - UNSETTLED_NS
-
-
-def _stats(path: Path) -> list[tuple[str, os.stat_result]]:
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    return [(file.name, file.stat()) for file in files]
 
 
 def remote_token(url: str) -> str | None:

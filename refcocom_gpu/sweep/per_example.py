@@ -25,10 +25,10 @@ from refcocom_gpu.scores.leaderboard.rows import manifest_columns
 from refcocom_gpu.scores.result import per_example
 from refcocom_gpu.scores.sweep_folder import CARRIED, PER_EXAMPLE, Product
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.sweep.contents import is_settled, token_of
 from refcocom_gpu.sweep.ledger import Ledger
 from refcocom_gpu.sweep.task import FileResult
 from refcocom_gpu.utils.arrow import from_numpy
+from refcocom_gpu.utils.changes import is_settled, token_of
 from refcocom_gpu.utils.files import hash_file, parquet_bytes, replacing
 from refcocom_gpu.utils.text import as_text
 

@@ -20,7 +20,7 @@ from refcocom_gpu.scores.leaderboard.best import check_best_per
 from refcocom_gpu.scores.leaderboard.rows import Leaderboard, make_leaderboard
 from refcocom_gpu.scores.sweep_folder import PER_EXAMPLE, index_files
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.sweep.contents import is_settled, is_url, token_of
+from refcocom_gpu.sweep.contents import is_url
 from refcocom_gpu.sweep.item import Item
 from refcocom_gpu.sweep.ledger import Kept, Ledger
 from refcocom_gpu.sweep.per_example import write_per_example
@@ -35,6 +35,7 @@ from refcocom_gpu.sweep.task import (
     message_of,
     score_file,
 )
+from refcocom_gpu.utils.changes import is_settled, token_of
 from refcocom_gpu.utils.files import combine_hashes, hash_file, locked, regular, write_files
 
 Settled = Callable[[FileResult], None]

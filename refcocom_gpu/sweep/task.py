@@ -24,8 +24,9 @@ from refcocom_gpu.predictions.read import Source
 from refcocom_gpu.scorer import Counted, count
 from refcocom_gpu.scores.result import left_out
 from refcocom_gpu.store.store import MaskStore
-from refcocom_gpu.sweep.contents import at_hand, is_url, remote_token, token_of
+from refcocom_gpu.sweep.contents import at_hand, is_url, remote_token
 from refcocom_gpu.sweep.item import Item
+from refcocom_gpu.utils.changes import token_of
 from refcocom_gpu.utils.files import combine_hashes, hash_file, regular
 
 Known = tuple[str, str, str]

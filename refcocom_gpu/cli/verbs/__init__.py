@@ -28,7 +28,8 @@ def say(text: str) -> None:
     """Write one line for a person to stderr."""
     # None if the process was started with stderr closed.
     if sys.stderr is not None:
-        sys.stderr.write(f"{text}\n")
+        with contextlib.suppress(OSError):  # there is nowhere else to tell it
+            sys.stderr.write(f"{text}\n")
 
 
 def print_(text: str) -> None:
@@ -36,16 +37,19 @@ def print_(text: str) -> None:
 
     Raises:
         StdoutClosed: When the reader has closed it.
+        UsageError: When it cannot be written, as a file on a full disk.
     """
     if sys.stdout is None:
         return
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Without this, Python would print another error when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise StdoutClosed from None
+        if isinstance(error, BrokenPipeError):
+            raise StdoutClosed from None
+        raise UsageError(f"cannot write the output: {error.strerror}") from None
 
 
 def is_strict(precision: str) -> bool:

@@ -68,6 +68,7 @@ def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> li
     results = {path: result for path, result in found.items() if result is not None}
     wanted = dict.fromkeys(path for path in pair if path not in results)
     if wanted:
+        from refcocom_gpu.predictions.read import find_source
         from refcocom_gpu.scorer import score
         from refcocom_gpu.store.store import MaskStore
         from refcocom_gpu.utils.devices import resolve_device
@@ -75,6 +76,8 @@ def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> li
         requested = [config.slices] if isinstance(config.slices, str) else config.slices or []
         ours = [name for name in requested if name in {*GROUPINGS, ALL}]
         device = resolve_device(config.device)
+        for path in wanted:
+            find_source(path)  # a wrong path is told before a dataset is fetched
         store = MaskStore.build(load(config.dataset), threads=config.threads).to(device)
         shown = not (config.quiet or config.json)
         with progress(len(wanted) * len(store), shown=shown) as counted:

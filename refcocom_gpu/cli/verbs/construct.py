@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from refcocom_gpu.cli.verbs import load, print_, progress, resumable
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.errors import RefCOCOMError, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.utils.folders import check_writable
 from refcocom_gpu.utils.options import part_of
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from refcocom_gpu.construct.run import Construction
     from refcocom_gpu.dataset.images import Images
     from refcocom_gpu.dataset.table import Dataset
+    from refcocom_gpu.sweep.item import Item
 
 
 def run(config: ConstructConfig) -> None:
@@ -37,12 +40,17 @@ def run(config: ConstructConfig) -> None:
     from refcocom_gpu.construct.write import Output
     from refcocom_gpu.dataset.table import load_dataset
     from refcocom_gpu.engines import make_engine
+    from refcocom_gpu.sweep.inputs import read_inputs
 
     if config.output_dir is None:
         raise UsageError("a construction is kept in a folder: pass output_dir=DIR")
+    check_writable(Path(config.output_dir))
     if config.shard_mb < 1:
         raise UsageError(f"shard_mb must be at least 1, not {config.shard_mb}")
-    rules, harmful = part_of(config, Rules), _filter(config)
+    rules = part_of(config, Rules)
+    items = read_inputs(config.predictions) if config.predictions is not None else []
+    _check_number(len(items) + config.grabcut + len(_listed(config.sam)), rules)
+    harmful = _filter(config)
     dataset = load(config.dataset)
     truth = None
     if config.truth is not None:
@@ -51,7 +59,7 @@ def run(config: ConstructConfig) -> None:
             split=config.dataset.split,
             invalid_references=config.dataset.invalid_references,
         )
-    proposers = _proposers(config, dataset)
+    proposers = _proposers(config, items, dataset)
     images = _images(config, dataset, proposers)
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
     with (
@@ -103,14 +111,24 @@ def _filter(config: ConstructConfig) -> HarmFilter:
     return harmful
 
 
-def _proposers(config: ConstructConfig, dataset: Dataset) -> list[Proposer]:
+def _check_number(n_proposers: int, rules: Rules) -> None:
+    """Refuse a construction that removes everything: each proposer gives an instance one candidate at most."""
+    if 0 < n_proposers < rules.min_candidates:
+        raise UsageError(
+            f"{n_proposers} proposer{'s' if n_proposers > 1 else ''}, and min_candidates={rules.min_candidates}: every "
+            f"instance would be removed. Give {rules.min_candidates} or more (predictions, sam, grabcut=true), or "
+            "lower min_candidates"
+        )
+
+
+def _proposers(config: ConstructConfig, items: Sequence[Item], dataset: Dataset) -> list[Proposer]:
     from refcocom_gpu.construct.call import file_proposers
     from refcocom_gpu.construct.propose.grabcut import GrabCutProposer
     from refcocom_gpu.construct.propose.sam import SamProposer
     from refcocom_gpu.sweep.inputs import distinguish
 
     options = part_of(config, ReadOptions)
-    proposers = file_proposers(config.predictions, dataset, options, config.missing)
+    proposers = file_proposers(items, dataset, options, config.missing)
     if config.grabcut:
         proposers.append(GrabCutProposer())
     models = _listed(config.sam)
@@ -131,9 +149,17 @@ def _images(config: ConstructConfig, dataset: Dataset, proposers: list[Proposer]
         return Images(dataset, config.images)
     except RefCOCOMError as error:
         # A folder that is asked for must be there.
-        if is_needed or config.images is not None:
+        if config.images is not None:
             raise
-        warnings.warn(f"no picture is embedded: {error}", UserWarning, stacklevel=1)
+        if is_needed:
+            # Where only the written set needs them, it can do without.
+            hint = "" if any(p.needs_picture for p in proposers) else "; or pass pictures=none"
+            raise type(error)(f"{error}{hint}") from None
+        warnings.warn(
+            f"no picture is embedded: {error}; pictures=none asks for none",
+            UserWarning,
+            stacklevel=1,
+        )
         return None
 
 

@@ -16,6 +16,7 @@ from refcocom_gpu.utils.options import part_of
 def run(config: ScoreConfig) -> None:
     """Score one set of predictions."""
     from refcocom_gpu.cli.tables import score_table, slice_lines
+    from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
     from refcocom_gpu.scores.folder import check_output
     from refcocom_gpu.scores.publish import check_path, write_eval_results
@@ -36,6 +37,7 @@ def run(config: ScoreConfig) -> None:
     if published is not None:
         check_path(published, overwrite=config.overwrite)
     device = resolve_device(config.device)
+    find_source(config.predictions)  # a wrong path is told before a dataset is fetched
     dataset = load(config.dataset)
     tags = None if config.tags is None else read_tags(config.tags, dataset.described)
     slices = chosen(config.slices, [*GROUPINGS, *(tags.columns if tags else ())])

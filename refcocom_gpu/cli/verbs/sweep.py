@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.config import SweepConfig
@@ -15,6 +16,7 @@ from refcocom_gpu.cli.tables import TOP_ROWS, leaderboard_table
 from refcocom_gpu.cli.verbs import is_strict, load, print_, resumable, say
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.utils.folders import check_writable
 from refcocom_gpu.utils.options import part_of
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def run(config: SweepConfig) -> None:
     # A wrong request is refused before a dataset is loaded or a cluster started.
     if config.output_dir is None:
         raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
+    check_writable(Path(config.output_dir))
     ranking = Ranking(
         config.convention,
         is_strict(config.precision),

@@ -21,6 +21,7 @@ from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import find_source, read_predictions
 from refcocom_gpu.predictions.runs import batch_runs
 from refcocom_gpu.predictions.values import judge_set
+from refcocom_gpu.utils.changes import unchanged
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -45,6 +46,7 @@ class FileProposer:
 
     Raises:
         PredictionError: The predictions have mistakes; it names all those of one pass.
+        DataError: A file changed while it was read.
         UsageError: An option or a file is unknown.
 
     >>> import refcocom_gpu as rc
@@ -69,8 +71,10 @@ class FileProposer:
         self.options = options or ReadOptions()
         problems = Problems()
         source = find_source(predictions)
-        batches, keys = read_predictions(source, dataset, self.options, problems)
-        self._masks = _read(batches, keys, self.options, problems, source.name)
+        with unchanged(source.files):
+            batches, keys = read_predictions(source, dataset, self.options, problems)
+            self._masks = _read(batches, keys, self.options, problems, source.name)
+            about = source.about()
         if missing == "error":
             for index in keys.missing().tolist():
                 problems.add(
@@ -82,7 +86,6 @@ class FileProposer:
         for text in problems.warnings:
             warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=2)
         # Names without folders: the card shows them, and a run can continue where the files are in another folder.
-        about = source.about()
         files = [Path(path).name for path in about.get("files", [source.name])]
         self._about = {"files": files, "xxh3_128": about.get("xxh3_128") or self._masks.digest()}
 
