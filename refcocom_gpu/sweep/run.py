@@ -13,7 +13,7 @@ from refcocom_gpu.engines import make_engine
 from refcocom_gpu.engines.engine import Engine, Lost
 from refcocom_gpu.predictions.formats import RLE_FORMATS
 from refcocom_gpu.scorer import check_missing
-from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.conventions import check_official
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.contents import is_settled, is_url, token_of
 from refcocom_gpu.sweep.item import Item
@@ -48,7 +48,7 @@ class Ranking:
         seed: Seed of the bootstrap.
 
     Raises:
-        UsageError: The convention is unknown.
+        UsageError: The convention is not the official one.
     """
 
     convention: str = "official"
@@ -57,7 +57,7 @@ class Ranking:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        get_convention(self.convention)
+        check_official(self.convention, "a sweep")
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,7 @@ def run(config: SweepConfig) -> None:
     if config.output_dir is None:
         raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
     ranking = Ranking(
-        config.convention, is_strict(config.precision), config.replicates, config.seed
+        config.convention, bool(is_strict(config.precision)), config.replicates, config.seed
     )
     reading = part_of(config, ReadOptions)
     items = read_inputs(config.predictions, config.manifest)

@@ -19,7 +19,7 @@ from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores import uncertainty as un
-from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.conventions import OFFICIAL, check_official
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS, Floats
 from refcocom_gpu.scores.result import about_dataset
@@ -117,13 +117,14 @@ def make_leaderboard(
     seed: int = 0,
 ) -> Leaderboard:
     """Score, compare and sort the files; see `write_leaderboard` for the arguments and errors."""
+    check_official(convention, "a leaderboard")
     un.quantile_place(LEVEL, replicates)
     image = store.dataset.image_ids[store.dataset.sample_image[store.example_sample]]
     scored: list[tuple[dict[str, Any], Floats]] = []
     readable = [result for result in results if result.error is None]
     for first in range(0, len(readable), BLOCK):
         pairs = [
-            _scored(result, store, get_convention(convention).empty, precision_strict)
+            _scored(result, store, OFFICIAL.empty, precision_strict)
             for result in readable[first : first + BLOCK]
         ]
         sums, n = un.per_image(np.stack([ious for _, ious in pairs], axis=1), image)
