@@ -80,7 +80,8 @@ class _Counting(ReadOptions):
 @dataclass
 class _Scoring(_Counting):
     convention: str = option(
-        "official", "named convention the scores follow; only score takes others, and all"
+        "official",
+        "convention the scores follow; score also takes those of other evaluators, and all",
     )
 
 

@@ -40,7 +40,7 @@ class Convention:
         count_epsilon: Added to the number of examples of mIoU.
         float32: IoUs and sums are float32. The rounding of a sum depends on its order, which counts do not hold.
         percent: It prints percent, not fractions.
-        resolution: Size and threshold of the masks that it compares.
+        resolution: Size and threshold of the masks that it compares, to be read after "masks at".
         needs: What it needs beyond the counts of masks of the image's size: `LOGITS`, `RESIZED`.
         notes: What else may make its number differ; a sentence each.
     """
@@ -63,7 +63,7 @@ class Convention:
     count_epsilon: float = 0.0
     float32: bool = False
     percent: bool = True
-    resolution: str = "original"
+    resolution: str = "the original size"
     needs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -103,7 +103,7 @@ LISA = Convention(
     count_epsilon=1e-5,
     float32=True,
     percent=False,
-    resolution="original, by SAM's two resizes; logit > 0",
+    resolution="the original size, by SAM's two resizes; logit > 0",
     notes=(PADDED,),
 )
 
@@ -119,8 +119,8 @@ _CRIS = Convention(
     sentences="first",
     epsilon=1e-6,
     empty_sum=0.0,
-    resolution="original; input letterboxed to 416², the sigmoid of 104² resized to 416² (bicubic, aligned corners) and "
-    "warped back (bicubic); sigmoid > 0.35",
+    resolution="the original size: the input is letterboxed to 416², the sigmoid of 104² logits resized to 416² "
+    "(bicubic, aligned corners), warped back (bicubic) and cut at > 0.35",
     needs=(LOGITS,),
     notes=(PADDED,),
 )
@@ -137,7 +137,7 @@ CONVENTIONS = {
             source="hustvl/EVF-SAM@9935dc5",
             files=("eval.py: validate", "utils/utils.py: AverageMeter"),
             epsilon=1e-10,
-            resolution="original; logit > 0",
+            resolution="the original size; logit > 0",
         ),
         replace(
             LISA,
@@ -147,7 +147,7 @@ CONVENTIONS = {
             files=("solver.py: eval_gres, validate", "utils/meter.py: AverageMeter"),
             by_label=True,
             epsilon=1e-8,
-            resolution="original; logit ≥ 0",
+            resolution="the original size; logit ≥ 0",
             notes=(
                 PADDED,
                 "Here an empty mask stands for its rejection; it reads a token, and may reject a mask with pixels.",
@@ -169,8 +169,8 @@ CONVENTIONS = {
             thresholds=(0.7, 0.8, 0.9),
             by_label=True,
             empty_sum=NAN,
-            resolution="480² without the aspect ratio: ground-truth polygons squashed and drawn there; the larger of two "
-            "channels (bilinear, half-pixel centres)",
+            resolution="480² without the aspect ratio: ground-truth polygons squashed and drawn there; the larger of "
+            "two channels (bilinear, half-pixel centres)",
             needs=(RESIZED,),
             notes=(
                 "Here an empty mask stands for its no-target output, which is a classifier's.",
@@ -216,7 +216,7 @@ CONVENTIONS = {
             sentences="first",
             empty_sum=NAN,
             float32=True,
-            resolution="that of the model's output",
+            resolution="the size of the model's output",
             notes=(
                 "`text_mode` chooses the sentences; select_first is that of its configs.",
                 "Of several references to one annotation, the last is scored.",
@@ -238,7 +238,7 @@ CONVENTIONS = {
             sum_epsilon=1e-10,
             float32=True,
             percent=False,
-            resolution="original (bilinear, half-pixel centres); sigmoid > 0.5; several masks are joined",
+            resolution="the original size (bilinear, half-pixel centres); sigmoid > 0.5; several masks are joined",
         ),
         Convention(
             name="x_sam",
@@ -254,7 +254,7 @@ CONVENTIONS = {
             thresholds=(),
             sentences="distinct",
             counts_missing=False,
-            resolution="original; sigmoid > 0.5",
+            resolution="the original size; sigmoid > 0.5",
         ),
     ]
 }

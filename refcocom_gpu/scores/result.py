@@ -167,6 +167,11 @@ class Result:
             "n_duplicate": 0,
             "convention": self.convention,
             "precision": ">" if self.is_strict else ">=",
+            **(
+                {"approximate": caveat}
+                if (caveat := get_convention(self.convention).caveat)
+                else {}
+            ),
             **self.info,
         }
 

@@ -92,9 +92,9 @@ def ious(convention: Convention, intersection: Ints, pred_area: Ints, target_are
     values = metrics.iou(intersection, pred_area, target_area, empty=convention.empty)
     if convention.epsilon or convention.float32:
         # A quotient of two float32 is rounded once, so this is the value of the evaluator, whatever its order.
-        kind = np.float32 if convention.float32 else np.float64
+        kind = np.dtype(np.float32 if convention.float32 else np.float64)
         union = pred_area + target_area - intersection
-        softened = union.astype(kind) + kind(convention.epsilon)
+        softened = union.astype(kind) + np.array(convention.epsilon, kind)
         np.divide(intersection.astype(kind), softened, out=values, where=union > 0)
     return values
 

@@ -15,8 +15,10 @@ from refcocom_gpu.utils.options import part_of
 
 def run(config: ScoreConfig) -> None:
     """Score one set of predictions."""
-    from refcocom_gpu.cli.tables import score_table
+    from refcocom_gpu.cli.tables import conventions_table, score_table
     from refcocom_gpu.scorer import score
+    from refcocom_gpu.scores.conventions import ALL, OFFICIAL
+    from refcocom_gpu.scores.explain import explain
     from refcocom_gpu.scores.folder import check_output
     from refcocom_gpu.scores.publish import check_path, write_eval_results
     from refcocom_gpu.store.store import MaskStore
@@ -41,7 +43,7 @@ def run(config: ScoreConfig) -> None:
         result = score(
             config.predictions,
             store,
-            convention=config.convention,
+            convention=OFFICIAL.name if config.convention == ALL else config.convention,
             precision_strict=strict,
             missing=config.missing,
             progress=counted,
@@ -59,9 +61,14 @@ def run(config: ScoreConfig) -> None:
         return
     if config.json:
         # ASCII, so that no terminal or pipe can change a name.
-        print_(json.dumps(result.summary(), indent=2))
+        summary = result.summary()
+        if config.convention == ALL:
+            summary["conventions"] = [row.summary() for row in explain(result)]
+        print_(json.dumps(summary, indent=2))
         return
     print_(score_table(result))
+    if config.convention == ALL:
+        print_(f"\n{conventions_table(explain(result))}\n  refcocom explain says why they differ.")
     if written:
         print_("\nWrote " + "\n      ".join(map(str, written)))
     else:
