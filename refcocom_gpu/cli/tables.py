@@ -132,7 +132,7 @@ def conventions_table(rows: list[Row]) -> str:
         [
             *lines,
             "",
-            "  In percent. · not printed by it   ~ adds in float32: last digits may differ  ≈ compares other masks",
+            "  in percent   · not printed by it   ~ sums float32: last digits may differ   ≈ other masks",
         ]
     )
 
