@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.scores.breakdown import MIN_IMAGES, Difference
-from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
+from refcocom_gpu.scores.conventions import FLOAT32, OFFICIAL, get_convention
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 from refcocom_gpu.scores.result import left_out
 
@@ -22,9 +22,6 @@ SHOWN_TEXT = 60
 
 WIDTH = 98
 """Columns of a line of prose."""
-
-MARKS = {"": "", "float": "~", "needs": "≈"}
-"""Beginning of a caveat to the sign before the numbers."""
 
 SHOWN_CHANGE = 5e-5
 """A smaller change shows as 0.00 percentage points."""
@@ -51,7 +48,7 @@ def score_table(result: Result) -> str:
         *_about(convention),
         "",
     ]
-    mark = MARKS[convention.caveat[:5]]
+    mark = _mark(convention.caveat)
     lines += [f"  {name:<18}{mark:>2}{100 * value:6.2f} %{caveat}" for name, value in rows]
     return "\n".join(lines)
 
@@ -122,7 +119,7 @@ def conventions_table(rows: list[Row]) -> str:
     names = ("mIoU", "cIoU", *(f"Pr@{x}" for x in PRECISION_THRESHOLDS))
     lines = [f"  {'convention':<12}examples  " + "".join(f"{name:>9}" for name in names)]
     for row in rows:
-        mark, printed = MARKS[row.convention.caveat[:5]], row.printed
+        mark, printed = _mark(row.convention.caveat), row.printed
         cells = (f"{mark}{100 * printed[name]:.2f}" if name in printed else "·" for name in names)
         lines.append(
             f"  {row.convention.name:<12}{row.scores.n_examples:>8,}  "
@@ -155,8 +152,9 @@ def explain_table(result: Result, rows: list[Row]) -> str:
 def _header(result: Result) -> list[str]:
     predictions = result.info.get("predictions", {})
     return [
-        f"{predictions.get('source', 'predictions')}{_incomplete(result)}",
+        str(predictions.get("source", "predictions")),
         *left_out(predictions),
+        *([f"{result.n_missing:,} examples have no prediction"] if result.n_missing else []),
         f"{result.info.get('dataset', {}).get('source', 'dataset')}: {len(result.per_example):,} examples",
     ]
 
@@ -175,7 +173,7 @@ def _reason(reason: Reason) -> str:
     shown = [
         f"{name} {100 * change:+.2f}".replace("-", "−")
         for name, change in reason.changes.items()
-        if abs(change) >= SHOWN_CHANGE
+        if not abs(change) < SHOWN_CHANGE
     ]
     return f"{reason.text}; {', '.join(shown) or 'less than 0.01'}"
 
@@ -225,10 +223,8 @@ def _candidates(candidates: tuple[Candidate, ...], value: float, factor: int) ->
     for candidate in candidates:
         difference = f"{factor * (candidate.value - value):+.{2 if factor > 1 else 4}f}"
         shown = f"{factor * candidate.value:.{2 if factor > 1 else 4}f} ({difference})"
-        mark = MARKS[candidate.caveat[:5]]
-        groups.setdefault((candidate.score, shown.replace("-", "−")), []).append(
-            mark + candidate.of
-        )
+        names = groups.setdefault((candidate.score, shown.replace("-", "−")), [])
+        names.append(_mark(candidate.caveat) + candidate.of)
     lines = []
     for (score, shown), names in groups.items():
         lines += textwrap.fill(
@@ -238,6 +234,13 @@ def _candidates(candidates: tuple[Candidate, ...], value: float, factor: int) ->
             subsequent_indent=" " * 28,
         ).splitlines()
     return lines
+
+
+def _mark(caveat: str) -> str:
+    """Return the sign before a number that is only approximate."""
+    if not caveat:
+        return ""
+    return "~" if caveat == FLOAT32 else "≈"
 
 
 def _about(convention: Convention) -> list[str]:
@@ -261,7 +264,10 @@ def _about(convention: Convention) -> list[str]:
 
 
 def _incomplete(result: Result) -> str:
-    return f"   ({result.n_missing:,} missing, scored as empty)" if result.n_missing else ""
+    if not result.n_missing:
+        return ""
+    how = "scored as empty" if get_convention(result.convention).counts_missing else "left out"
+    return f"   ({result.n_missing:,} missing, {how})"
 
 
 def _one_line(text: str) -> str:

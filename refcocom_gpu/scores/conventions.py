@@ -16,6 +16,9 @@ Sentences = Literal["all", "first", "distinct"]
 LOGITS, RESIZED = "logits", "resized ground truth"
 """What a convention needs beyond counts of masks at the image's size."""
 
+FLOAT32 = "float32 sums"
+"""The caveat of a convention that adds in float32; on simulated sets of 5,598 examples it is < 0.001 points."""
+
 
 @dataclass(frozen=True, slots=True)
 class Convention:
@@ -76,7 +79,7 @@ class Convention:
         """
         if self.needs:
             return f"needs {' and '.join(self.needs)}"
-        return "float32 sums" if self.float32 else ""
+        return FLOAT32 if self.float32 else ""
 
 
 PADDED = "Its distributed sampler repeats examples where their number is no multiple of the ranks."

@@ -70,15 +70,18 @@ class Row:
             "files": list(c.files),
             "prints": {"miou": c.names[0], "ciou": c.names[1], "percent": c.percent},
             "n_examples": self.scores.n_examples,
-            "scores": {
-                name: None if math.isnan(value) else value for name, value in self.printed.items()
-            },
+            "scores": _finite(self.printed),
             "approximate": bool(c.caveat),
             "caveat": c.caveat or None,
             "resolution": c.resolution,
-            "reasons": [{"text": r.text, "changes": r.changes} for r in self.reasons],
+            "reasons": [{"text": r.text, "changes": _finite(r.changes)} for r in self.reasons],
             "notes": list(c.notes),
         }
+
+
+def _finite(named: dict[str, float]) -> dict[str, float | None]:
+    """Replace what is not a number, which JSON cannot say, by None."""
+    return {name: None if math.isnan(value) else value for name, value in named.items()}
 
 
 def explain(result: Result) -> list[Row]:

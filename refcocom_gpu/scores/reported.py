@@ -165,8 +165,9 @@ def _mistakes(result: Result) -> list[Candidate]:
         scores = under.scores(convention, table, thresholds=PRECISION_THRESHOLDS)
         found += [Candidate("mIoU", name, scores.miou), Candidate("cIoU", name, scores.ciou)]
         found += [Candidate(f"Pr@{x}", name, y) for x, y in scores.precision_at.items()]
-    strict = metrics.precision_at(iou, strict=True)
-    found += [Candidate(f"Pr@{x}", "with > instead of ≥", y) for x, y in strict.items()]
+    for x, share in metrics.precision_at(iou, strict=True).items():
+        if share != result.precision_at[x]:
+            found.append(Candidate(f"Pr@{x}", "with > instead of ≥", share))
     return found
 
 

@@ -66,13 +66,18 @@ class Result:
     precision_strict: bool | None = None
 
     def under(self, convention: str) -> Result:
-        """Return the result of the same counts under another convention.
+        """Return the result of the same counts under another convention; Pr@X compares as that one does.
 
         Args:
             convention: Its name.
 
         Raises:
             UsageError: For an unknown name.
+
+        >>> import refcocom_gpu as rc
+        >>> result = rc.score("sample", rc.MaskStore.build(rc.load_dataset("sample"), cache=False))
+        >>> result.under("cris").n_examples, result.under("cris").under("official").miou == result.miou
+        (105, True)
         """
         get_convention(convention)
         return Result(self.per_example, self.info, convention)
