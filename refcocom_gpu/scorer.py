@@ -58,7 +58,7 @@ def score(
     *,
     missing: str = "error",
     convention: str = "official",
-    precision_strict: bool = False,
+    precision_strict: bool | None = None,
     progress: Progress | None = None,
     **reading: Any,
 ) -> Result:
@@ -73,7 +73,7 @@ def score(
             one, is built first.
         missing: `error`, or `zero` to score examples without a prediction as empty.
         convention: Name of the convention the scores follow.
-        precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
+        precision_strict: Pr@X counts IoU > X (True) or IoU ≥ X (False); by default as the convention does.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
             `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`. For rows that call the

@@ -138,7 +138,7 @@ def test_wrong_usage(folder, capsys, words, message):
         (["scoer"], "unknown verb 'scoer'; did you mean score?"),
         (
             ["predictions=x"],
-            "unknown verb 'predictions=x'; verbs are score, compare, sweep, construct, convert, cache",
+            f"unknown verb 'predictions=x'; verbs are {', '.join(VERBS)}",
         ),
         (["score"], "no predictions: refcocom score PREDS"),
         (["score", "predictions=null"], "no predictions"),

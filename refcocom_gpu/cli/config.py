@@ -70,17 +70,26 @@ class _ManyFiles(_Dataset):
 
 
 @dataclass
-class _Scoring(ReadOptions):
+class _Counting(ReadOptions):
     missing: str = option(
         "error", "examples without a prediction: error, or zero to score them as empty"
     )
-    convention: str = option("official", "named convention the scores follow")
     device: str = option("auto", "auto, cpu, cuda or cuda:i")
 
 
 @dataclass
+class _Scoring(_Counting):
+    convention: str = option(
+        "official",
+        "convention the scores follow; score also takes those of other evaluators, and all",
+    )
+
+
+@dataclass
 class _Precision(_Scoring):
-    precision: str = option("ge", "Pr@X counts IoU ≥ X (ge) or IoU > X (gt)")
+    precision: str | None = option(
+        None, "Pr@X counts IoU ≥ X (ge) or IoU > X (gt); null: as the convention does"
+    )
 
 
 @dataclass
@@ -140,6 +149,26 @@ class CompareConfig(_Output, _Slices, _Scoring, _Dataset):
     replicates: int = option(2_000, "resamples of the images")
     seed: int = option(0, "seed of the resampling")
     overwrite: bool = option(False, "replace a comparison that is in output_dir")
+
+
+@dataclass
+class ExplainConfig(_Counting, _Dataset):
+    """Say why other evaluators print other numbers for the same predictions."""
+
+    result: Any = option(
+        None,
+        "folder that score wrote to output_dir, or predictions in any accepted format, "
+        "which are scored against `dataset`",
+        path=True,
+    )
+    reported: str | None = option(
+        None, "a published number, 0.712, 71.2 or 71.2%: which scores come within its tolerance"
+    )
+    tolerance: str | None = option(
+        None, "in the unit of reported; null: half of the last digit that it has"
+    )
+    json: bool = option(False, "print JSON instead of the table")
+    quiet: bool = option(False, "print nothing but warnings and errors")
 
 
 @dataclass
@@ -280,6 +309,7 @@ OUTPUT_KEYS = ("output_dir", "overwrite", "json", "quiet")
 VERBS: dict[str, tuple[type, str]] = {
     "score": (ScoreConfig, "predictions"),
     "compare": (CompareConfig, "pair"),
+    "explain": (ExplainConfig, "result"),
     "sweep": (SweepConfig, "predictions"),
     "construct": (ConstructConfig, "predictions"),
     "convert": (ConvertConfig, "paths"),

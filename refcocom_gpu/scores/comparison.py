@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from refcocom_gpu.errors import ComparisonError, UsageError
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.breakdown import BREAKDOWNS, Difference, breakdowns
+from refcocom_gpu.scores.conventions import OFFICIAL
 from refcocom_gpu.scores.folder import check_output
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.metrics import Floats
@@ -279,6 +280,11 @@ def _check_alike(a: Result, b: Result, names: tuple[str, str]) -> None:
         raise ComparisonError(
             f"results of different conventions cannot be compared: {names[0]} follows {a.convention}, "
             f"{names[1]} {b.convention}; score one of them again"
+        )
+    if a.convention != OFFICIAL.name:
+        raise ComparisonError(
+            f"results under the convention {a.convention} are not compared, because it need not score every "
+            "example; score with convention=official, or pass result.under('official')"
         )
     for column in (*KEY_COLUMNS, "target_area"):
         if not a.per_example.column(column).equals(b.per_example.column(column)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,17 +19,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores import metrics, under
 from refcocom_gpu.scores import slices as slicing
-from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.conventions import check_official, get_convention
 from refcocom_gpu.scores.folder import HASH, SCHEMA_VERSION, read_result, write_result
+from refcocom_gpu.scores.under import EMPTY, MISSING, STATUSES, sample_numbers
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
     from refcocom_gpu.store.store import MaskStore
-
-STATUSES = SCORED, EMPTY, MISSING = "scored", "empty", "missing"
 
 SCHEMA = pa.schema(
     [
@@ -59,65 +58,93 @@ class Result:
         per_example: `SCHEMA`, one row per example in index order; N rows.
         info: What the scores are scores of: dataset, predictions, device, versions, wall time.
         convention: Name of the convention.
-        precision_strict: True when Pr@X counts IoU > X instead of IoU ≥ X.
+        precision_strict: True when Pr@X counts IoU > X, False for IoU ≥ X; None as the convention does.
         sliced: The groupings whose slices the summary holds.
     """
 
     per_example: pa.Table
     info: dict[str, Any] = field(default_factory=dict)
     convention: str = "official"
-    precision_strict: bool = False
+    precision_strict: bool | None = None
     sliced: tuple[str, ...] = ()
 
-    @property
-    def _counts(self) -> Iterator[NDArray[np.int64]]:
-        """[N] intersections, [N] predicted areas, [N] true areas."""
-        names = ("intersection", "pred_area", "target_area")
-        return (to_numpy(self.per_example.column(name)) for name in names)
+    def under(self, convention: str) -> Result:
+        """Return the result of the same counts under another convention; Pr@X compares as that one does.
+
+        Args:
+            convention: Its name.
+
+        Raises:
+            UsageError: For an unknown name.
+
+        >>> import refcocom_gpu as rc
+        >>> result = rc.score("sample", rc.MaskStore.build(rc.load_dataset("sample"), cache=False))
+        >>> result.under("cris").n_examples, result.under("cris").under("official").miou == result.miou
+        (105, True)
+        """
+        get_convention(convention)
+        return Result(self.per_example, self.info, convention)
 
     @property
-    def _empty(self) -> float:
-        """IoU of two empty masks."""
-        return get_convention(self.convention).empty
+    def is_strict(self) -> bool:
+        """Whether Pr@X counts IoU > X instead of IoU ≥ X."""
+        given = self.precision_strict
+        return get_convention(self.convention).strict if given is None else given
+
+    @cached_property
+    def is_counted(self) -> NDArray[np.bool_]:
+        """[N] whether the convention scores each example; the official one scores all."""
+        return under.chosen(get_convention(self.convention), self.per_example)
 
     @cached_property
     def iou(self) -> NDArray[np.float64]:
-        """[N] float64 IoU per example."""
-        return metrics.iou(*self._counts, empty=self._empty)
+        """[N] float64 IoU per example, also of those that the convention leaves out."""
+        return under.ious(get_convention(self.convention), *under.counts_of(self.per_example))
 
     @cached_property
     def miou(self) -> float:
-        """Mean IoU over all examples: the official score, 0…1."""
-        return metrics.mean(self.iou)
+        """Mean IoU over all examples that count: the official score, 0…1."""
+        return under.mean_iou(get_convention(self.convention), self.iou[self.is_counted])
 
     @cached_property
     def ciou(self) -> float:
         """Cumulative IoU: ΣI / ΣU, 0…1."""
-        return metrics.ciou(*self._counts, empty=self._empty)
+        counts = (counts[self.is_counted] for counts in under.counts_of(self.per_example))
+        return under.cumulative_iou(get_convention(self.convention), *counts)
 
     @cached_property
     def precision_at(self) -> metrics.ByThreshold:
-        """Share of examples with IoU at or above 0.5, 0.6, 0.7, 0.8, 0.9; `UnknownNameError` for another threshold."""
-        return metrics.precision_at(self.iou, strict=self.precision_strict)
+        """Share of examples with IoU at or above 0.5, 0.6, 0.7, 0.8, 0.9, or above what the convention prints.
+
+        Another threshold is an `UnknownNameError`.
+        """
+        return under.precision_at(
+            get_convention(self.convention),
+            self.iou[self.is_counted],
+            to_numpy(self.per_example.column("target_area"))[self.is_counted],
+            strict=self.precision_strict,
+        )
 
     @cached_property
     def miou_by_category(self) -> dict[str, float]:
         """Mean IoU over the examples of each category."""
         encoded = self.per_example.column("category").combine_chunks().dictionary_encode()
         names = encoded.dictionary.to_pylist()
-        by_code = metrics.mean_by(self.iou, to_numpy(encoded.indices))
+        codes = to_numpy(encoded.indices)[self.is_counted]
+        by_code = metrics.mean_by(self.iou[self.is_counted], codes)
         return dict(sorted((names[code], score) for code, score in by_code.items()))
 
     @cached_property
     def miou_per_instance(self) -> float:
         """Mean over samples of their expressions' mean IoU: each sample counts once, however often it is described."""
-        by_sample = metrics.mean_by(self.iou, slicing.sample_numbers(self.per_example))
+        numbers = sample_numbers(self.per_example)[self.is_counted]
+        by_sample = metrics.mean_by(self.iou[self.is_counted], numbers)
         return metrics.mean(list(by_sample.values()))
 
-    @property
+    @cached_property
     def n_examples(self) -> int:
         """Number of examples in the denominator."""
-        return len(self.per_example)
+        return int(np.count_nonzero(self.is_counted))
 
     @cached_property
     def n_missing(self) -> int:
@@ -168,14 +195,15 @@ class Result:
 
     def slice_rows(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of `slices(name)`, ready for JSON."""
+        check_official(self.convention, "slices")
         return slicing.slice_rows(
             slicing.slicing_of(self.per_example, name),
             to_numpy(self.per_example.column("image_id")),
             self.iou,
-            [*self._counts],
+            under.counts_of(self.per_example),
             self._has(MISSING),
-            empty=self._empty,
-            strict=self.precision_strict,
+            empty=get_convention(self.convention).empty,
+            strict=self.is_strict,
         )
 
     def with_slices(
@@ -193,10 +221,11 @@ class Result:
             store: Ground truth of this result, from which `complexity` is computed.
 
         Raises:
-            UsageError: For an unknown name, a file that cannot be read, `complexity` without a store, or a store of
-                another dataset.
+            UsageError: For an unknown name, another convention than the official one, a file that cannot be read,
+                `complexity` without a store, or a store of another dataset.
             TagsError: When the file does not fit the examples.
         """
+        check_official(self.convention, "slices")
         table, info = self.per_example, self.info
         of_file: list[str] = []
         if tags is not None:
@@ -227,8 +256,13 @@ class Result:
             # Duplicates are refused, never averaged or dropped: the zero tells a reader of the file so.
             "n_duplicate": 0,
             "convention": self.convention,
-            "precision": ">" if self.precision_strict else ">=",
+            "precision": ">" if self.is_strict else ">=",
             "slices": {name: self.slice_rows(name) for name in self.sliced},
+            **(
+                {"approximate": caveat}
+                if (caveat := get_convention(self.convention).caveat)
+                else {}
+            ),
             **self.info,
         }
 

@@ -14,7 +14,7 @@ from refcocom_gpu.engines.engine import Engine, Lost
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.formats import RLE_FORMATS
 from refcocom_gpu.scorer import check_missing
-from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.conventions import check_official
 from refcocom_gpu.scores.leaderboard import leaderboard_files
 from refcocom_gpu.scores.leaderboard.best import check_best_per
 from refcocom_gpu.scores.leaderboard.rows import Leaderboard, make_leaderboard
@@ -53,7 +53,7 @@ class Ranking:
         best_per: `model` or a column of the manifest: of the sets alike in it, only the best is ranked.
 
     Raises:
-        UsageError: The convention is unknown.
+        UsageError: The convention is not the official one.
     """
 
     convention: str = "official"
@@ -63,7 +63,7 @@ class Ranking:
     best_per: str | None = None
 
     def __post_init__(self) -> None:
-        get_convention(self.convention)
+        check_official(self.convention, "a sweep")
 
 
 @dataclass(frozen=True, eq=False)

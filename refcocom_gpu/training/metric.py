@@ -22,7 +22,7 @@ from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import UnknownNameError, UsageError
 from refcocom_gpu.predictions.arguments import ABSENT, UPDATE, index_and_masks
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.conventions import check_official
 from refcocom_gpu.scores.result import Result, about_run, per_example
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.training.base import CountsMetric
@@ -101,7 +101,7 @@ class RefCOCOMMetric(CountsMetric):
         name: str = "refcocom",
         **kwargs: Any,
     ) -> None:
-        get_convention(convention)
+        check_official(convention, "RefCOCOMMetric")
         store = as_store(store)
         options = ReadOptions(
             values=values,

@@ -52,15 +52,15 @@ def print_(text: str) -> None:
         raise UsageError(f"cannot write the output: {error.strerror}") from None
 
 
-def is_strict(precision: str) -> bool:
-    """Return whether Pr@X counts IoU > X instead of IoU ≥ X.
+def is_strict(precision: str | None) -> bool | None:
+    """Return whether Pr@X counts IoU > X instead of IoU ≥ X; None where the convention decides.
 
     Raises:
-        UsageError: For anything but `ge` and `gt`.
+        UsageError: For anything but `ge`, `gt` and None.
     """
-    if precision not in {"ge", "gt"}:
+    if precision not in {"ge", "gt", None}:
         raise UsageError(f"precision must be ge or gt, not {precision!r}")
-    return precision == "gt"
+    return None if precision is None else precision == "gt"
 
 
 def load(config: DatasetConfig) -> Dataset:

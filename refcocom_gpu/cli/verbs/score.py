@@ -15,9 +15,11 @@ from refcocom_gpu.utils.options import part_of
 
 def run(config: ScoreConfig) -> None:
     """Score one set of predictions."""
-    from refcocom_gpu.cli.tables import score_table, slice_lines
+    from refcocom_gpu.cli.tables import conventions_table, score_table, slice_lines
     from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
+    from refcocom_gpu.scores.conventions import ALL, OFFICIAL
+    from refcocom_gpu.scores.explain import explain
     from refcocom_gpu.scores.folder import check_output
     from refcocom_gpu.scores.publish import check_path, write_eval_results
     from refcocom_gpu.scores.slices import GROUPINGS, chosen, read_tags
@@ -46,13 +48,14 @@ def run(config: ScoreConfig) -> None:
         result = score(
             config.predictions,
             store,
-            convention=config.convention,
+            convention=OFFICIAL.name if config.convention == ALL else config.convention,
             precision_strict=strict,
             missing=config.missing,
             progress=counted,
             **asdict(options),
         )
-    result = result.with_slices(slices, tags=tags, store=store)
+    if slices or tags is not None:
+        result = result.with_slices(slices, tags=tags, store=store)
     written: list[Path] = []
     if output is not None:
         result.save(output, overwrite=config.overwrite)
@@ -63,13 +66,18 @@ def run(config: ScoreConfig) -> None:
         written.append(published)
     if config.json:
         # ASCII, so that no terminal or pipe can change a name.
-        print_(json.dumps(result.summary(), indent=2))
+        summary = result.summary()
+        if config.convention == ALL:
+            summary["conventions"] = [row.summary() for row in explain(result)]
+        print_(json.dumps(summary, indent=2))
         return
     if config.quiet:
         return
     print_(score_table(result))
     for name in result.sliced:
         print_(slice_lines(result, name))
+    if config.convention == ALL:
+        print_(f"\n{conventions_table(explain(result))}\n  refcocom explain says why they differ.")
     if written:
         print_("\nWrote " + "\n      ".join(map(str, written)))
     else:

@@ -47,7 +47,7 @@ def run(config: SweepConfig) -> None:
     check_writable(Path(config.output_dir))
     ranking = Ranking(
         config.convention,
-        is_strict(config.precision),
+        bool(is_strict(config.precision)),
         config.replicates,
         config.seed,
         config.best_per,

@@ -18,7 +18,7 @@ from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores import uncertainty as un
-from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.conventions import OFFICIAL, check_official
 from refcocom_gpu.scores.leaderboard.best import best_of_each, check_best_per
 from refcocom_gpu.scores.leaderboard.columns import MEANING, NAMES, RESERVED, SCORES, SELECTION
 from refcocom_gpu.scores.leaderboard.scored import FileResult
@@ -70,6 +70,7 @@ def make_leaderboard(
     best_per: str | None = None,
 ) -> Leaderboard:
     """Score, compare and sort the files; see `write_leaderboard` for the arguments and errors."""
+    check_official(convention, "a leaderboard")
     un.quantile_place(LEVEL, replicates)
     check_best_per(best_per, (result.columns for result in results))
     image = store.dataset.image_ids[store.dataset.sample_image[store.example_sample]]
@@ -77,7 +78,7 @@ def make_leaderboard(
     readable = [result for result in results if result.error is None]
     for first in range(0, len(readable), BLOCK):
         pairs = [
-            _scored(result, store, get_convention(convention).empty, precision_strict)
+            _scored(result, store, OFFICIAL.empty, precision_strict)
             for result in readable[first : first + BLOCK]
         ]
         sums, n = un.per_image(np.stack([ious for _, ious in pairs], axis=1), image)

@@ -17,7 +17,6 @@ from refcocom_gpu.scores.slices.groupings import PERIMETER as PERIMETER
 from refcocom_gpu.scores.slices.groupings import TAG as TAG
 from refcocom_gpu.scores.slices.groupings import chosen as chosen
 from refcocom_gpu.scores.slices.groupings import names_of as names_of
-from refcocom_gpu.scores.slices.groupings import sample_numbers as sample_numbers
 from refcocom_gpu.scores.slices.groupings import slicing_of as slicing_of
 from refcocom_gpu.scores.slices.table import MIN_IMAGES as MIN_IMAGES
 from refcocom_gpu.scores.slices.table import SCHEMA as SCHEMA

@@ -73,15 +73,6 @@ class Grouping:
     needs: str | None = None
 
 
-def sample_numbers(table: pa.Table) -> NDArray[np.int64]:
-    """Return [N] a number per sample, from 1 in the order of the table.
-
-    Ids cannot serve, because they repeat where examples are named by position. But the examples of a sample are
-    consecutive, and the first has `sentence_idx` 0.
-    """
-    return np.cumsum(to_numpy(table.column("sentence_idx")) == 0)
-
-
 def category(table: pa.Table) -> Slicing:
     """Slice by category, the largest first.
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from refcocom_gpu.dataset.lookup import normal_text
 from refcocom_gpu.errors import TagsError, UsageError
 from refcocom_gpu.predictions.key_forms import whole_number
-from refcocom_gpu.scores.slices.groupings import ALL, GROUPINGS, sample_numbers
+from refcocom_gpu.scores.slices.groupings import ALL, GROUPINGS
+from refcocom_gpu.scores.under import sample_numbers
 from refcocom_gpu.utils.files import hash_file
 from refcocom_gpu.utils.text import first_line
 
