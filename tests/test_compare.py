@@ -13,7 +13,7 @@ from helpers import sample_case
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
-from refcocom_gpu.cli.tables import comparison_table
+from refcocom_gpu.cli.tables.comparison import comparison_table
 from refcocom_gpu.dataset.sample import make_predictions, make_records
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.breakdown import by_group

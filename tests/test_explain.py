@@ -17,7 +17,8 @@ from test_conventions import TINY, like_refcoco_m, pairs, result_of
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
-from refcocom_gpu.cli.tables import explain_table, reported_table, score_table
+from refcocom_gpu.cli.tables.conventions import explain_table, reported_table
+from refcocom_gpu.cli.tables.result import score_table
 from refcocom_gpu.scores.conventions import CONVENTIONS
 from refcocom_gpu.scores.explain import Row, _row, explain
 from refcocom_gpu.scores.reported import candidates, read_reported, search

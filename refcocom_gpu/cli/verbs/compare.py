@@ -18,7 +18,7 @@ from refcocom_gpu.utils.options import part_of
 
 def run(config: CompareConfig) -> None:
     """Compare A and B; write and print the comparison as the config says."""
-    from refcocom_gpu.cli.tables import comparison_table
+    from refcocom_gpu.cli.tables.comparison import comparison_table
     from refcocom_gpu.scores.comparison import JSON, PARQUET, compare, name_of
     from refcocom_gpu.scores.uncertainty import quantile_place
 

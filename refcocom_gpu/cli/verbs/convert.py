@@ -28,7 +28,7 @@ def run(config: ConvertConfig) -> None:
         DataError: When a dataset or the predictions cannot be used.
     """
     from refcocom_gpu.adapters.results import is_pickle
-    from refcocom_gpu.cli.tables import conversion_table
+    from refcocom_gpu.cli.tables.conversion import conversion_table
     from refcocom_gpu.predictions.convert import convert
 
     files, out = _in_and_out(config)

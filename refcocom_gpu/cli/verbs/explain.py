@@ -16,7 +16,7 @@ from refcocom_gpu.utils.options import part_of
 
 def run(config: ExplainConfig) -> None:
     """Print the scores under every convention, the reasons, and what a published number may be."""
-    from refcocom_gpu.cli.tables import explain_table, reported_table
+    from refcocom_gpu.cli.tables.conventions import explain_table, reported_table
     from refcocom_gpu.scores.explain import explain
     from refcocom_gpu.scores.reported import read_reported, search
 

@@ -15,7 +15,8 @@ from refcocom_gpu.utils.options import part_of
 
 def run(config: ScoreConfig) -> None:
     """Score one set of predictions."""
-    from refcocom_gpu.cli.tables import conventions_table, score_table, slice_lines
+    from refcocom_gpu.cli.tables.conventions import conventions_table
+    from refcocom_gpu.cli.tables.result import score_table, slice_lines
     from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
     from refcocom_gpu.scores.conventions import ALL, OFFICIAL

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.config import SweepConfig
 from refcocom_gpu.cli.failures import PartFailedError
-from refcocom_gpu.cli.tables import TOP_ROWS, leaderboard_table
+from refcocom_gpu.cli.tables.leaderboard import TOP_ROWS, leaderboard_table
 from refcocom_gpu.cli.verbs import is_strict, load, print_, resumable, say
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions

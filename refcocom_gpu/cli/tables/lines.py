@@ -1,0 +1,37 @@
+"""What the tables share: names on one line, prose of a width, and what is said of an incomplete result."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from refcocom_gpu.scores.conventions import FLOAT32, get_convention
+
+if TYPE_CHECKING:
+    from refcocom_gpu.scores.result import Result
+
+SHOWN_TEXT = 60
+"""Characters of a sentence or name that are printed."""
+
+WIDTH = 98
+"""Columns of a line of prose."""
+
+
+def one_line(text: str) -> str:
+    """Return the beginning of a text on one line."""
+    return textwrap.shorten(text, SHOWN_TEXT, placeholder=" …")
+
+
+def incomplete(result: Result) -> str:
+    """Say how many examples have no prediction, and what became of them; nothing where there are none."""
+    if not result.n_missing:
+        return ""
+    how = "scored as empty" if get_convention(result.convention).counts_missing else "left out"
+    return f"   ({result.n_missing:,} missing, {how})"
+
+
+def mark_of(caveat: str) -> str:
+    """Return the sign before a number that is only approximate."""
+    if not caveat:
+        return ""
+    return "~" if caveat == FLOAT32 else "≈"

@@ -1,0 +1,88 @@
+"""A result in, its scores and slices as a table for a terminal out."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from refcocom_gpu.cli.tables.lines import WIDTH, incomplete, mark_of, one_line
+from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
+from refcocom_gpu.scores.result import left_out
+from refcocom_gpu.scores.slices import MIN_IMAGES
+
+if TYPE_CHECKING:
+    from refcocom_gpu.scores.conventions import Convention
+    from refcocom_gpu.scores.result import Result
+
+SHOWN_SLICES = 10
+"""Slices of a grouping that are printed."""
+
+
+def score_table(result: Result) -> str:
+    """Return scores in percent, below the predictions, the dataset and the convention that they belong to."""
+    dataset = result.info["dataset"]
+    caveat = incomplete(result)
+    rows_left_out = left_out(result.info["predictions"])
+    sign = ">" if result.is_strict else "≥"
+    convention = get_convention(result.convention)
+    rows = [("mIoU", result.miou), *([("cIoU", result.ciou)] if convention.names[1] else [])]
+    rows += [(f"Pr@{x} ({sign})", share) for x, share in result.precision_at.items()]
+    rows += [("mIoU per instance", result.miou_per_instance)]
+    of_all = len(result.per_example)
+    number = f"{result.n_examples:,}" + (f" of {of_all:,}" if of_all > result.n_examples else "")
+    empty = f", {result.n_empty:,} predicted empty" if result.n_empty else ""
+    lines = [
+        f"{result.info['predictions']['source']}",
+        f"{dataset['source']}: {number} examples{empty}; "
+        f"convention {result.convention}; counted on {result.info['device']}",
+        *rows_left_out,
+        *_about(convention),
+        "",
+    ]
+    mark = mark_of(convention.caveat)
+    lines += [f"  {name:<18}{mark:>2}{100 * value:6.2f} %{caveat}" for name, value in rows]
+    return "\n".join(lines)
+
+
+def slice_lines(result: Result, name: str) -> str:
+    """Return the scores of the slices of one grouping in percent; of many slices, those with most examples."""
+    rows = result.slice_rows(name)
+    largest = sorted(range(len(rows)), key=lambda k: -rows[k]["n_examples"])[:SHOWN_SLICES]
+    shown = [rows[k] for k in sorted(largest)]
+    labels = [one_line(row["slice"]) for row in shown]
+    width = max(len(name), *map(len, labels))
+    missing = "  missing" if result.n_missing else ""
+    lines = ["", f"  {name:<{width}}  examples  images{missing}    mIoU    ± se    cIoU  Pr@0.5"]
+    for label, row in zip(labels, shown, strict=True):
+        n_missing = f"{row['n_missing']:>9,}" if result.n_missing else ""
+        se = "·" if row["se"] is None else f"{100 * row['se']:.2f}"
+        lines.append(
+            f"  {label:<{width}}{row['n_examples']:>10,}{row['n_images']:>8,}{n_missing}"
+            f"{100 * row['miou']:>8.2f}{se:>8}{100 * row['ciou']:>8.2f}{100 * row['precision_at_0.5']:>8.2f}"
+        )
+    if len(rows) > len(shown):
+        left = sum(row["n_examples"] for row in rows) - sum(row["n_examples"] for row in shown)
+        lines.append(f"  … and {len(rows) - len(shown):,} more of {left:,} examples (json=true)")
+    if any(row["se"] is None for row in shown):
+        lines.append(f"  · fewer than {MIN_IMAGES} images")
+    return "\n".join(lines)
+
+
+def _about(convention: Convention) -> list[str]:
+    """Return what a reader must know of another convention than the official one."""
+    if convention is OFFICIAL:
+        return []
+    names = [
+        f"{ours} is its {theirs}"
+        for ours, theirs in zip(("mIoU", "cIoU"), convention.names, strict=True)
+        if theirs not in (ours, None)
+    ]
+    lines = ["; ".join((convention.about, *names))]
+    if convention.needs:
+        lines += textwrap.wrap(
+            f"≈ approximate, {convention.caveat}: it compares masks at {convention.resolution}",
+            WIDTH,
+        )
+    elif convention.caveat:
+        lines.append("~ approximate: it adds in float32, so its last digits may differ")
+    return lines
