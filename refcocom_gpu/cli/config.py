@@ -99,6 +99,11 @@ class ScoreConfig(_Output, _Precision, _Dataset):
         "file, folder, glob or list in any accepted format; `sample` and `sample-coarse` are built in",
         path=True,
     )
+    metrics: Any = option(
+        "iou",
+        "what is counted: iou, or [iou,boundary] for boundary IoU and Boundary F too",
+        listed=True,
+    )
     eval_results: str | None = option(
         None,
         "file NAME.yaml for the .eval_results folder of a model on the Hub, where nothing is uploaded; "

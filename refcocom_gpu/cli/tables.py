@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 SHOWN_TEXT = 60
 """Characters of a sentence or name that are printed."""
 
+BOUNDARY_NAMES = {
+    "boundary_iou": "boundary IoU",
+    "min_mask_boundary_iou": "min(IoU, boundary IoU)",
+    "boundary_f": "boundary F",
+}
+
 
 def score_table(result: Result) -> str:
     """Return scores in percent, below the predictions, the dataset and the convention that they belong to."""
@@ -25,6 +31,7 @@ def score_table(result: Result) -> str:
     rows = [("mIoU", result.miou), ("cIoU", result.ciou)]
     rows += [(f"Pr@{x} ({sign})", share) for x, share in result.precision_at.items()]
     rows += [("mIoU per instance", result.miou_per_instance)]
+    rows += [(BOUNDARY_NAMES[name], score) for name, score in result.boundary_scores.items()]
     empty = f", {result.n_empty:,} predicted empty" if result.n_empty else ""
     lines = [
         f"{result.info['predictions']['source']}",
@@ -33,7 +40,8 @@ def score_table(result: Result) -> str:
         *rows_left_out,
         "",
     ]
-    lines += [f"  {name:<20}{100 * value:6.2f} %{caveat}" for name, value in rows]
+    width = max(20, *(len(name) + 2 for name, _ in rows))
+    lines += [f"  {name:<{width}}{100 * value:6.2f} %{caveat}" for name, value in rows]
     return "\n".join(lines)
 
 

@@ -2,5 +2,6 @@
 
 Start at `counter.py`, which says what a counter does; `host.py` counts with NumPy and Numba, `device.py` with the torch
 operators. `batches.py` feeds them with batches of prediction files (`stream.py` on a device), `stacks.py` with the
-stacks of a training loop. `choose.py` makes the counter for a device.
+stacks of a training loop. `measures.py` (`device_measures.py` on a device) counts for metrics besides IoU. `choose.py`
+makes the counter for a device.
 """

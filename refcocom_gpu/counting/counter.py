@@ -7,14 +7,17 @@ index, compare and assign alike. None of it makes the host wait for a device.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from refcocom_kernels import codes
 
-from refcocom_gpu.counting.rows import FAULT, N_COUNTS, TRAITS
-from refcocom_gpu.counting.sam import sam_counts
+from refcocom_gpu.counting.measures import IOU, Measure, n_columns
+from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS, TRAITS
+from refcocom_gpu.counting.sam import sam_counts, sam_masks
 from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
 from refcocom_gpu.predictions.padding import LOOKED_AT, SWAPPED, padding_traits
 from refcocom_gpu.predictions.resize import (
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Ints = NDArray[np.int64]
+PART_BYTES = 2**26
+"""Bytes of full-size masks that are drawn at a time for measures besides IoU."""
+
 Vector = Any
 """[K] or [K, …] numbers on the counter's side: an array in host memory, or a tensor on its device."""
 
@@ -50,10 +56,14 @@ class Counter(ABC):
     Args:
         store: Ground truth.
         options: How predictions are read.
+        metrics: What is counted, from `measures.chosen_metrics`.
     """
 
-    def __init__(self, store: MaskStore, options: ReadOptions) -> None:
+    def __init__(
+        self, store: MaskStore, options: ReadOptions, metrics: Sequence[str] = (IOU,)
+    ) -> None:
         self.store, self.options = store, options
+        self.n_columns = n_columns(metrics)
         self._looked_at = 0
         self._centred: dict[tuple[int, int], tuple[Vector, Vector]] = {}
 
@@ -67,9 +77,22 @@ class Counter(ABC):
     def widths(self) -> Vector:
         """[M] W of each sample."""
 
+    @property
+    @abstractmethod
+    def measures(self) -> Sequence[Measure]:
+        """Who counts the columns of the metrics besides IoU, in their order."""
+
     @abstractmethod
     def zeros(self, k: int) -> Vector:
-        """Return [K, 5] int64 zeros."""
+        """Return [K, C] int64 zeros."""
+
+    @abstractmethod
+    def joined(self, parts: Sequence[Vector], axis: int) -> Vector:
+        """Return vectors joined along an axis."""
+
+    @abstractmethod
+    def pixels_of(self, masks: Any) -> Any:
+        """Return [K, H, W] masks of any integers, or a list of them, as `Measure.masks` takes them."""
 
     @abstractmethod
     def place(self, array: NDArray[Any]) -> Vector:
@@ -119,6 +142,29 @@ class Counter(ABC):
             `refcocom_kernels.codes` says.
         """
 
+    @abstractmethod
+    def logit_masks(
+        self,
+        logits: Any,
+        sample: Vector,
+        *,
+        threshold: float,
+        valid: Vector | None,
+        known: Ints | None = None,
+    ) -> Any:
+        """Resize logits to their images and threshold them: the pixels that `logits` counts.
+
+        Args:
+            logits: As of `logits`.
+            sample: As of `logits`.
+            threshold: As of `logits`.
+            valid: As of `logits`.
+            known: As of `logits`.
+
+        Returns:
+            [K, at least the largest H, at least the largest W] as `Measure.masks` takes them.
+        """
+
     @cached_property
     def _sizes(self) -> Ints:
         """[M] H and W of each sample in one number, so that one comparison tells whether both fit."""
@@ -148,12 +194,16 @@ class Counter(ABC):
             known: `sample` in host memory, if the host has it.
 
         Returns:
-            [K, 5] int64 as `rows` describes them.
+            [K, C] int64 as `rows` describes them.
         """
         h, w = values[0].shape
         rows = self.zeros(len(values))
         if known is not None and is_plain(values[0], self.options) and self._all_fit(h, w, known):
             rows[:, :N_COUNTS], rows[:, FAULT] = self.masks(values, sample)
+            if self.measures:
+                rows[:, N_COLUMNS:] = self._measured(
+                    lambda part: self.pixels_of(values[part]), sample, (h, w)
+                )
             return rows
         if isinstance(values, list):
             values = np.stack(values)
@@ -178,8 +228,59 @@ class Counter(ABC):
                     masks = read.values > VALUES["probabilities"]
                     resized, _ = self._masks_of_any_size(masks, sample, fits, known)
                     counts = counts * fits[:, None] + resized * ~fits[:, None]
-        rows[:, :N_COUNTS], rows[:, FAULT], rows[:, TRAITS] = counts, faults, traits
+        rows[:, :N_COUNTS], rows[:, N_COLUMNS:] = counts[:, :N_COUNTS], counts[:, N_COUNTS:]
+        rows[:, FAULT], rows[:, TRAITS] = faults, traits
         return rows
+
+    def _measured(
+        self, draw: Callable[[slice], Any], sample: Vector, size: tuple[int, int]
+    ) -> Vector:
+        """Return [K, C − 5] the columns of all measures.
+
+        Args:
+            draw: Returns the masks of some predictions as `Measure.masks` takes them.
+            sample: [K] the sample of each.
+            size: Rows and columns of the masks.
+        """
+        step = max(1, PART_BYTES // (size[0] * size[1]))
+        columns = []
+        for start in range(0, len(sample), step):
+            part = slice(start, start + step)
+            masks = draw(part)
+            columns.append(
+                self.joined([one.masks(masks, sample[part]) for one in self.measures], 1)
+            )
+        return columns[0] if len(columns) == 1 else self.joined(columns, 0)
+
+    def _resized(
+        self,
+        values: Any,
+        sample: Vector,
+        threshold: float,
+        valid: Vector | None,
+        known: Ints | None,
+    ) -> tuple[Vector, Vector]:
+        """Count logits as `logits` does, and for all measures.
+
+        Returns:
+            [K, 2 + C − 5] counts, and [K] what the values look like.
+        """
+        counts, kinds = self.logits(values, sample, threshold=threshold, valid=valid, known=known)
+        if not self.measures:
+            return counts, kinds
+
+        def draw(part: slice) -> Any:
+            return self.logit_masks(
+                values[part],
+                sample[part],
+                threshold=threshold,
+                valid=None if valid is None else valid[part],
+                known=None if known is None else known[part],
+            )
+
+        columns = self._measured(draw, sample, self._largest(known))
+        columns = columns * (kinds != codes.NON_FINITE)[:, None]
+        return self.joined([counts, columns], 1), kinds
 
     def _all_fit(self, h: int, w: int, sample: Ints) -> bool:
         """Return whether all images have one size."""
@@ -213,11 +314,23 @@ class Counter(ABC):
         """Count floats; as `logits` does, with the options."""
         if self.options.resize == "sam":
             assert known is not None  # `resize` is an option of files, whose samples the host has
-            return self.from_tensors(*sam_counts(values, known, self.store, self.options))
+            return self._sam(values, sample, known)
         values, valid = self._image_parts(values, sample, fits)
-        return self.logits(
-            values, sample, threshold=self.options.threshold, valid=valid, known=known
-        )
+        return self._resized(values, sample, self.options.threshold, valid, known)
+
+    def _sam(self, values: Any, sample: Vector, known: Ints) -> tuple[Vector, Vector]:
+        """Count floats that SAM's postprocessing resizes."""
+        counts, kinds = self.from_tensors(*sam_counts(values, known, self.store, self.options))
+        if self.measures:
+
+            def draw(part: slice) -> Any:
+                masks = sam_masks(values[part], known[part], self.store, self.options)
+                return self.pixels_of(*self.from_tensors(masks))
+
+            columns = self._measured(draw, sample, self._largest(known))
+            columns = columns * (kinds != codes.NON_FINITE)[:, None]
+            counts = self.joined([counts, columns], 1)
+        return counts, kinds
 
     def _masks_of_any_size(
         self, masks: Any, sample: Vector, fits: Vector, known: Ints | None
@@ -225,7 +338,7 @@ class Counter(ABC):
         """Count bool masks, of which some may have another size than their image.
 
         Returns:
-            [K, 2] counts, and [K] faults of those that must have that size.
+            [K, 2 + C − 5] counts, and [K] faults of those that must have that size.
         """
         _, h, w = masks.shape
         valid, misfits = None, 0
@@ -238,9 +351,7 @@ class Counter(ABC):
             )
         # As probabilities of 0 and 1, because the kernel for logits takes images of different sizes.
         halves = masks.astype(np.float16) if isinstance(masks, np.ndarray) else masks.half()
-        counts, _ = self.logits(
-            halves, sample, threshold=VALUES["probabilities"], valid=valid, known=known
-        )
+        counts, _ = self._resized(halves, sample, VALUES["probabilities"], valid, known)
         return counts, misfits
 
     def _largest(self, known: Ints | None) -> tuple[int, int]:

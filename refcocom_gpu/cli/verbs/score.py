@@ -44,6 +44,7 @@ def run(config: ScoreConfig) -> None:
             convention=config.convention,
             precision_strict=strict,
             missing=config.missing,
+            metrics=config.metrics,
             progress=counted,
             **asdict(options),
         )
