@@ -208,22 +208,22 @@ PASSES = {
         **BYTES, **SIZES_OF, **BITS, **TRUTH, "pitch": "i32", "distances": "*i64", "n_string_words": "i32",
         "strips": "*i32:16", "truth": "*i32",
     },
-    "_contours": {
+    "draw_contours": {
         **BYTES, **SIZES_OF, **BITS, **TRUTH, "pitch": "i32", "n_string_words": "i32", "wide": "*i32",
         "drawn": "*i32:16",
     },
-    "_widen_rows": {
+    "widen_rows": {
         "sample": "*i64", "reaches": "*i64", "drawn": "*i32:16", "widened": "*i32:16", **BITS,
     },
-    "_count_matched": {
+    "count_matched": {
         **SIZES_OF, **BITS, **TRUTH, "reaches": "*i64", "widened": "*i32:16", "contours": "*i32",
     },
 }  # fmt: skip
 """Arguments of each kernel; those of `BITS` that a kernel does not take are left out."""
-WITHOUT_STRINGS = {"_erode_strips", "_widen_rows", "_count_matched"}
+WITHOUT_STRINGS = {"_erode_strips", "widen_rows", "count_matched"}
 CASES = [
     Case(
-        "refcocom_kernels.cuda.boundary",
+        f"refcocom_kernels.cuda.{'boundary' if kernel.startswith('_') else 'contours'}",
         kernel,
         {k: v for k, v in arguments.items() if k != "strings" or kernel not in WITHOUT_STRINGS},
     )
@@ -255,11 +255,11 @@ def test_compiled(compiled):
     for kernel in built:
         assert kernel.stack == kernel.local_accesses == 0, str(kernel)
         # Three rows of bits at once, or a tile of pixels with their four cells.
-        most = 64 if kernel.kernel in {"_contours", "draw_tiles"} else 48
+        most = 64 if kernel.kernel in {"draw_contours", "draw_tiles"} else 48
         assert kernel.registers <= most, str(kernel)
         if kernel.kernel == "_pack":
             assert kernel.load_bits[128] == 4, str(kernel)
-        if kernel.kernel in {"_count_boundaries", "_contours"}:
+        if kernel.kernel in {"_count_boundaries", "draw_contours"}:
             assert kernel.popcounts == 8, str(kernel)
         if kernel.kernel == "draw_tiles":
             assert kernel.fused == 0, str(kernel)

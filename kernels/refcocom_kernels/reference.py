@@ -39,15 +39,20 @@ def tally(state: Tensor, index: Tensor, rows: Tensor, conflict: int = 1) -> None
     n_rows = len(index)
     place = torch.arange(n_rows, device=state.device)
     first = place.new_full((len(state),), n_rows).scatter_reduce_(0, index, place, "amin")[index]
-    counts = torch.cat([rows[:, :2], rows[:, 5:]], 1)
-    before = torch.cat([state[index, :2], state[index, 5:]], 1)
+    counts, before = _counts_of(rows), _counts_of(state[index])
     kept = torch.where(before[:, :1] < 0, counts[first], before)
     marks = rows[:, 2:5].clone()
     marks[:, 2] |= (counts != kept).any(1) * conflict
     # Rows of one example write equal counts, so their order does not matter.
     state[:, :2].index_copy_(0, index, kept[:, :2])
-    state[:, 5:].index_copy_(0, index, kept[:, 2:])
+    if state.shape[1] > 5:
+        state[:, 5:].index_copy_(0, index, kept[:, 2:])
     state[:, 2:5].scatter_reduce_(0, index[:, None].expand(marks.shape), marks, "amax")
+
+
+def _counts_of(rows: Tensor) -> Tensor:
+    """[B, C] rows to their [B, C − 3] counts."""
+    return rows[:, :2] if rows.shape[1] == 5 else torch.cat([rows[:, :2], rows[:, 5:]], 1)
 
 
 def decode_runs(ends: Tensor, height: int, width: int) -> Tensor:

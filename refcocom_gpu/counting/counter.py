@@ -1,21 +1,20 @@
 """Masks or logits and their samples in, integer counts out: what a counter does on the host and on a device.
 
-`host.py` and `device.py` do the counting. The arithmetic here is written once for NumPy arrays and torch tensors, which
-index, compare and assign alike. None of it makes the host wait for a device.
+`host.py` and `device.py` do the counting, as `backend.py` asks of both. The arithmetic here is written once for NumPy
+arrays and torch tensors, which index, compare and assign alike. None of it makes the host wait for a device.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from refcocom_kernels import codes
 
-from refcocom_gpu.counting.measures import IOU, Measure, n_columns
+from refcocom_gpu.counting.backend import Backend, Ints, Vector
+from refcocom_gpu.counting.measures import IOU
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS, TRAITS
 from refcocom_gpu.counting.sam import sam_counts, sam_masks
 from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
@@ -37,133 +36,19 @@ from refcocom_gpu.predictions.values import (
 )
 from refcocom_gpu.store.store import MaskStore
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Ints = NDArray[np.int64]
 PART_BYTES = 2**26
 """Bytes of full-size masks that are drawn at a time for measures besides IoU."""
 
-Vector = Any
-"""[K] or [K, …] numbers on the counter's side: an array in host memory, or a tensor on its device."""
 
-
-class Counter(ABC):
-    """Counts against a store.
-
-    Letters: `K` predictions of one shape and type, `h w` their cells, `M` samples of the store.
-
-    Args:
-        store: Ground truth.
-        options: How predictions are read.
-        metrics: What is counted, from `measures.chosen_metrics`.
-    """
+class Counter(Backend):
+    """Counts predictions of any kind against a store; see `Backend` for the letters and arguments."""
 
     def __init__(
         self, store: MaskStore, options: ReadOptions, metrics: Sequence[str] = (IOU,)
     ) -> None:
-        self.store, self.options = store, options
-        self.n_columns = n_columns(metrics)
+        super().__init__(store, options, metrics)
         self._looked_at = 0
         self._centred: dict[tuple[int, int], tuple[Vector, Vector]] = {}
-
-    @property
-    @abstractmethod
-    def heights(self) -> Vector:
-        """[M] H of each sample."""
-
-    @property
-    @abstractmethod
-    def widths(self) -> Vector:
-        """[M] W of each sample."""
-
-    @property
-    @abstractmethod
-    def measures(self) -> Sequence[Measure]:
-        """Who counts the columns of the metrics besides IoU, in their order."""
-
-    @abstractmethod
-    def zeros(self, k: int) -> Vector:
-        """Return [K, C] int64 zeros."""
-
-    @abstractmethod
-    def joined(self, parts: Sequence[Vector], axis: int) -> Vector:
-        """Return vectors joined along an axis."""
-
-    @abstractmethod
-    def pixels_of(self, masks: Any) -> Any:
-        """Return [K, H, W] masks of any integers, or a list of them, as `Measure.masks` takes them."""
-
-    @abstractmethod
-    def place(self, array: NDArray[Any]) -> Vector:
-        """Return an array of the host on the counter's side: itself, or a tensor on the device."""
-
-    def readable(self, values: Any) -> Any:
-        """Return floats as something that compares and selects on the counter's side."""
-        return values
-
-    @abstractmethod
-    def from_tensors(self, *tensors: Tensor) -> tuple[Vector, ...]:
-        """Return tensors that are on the counter's side as its vectors."""
-
-    @abstractmethod
-    def masks(self, masks: Any, sample: Vector) -> tuple[Vector, Vector]:
-        """Count masks that have the size of their images.
-
-        Args:
-            masks: [K, H, W] bool or integers; what is not 0 is set.
-            sample: [K] the sample of each.
-
-        Returns:
-            [K, 2] intersection and predicted area, and [K] faults of integers.
-        """
-
-    @abstractmethod
-    def logits(
-        self,
-        logits: Any,
-        sample: Vector,
-        *,
-        threshold: float,
-        valid: Vector | None,
-        known: Ints | None = None,
-    ) -> tuple[Vector, Vector]:
-        """Resize logits to their images, threshold and count.
-
-        Args:
-            logits: [K, h, w] floats.
-            sample: [K] the sample of each.
-            threshold: The value that a set pixel lies strictly above.
-            valid: [K, 2] float64 rows and columns of cells that the image fills; None for all.
-            known: `sample` in host memory, if the host has it.
-
-        Returns:
-            [K, 2] intersection and predicted area, 0 where a logit is not finite; [K] what the values look like, as
-            `refcocom_kernels.codes` says.
-        """
-
-    @abstractmethod
-    def logit_masks(
-        self,
-        logits: Any,
-        sample: Vector,
-        *,
-        threshold: float,
-        valid: Vector | None,
-        known: Ints | None = None,
-    ) -> Any:
-        """Resize logits to their images and threshold them: the pixels that `logits` counts.
-
-        Args:
-            logits: As of `logits`.
-            sample: As of `logits`.
-            threshold: As of `logits`.
-            valid: As of `logits`.
-            known: As of `logits`.
-
-        Returns:
-            [K, at least the largest H, at least the largest W] as `Measure.masks` takes them.
-        """
 
     @cached_property
     def _sizes(self) -> Ints:
@@ -278,7 +163,7 @@ class Counter(ABC):
                 known=None if known is None else known[part],
             )
 
-        columns = self._measured(draw, sample, self._largest(known))
+        columns = self._measured(draw, sample, self.largest(known))
         columns = columns * (kinds != codes.NON_FINITE)[:, None]
         return self.joined([counts, columns], 1), kinds
 
@@ -327,7 +212,7 @@ class Counter(ABC):
                 masks = sam_masks(values[part], known[part], self.store, self.options)
                 return self.pixels_of(*self.from_tensors(masks))
 
-            columns = self._measured(draw, sample, self._largest(known))
+            columns = self._measured(draw, sample, self.largest(known))
             columns = columns * (kinds != codes.NON_FINITE)[:, None]
             counts = self.joined([counts, columns], 1)
         return counts, kinds
@@ -347,19 +232,12 @@ class Counter(ABC):
         else:
             masks, region = self._image_parts(masks, sample, fits)
             masks, valid = nearest_cells(
-                masks, self.heights[sample], self.widths[sample], region, self._largest(known)
+                masks, self.heights[sample], self.widths[sample], region, self.largest(known)
             )
         # As probabilities of 0 and 1, because the kernel for logits takes images of different sizes.
         halves = masks.astype(np.float16) if isinstance(masks, np.ndarray) else masks.half()
         counts, _ = self._resized(halves, sample, VALUES["probabilities"], valid, known)
         return counts, misfits
-
-    def _largest(self, known: Ints | None) -> tuple[int, int]:
-        """Return at least the largest H and the largest W of the images; asking a device would wait for it."""
-        store = self.store
-        if known is None or not len(known):
-            return int(store.heights.max()), int(store.widths.max())
-        return int(store.heights[known].max()), int(store.widths[known].max())
 
     def _doubts(self, values: Any, heights: Vector, widths: Vector, fits: Vector) -> Vector:
         """Return [K] bits of `predictions.padding`: what makes floats or maps look misread."""

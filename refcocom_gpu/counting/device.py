@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from refcocom_kernels import ops
 from torch import Tensor
 
-from refcocom_gpu.counting.counter import Counter, Ints
+from refcocom_gpu.counting.backend import Ints
+from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.device_measures import DEVICE_MEASURES
 from refcocom_gpu.counting.measures import IOU, Measure
 from refcocom_gpu.predictions.options import ReadOptions
@@ -27,7 +28,7 @@ class DeviceCounter(Counter):
         store: Ground truth.
         options: How predictions are read.
         device: By default the device of the store.
-        metrics: As of `Counter`.
+        metrics: As of `Backend`.
     """
 
     def __init__(
@@ -40,13 +41,12 @@ class DeviceCounter(Counter):
         super().__init__(store, options, metrics)
         self.truth = store.tensors(device)
         self.device = self.truth.device
-        self._metrics = metrics
 
     @cached_property
     def measures(self) -> Sequence[Measure]:
-        """As `Counter.measures`."""
-        largest = self._largest(None)
-        return [DEVICE_MEASURES[name](self.truth, largest) for name in self._metrics if name != IOU]
+        """As `Backend.measures`."""
+        largest = self.largest(None)
+        return [DEVICE_MEASURES[name](self.truth, largest) for name in self.metrics if name != IOU]
 
     @property
     def heights(self) -> Tensor:
@@ -67,7 +67,7 @@ class DeviceCounter(Counter):
         return torch.cat(list(parts), axis)
 
     def pixels_of(self, masks: Tensor) -> Tensor:
-        """As `Counter.pixels_of`."""
+        """As `Backend.pixels_of`."""
         # torch compares no unsigned integers that are wider than a byte.
         return masks if masks.dtype in (torch.bool, torch.uint8) else masks.to(torch.int64) != 0
 
@@ -84,7 +84,7 @@ class DeviceCounter(Counter):
         return tensors
 
     def masks(self, masks: Tensor, sample: Tensor) -> tuple[Tensor, Any]:
-        """As `Counter.masks`."""
+        """As `Backend.masks`."""
         faults: Any = 0
         if masks.dtype != torch.bool:
             fits = torch.ones(len(masks), dtype=torch.bool, device=self.device)
@@ -103,7 +103,7 @@ class DeviceCounter(Counter):
         valid: Tensor | None,
         known: Ints | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As `Counter.logits`."""
+        """As `Backend.logits`."""
         truth = self.truth
         counts: Tensor
         kinds: Tensor
@@ -114,7 +114,7 @@ class DeviceCounter(Counter):
             truth.widths,
             truth.words,
             truth.word_offsets,
-            *self._largest(known),
+            *self.largest(known),
             threshold,
             valid,
         )
@@ -129,13 +129,13 @@ class DeviceCounter(Counter):
         valid: Tensor | None,
         known: Ints | None = None,
     ) -> Tensor:
-        """As `Counter.logit_masks`."""
+        """As `Backend.logit_masks`."""
         masks: Tensor = ops.logit_masks(
             as_float32(logits, threshold),
             sample,
             self.heights,
             self.widths,
-            *self._largest(known),
+            *self.largest(known),
             threshold,
             valid,
         )

@@ -10,30 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
-from refcocom_gpu.counting.counter import Counter, Ints
+from refcocom_gpu.counting.backend import Ints
+from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.measures import HOST_MEASURES, IOU, Measure
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.masks.rle import Column
-from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.resize import as_float32, as_logits
 from refcocom_gpu.predictions.values import SEVERAL, is_bool, is_float, read_stack
-from refcocom_gpu.store.store import MaskStore
 
 
 class HostCounter(Counter):
     """Counts in host memory; see `Counter`."""
 
-    def __init__(
-        self, store: MaskStore, options: ReadOptions, metrics: Sequence[str] = (IOU,)
-    ) -> None:
-        super().__init__(store, options, metrics)
-        self._metrics = metrics
-
     @cached_property
     def measures(self) -> Sequence[Measure]:
-        """As `Counter.measures`."""
+        """As `Backend.measures`."""
         threads = self.options.threads
-        return [HOST_MEASURES[name](self.store, threads) for name in self._metrics if name != IOU]
+        return [HOST_MEASURES[name](self.store, threads) for name in self.metrics if name != IOU]
 
     @property
     def heights(self) -> Ints:
@@ -54,7 +47,7 @@ class HostCounter(Counter):
         return np.concatenate(parts, axis)
 
     def pixels_of(self, masks: Any) -> NDArray[np.uint8]:
-        """As `Counter.pixels_of`."""
+        """As `Backend.pixels_of`."""
         masks = np.stack(masks) if isinstance(masks, list) else as_array(masks)
         return as_bytes(masks if masks.dtype in (np.bool_, np.uint8) else masks != 0)
 
@@ -81,7 +74,7 @@ class HostCounter(Counter):
         return tuple(tensor.cpu().numpy() for tensor in tensors)
 
     def masks(self, masks: Any, sample: Ints) -> tuple[Ints, Ints]:
-        """As `Counter.masks`; masks may also be a list of K [H, W] arrays, which are not stacked."""
+        """As `Backend.masks`; masks may also be a list of K [H, W] arrays, which are not stacked."""
         looks, faults = not is_bool(masks[0]), np.zeros(len(masks), np.int64)
         if looks and str(masks[0].dtype) not in ("uint8", "torch.uint8"):
             # The kernel takes bytes that are 0 or not; wider integers are looked at before they become such.
@@ -109,7 +102,7 @@ class HostCounter(Counter):
         valid: NDArray[np.float64] | None,
         known: Ints | None = None,
     ) -> tuple[Ints, NDArray[np.int8]]:
-        """As `Counter.logits`."""
+        """As `Backend.logits`."""
         counts, kinds, _ = cpu.logit_counts(
             as_logits(logits, threshold),
             sample,
@@ -132,13 +125,13 @@ class HostCounter(Counter):
         valid: NDArray[np.float64] | None,
         known: Ints | None = None,
     ) -> NDArray[np.uint8]:
-        """As `Counter.logit_masks`."""
+        """As `Backend.logit_masks`."""
         return cpu.logit_masks(
             as_logits(logits, threshold),
             sample,
             self.heights,
             self.widths,
-            *self._largest(known),
+            *self.largest(known),
             threshold=threshold,
             valid=valid,
             threads=self.options.threads,
@@ -168,7 +161,9 @@ class HostCounter(Counter):
         if not self.measures:
             return counts, status, detail
         rows = np.flatnonzero(status == rle_status.OK)
-        strings, own = strings.take(rows), sample[rows]
+        if len(rows) < len(sample):
+            strings = strings.take(rows)
+        own = sample[rows]
         runs = cpu.rle_parse(strings.data, strings.offsets, store.pixels[own], threads=threads)
         columns = np.zeros((len(sample), self.n_columns - N_COLUMNS), np.int64)
         columns[rows] = self.joined(

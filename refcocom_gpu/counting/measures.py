@@ -66,7 +66,7 @@ METRICS: Mapping[str, Metric] = {
 
 
 class Measure(ABC):
-    """Counts the columns `Metric.counted` of one metric, `C` of them, on one side."""
+    """Counts the columns `Metric.counted` of one metric, `c` of them, on one side."""
 
     @abstractmethod
     def masks(self, masks: Any, sample: Vector) -> Vector:
@@ -78,7 +78,7 @@ class Measure(ABC):
             sample: [K] the sample of each.
 
         Returns:
-            [K, C] int64.
+            [K, c] int64.
         """
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Measure(ABC):
             sample: [K] the sample of each.
 
         Returns:
-            [K, C] int64.
+            [K, c] int64.
         """
 
 

@@ -9,8 +9,8 @@ outside the image, leaves the pixels whose window of (2·distance + 1)² is all 
 3. take windows of about √(2·distance + 1) rows;
 4. combine a few of those into windows of 2·distance + 1 rows, remove them from the mask, and count.
 
-Contours take three more passes over the same bits: find and count the contour, widen it along rows, widen it down
-columns and count. The image of each mask is at its top left and has a size of its own.
+Contours take three more passes over the same bits (`contours.py`). The image of each mask is at its top left and has a
+size of its own.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ import triton.language as tl
 from torch import Tensor
 
 from refcocom_kernels.cuda.bits import (
+    add_counts,
     bits32_at,
     bits64_at,
-    both_counts,
     chunk_bits,
     chunk_pointers,
+    columns_between,
     edge_bits,
-    popcount,
     shift_of,
+    stored_bits,
 )
+from refcocom_kernels.cuda.contours import count_matched, draw_contours, widen_rows
 from refcocom_kernels.cuda.launch import on_device_of
 from refcocom_kernels.cuda.masks import rows_of_bytes
 
@@ -49,15 +51,6 @@ def _pack(masks, stride, pixels, strings, n_chunks, tiles, CHUNKS: tl.constexpr)
     if tile == 0:
         edge, exists, edges = edge_bits(mask, shift, pixels)
         tl.store(string + edge, edges.to(tl.int16), mask=exists)
-
-
-@triton.jit
-def _columns_between(word, low, high):
-    # Ones at the bits of word `word` of a row whose columns are at least `low` and less than `high`.
-    ones = tl.full(word.shape, 0xFFFFFFFF, tl.uint64)
-    below = tl.minimum(tl.maximum(low - word * 32, 0), 32)
-    above = tl.minimum(tl.maximum(high - word * 32, below), 32)
-    return ((ones << below.to(tl.uint64)) ^ (ones << above.to(tl.uint64))).to(tl.uint32)
 
 
 @triton.jit
@@ -86,7 +79,7 @@ def _erode_rows(
     shift = shift_of(masks + mask.to(tl.int64) * stride)
     row, word = place // row_words, place % row_words
     start = row * pitch + word * 32 + shift - distance
-    windows = _columns_between(word, distance, width - distance)
+    windows = columns_between(word, distance, width - distance)
     # 64 bits hold the 32 windows of up to 33 bits that begin in their first half; longer windows combine several.
     for offset in range(0, tl.maximum(2 * distance, 1), 32):
         run = bits64_at(string, start + offset, n_words)
@@ -131,24 +124,6 @@ def _erode_strips(
 
 
 @triton.jit
-def _add(counts, mask, area_column, shared_column, bits, stored):
-    """Add the area of bits, and of those that are stored too, to two columns of `counts` [B, 5]."""
-    total = tl.sum(both_counts(bits, stored))
-    area, shared = (total & 0xFFFF).to(tl.int64), (total >> 16).to(tl.int64)
-    row = counts + mask.to(tl.int64) * 5
-    tl.atomic_add(row + area_column, area, mask=area > 0, sem="relaxed")
-    tl.atomic_add(row + shared_column, shared, mask=shared > 0, sem="relaxed")
-
-
-@triton.jit
-def _stored_bits(words, word_offsets, target, row, word, height, width):
-    """32 bits of a row of a stored mask, from word `word` of the row on."""
-    n_words = ((height * width + 63) >> 6) * 2
-    start = words + tl.load(word_offsets + target) * 2
-    return bits32_at(start, row * width + word * 32, n_words)
-
-
-@triton.jit
 def _count_boundaries(
     masks,
     stride,
@@ -189,111 +164,10 @@ def _count_boundaries(
         )
     row, word = place // row_words, place % row_words
     bits = bits32_at(string, row * pitch + word * 32 + shift, n_string_words)
-    bits &= _columns_between(word, 0, width)
+    bits &= columns_between(word, 0, width)
     bits = tl.where(row < height, bits, 0) & (~survivors).to(tl.uint32, bitcast=True)
-    stored = _stored_bits(truth, word_offsets, target, row, word, height, width)
-    _add(counts, mask, 1, 0, bits, stored)
-
-
-@triton.jit
-def _contours(
-    masks,
-    stride,
-    pitch,
-    sample,
-    heights,
-    widths,
-    strings,
-    n_string_words,
-    wide,
-    word_offsets,
-    drawn,
-    max_height,
-    row_words,
-    counts,
-    tiles,
-    BLOCK: tl.constexpr,
-):
-    tl.static_assert(BLOCK * 32 < 65536)
-    mask = tl.program_id(0) // tiles
-    place = (tl.program_id(0) % tiles) * BLOCK + tl.arange(0, BLOCK)
-    target = tl.load(sample + mask)
-    height, width = tl.load(heights + target).to(tl.int32), tl.load(widths + target).to(tl.int32)
-    string = strings + mask.to(tl.int64) * n_string_words
-    shift = shift_of(masks + mask.to(tl.int64) * stride)
-    row, word = place // row_words, place % row_words
-    start = row * pitch + word * 32 + shift
-    inner = _columns_between(word, 1, width - 1)
-    for ahead in tl.static_range(-1, 2):
-        # The 32 windows of three pixels that begin one before each.
-        run = bits64_at(string, start + (ahead * pitch - 1), n_string_words)
-        window = (run & (run >> 1) & (run >> 2)).to(tl.uint32)
-        inner &= tl.where((row + ahead >= 0) & (row + ahead < height), window, 0)
-    bits = bits32_at(string, start, n_string_words) & _columns_between(word, 0, width)
-    bits = tl.where(row < height, bits & (inner ^ 0xFFFFFFFF), 0)
-    stored = _stored_bits(wide, word_offsets, target, row, word, height, width)
-    _add(counts, mask, 2, 3, bits, stored)
-    tl.store(
-        drawn + mask.to(tl.int64) * max_height * row_words + place,
-        bits.to(tl.int32, bitcast=True),
-        mask=place < max_height * row_words,
-    )
-
-
-@triton.jit
-def _widen_rows(sample, reaches, drawn, widened, max_height, row_words, tiles, BLOCK: tl.constexpr):
-    mask = tl.program_id(0) // tiles
-    place = (tl.program_id(0) % tiles) * BLOCK + tl.arange(0, BLOCK)
-    reach = tl.load(reaches + tl.load(sample + mask)).to(tl.int32)
-    origin = mask.to(tl.int64) * max_height * row_words
-    word = place % row_words
-    exists = place < max_height * row_words
-    row = drawn + origin + tl.where(exists, place - word, 0)
-    windows = tl.zeros([BLOCK], tl.uint32)
-    # As in `_erode_rows`; beyond the words of its row a row has no bits.
-    for offset in range(0, tl.maximum(2 * reach, 1), 32):
-        run = bits64_at(row, word * 32 + offset - reach, row_words)
-        length = 1
-        wanted = tl.minimum(2 * reach + 1 - offset, 33)
-        for _ in tl.static_range(6):
-            more = tl.minimum(length, wanted - length)
-            run |= run >> more.to(tl.uint64)
-            length += more
-        windows |= run.to(tl.uint32)
-    tl.store(widened + origin + place, windows.to(tl.int32, bitcast=True), mask=exists)
-
-
-@triton.jit
-def _count_matched(
-    sample,
-    heights,
-    widths,
-    reaches,
-    widened,
-    contours,
-    word_offsets,
-    max_height,
-    row_words,
-    counts,
-    tiles,
-    BLOCK: tl.constexpr,
-):
-    mask = tl.program_id(0) // tiles
-    place = (tl.program_id(0) % tiles) * BLOCK + tl.arange(0, BLOCK)
-    target = tl.load(sample + mask)
-    reach = tl.load(reaches + target).to(tl.int32)
-    height, width = tl.load(heights + target).to(tl.int32), tl.load(widths + target).to(tl.int32)
-    n_words = max_height * row_words
-    origin = mask.to(tl.int64) * n_words
-    near = tl.zeros([BLOCK], tl.int32)
-    for ahead in range(-reach, reach + 1):
-        there = place + ahead * row_words
-        near |= tl.load(widened + origin + there, mask=(there >= 0) & (there < n_words), other=0)
-    row, word = place // row_words, place % row_words
-    bits = _stored_bits(contours, word_offsets, target, row, word, height, width)
-    bits &= near.to(tl.uint32, bitcast=True) & _columns_between(word, 0, width)
-    matched = tl.sum(popcount(tl.where(row < height, bits, 0)).to(tl.int64))
-    tl.atomic_add(counts + mask.to(tl.int64) * 5 + 4, matched, mask=matched > 0, sem="relaxed")
+    stored = stored_bits(truth, word_offsets, target, row, word, height, width)
+    add_counts(counts, mask, 1, 0, bits, stored)
 
 
 def mask_boundary_counts(
@@ -365,12 +239,12 @@ def mask_boundary_counts(
             *bytes_of, sample, *sizes, distances, strings, n_string_words, second, *shape, truth, word_offsets, counts,
             tiles, **options,
         )  # fmt: skip
-        _contours[grid](
+        draw_contours[grid](
             *bytes_of, sample, *sizes, strings, n_string_words, outer, word_offsets, first, *shape, counts, tiles,
             **options,
         )  # fmt: skip
-        _widen_rows[grid](sample, reaches, first, second, *shape, tiles, **options)
-        _count_matched[grid](
+        widen_rows[grid](sample, reaches, first, second, *shape, tiles, **options)
+        count_matched[grid](
             sample, *sizes, reaches, second, inner, word_offsets, *shape, counts, tiles, **options
         )
     return counts
