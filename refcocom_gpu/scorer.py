@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.doubts import doubts
+from refcocom_gpu.counting.measures import IOU, chosen_metrics, measured_columns
 from refcocom_gpu.counting.rows import N_COUNTS, TRAITS
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source, find_source, read_predictions
 from refcocom_gpu.predictions.values import judge_set
-from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.conventions import check_official, get_convention
 from refcocom_gpu.scores.result import Result, about_run, per_example
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.utils.changes import unchanged
@@ -43,6 +44,7 @@ class Counted(NamedTuple):
         warnings: What makes the predictions look misread or made for other data.
         n_extra: Number of predictions that were left out because the dataset has no such example.
         n_repeated: Number of predictions that were left out because they repeat a mask.
+        measured: [N] int64 columns of metrics besides IoU, by name.
     """
 
     counts: NDArray[np.int64]
@@ -50,6 +52,7 @@ class Counted(NamedTuple):
     warnings: tuple[str, ...] = ()
     n_extra: int = 0
     n_repeated: int = 0
+    measured: dict[str, NDArray[np.int64]] | None = None
 
 
 def score(
@@ -59,6 +62,7 @@ def score(
     missing: str = "error",
     convention: str = "official",
     precision_strict: bool | None = None,
+    metrics: str | Sequence[str] = (IOU,),
     progress: Progress | None = None,
     **reading: Any,
 ) -> Result:
@@ -74,6 +78,8 @@ def score(
         missing: `error`, or `zero` to score examples without a prediction as empty.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X (True) or IoU ≥ X (False); by default as the convention does.
+        metrics: What is counted: `iou`, which always is, and `boundary` for boundary IoU and Boundary F, which the
+            official convention alone has.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
             `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`. For rows that call the
@@ -98,10 +104,13 @@ def score(
     get_convention(convention)
     options = ReadOptions(**reading)
     check_missing(missing)
+    metrics = chosen_metrics(metrics)
     source = find_source(predictions)
+    if len(metrics) > 1:
+        check_official(convention, f"metrics={','.join(metrics)}")
     store = as_store(store)
     with unchanged(source.files):
-        counted = count(source, store, options, missing=missing, progress=progress)
+        counted = count(source, store, options, missing=missing, metrics=metrics, progress=progress)
         about = source.about()
     for text in counted.warnings:
         warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=2)
@@ -113,12 +122,12 @@ def score(
             "n_repeated": counted.n_repeated,
         },
         "options": {"missing": missing, **asdict(options)},
+        "metrics": list(metrics),
         "warnings": list(counted.warnings),
         "wall_seconds": round(time.perf_counter() - start, 6),
     }
-    return Result(
-        per_example(store, counted.counts, counted.absent), info, convention, precision_strict
-    )
+    table = per_example(store, counted.counts, counted.absent, counted.measured)
+    return Result(table, info, convention, precision_strict)
 
 
 def count(
@@ -127,6 +136,7 @@ def count(
     options: ReadOptions,
     *,
     missing: str = "error",
+    metrics: str | Sequence[str] = (IOU,),
     progress: Progress | None = None,
 ) -> Counted:
     """Count predictions against a store.
@@ -136,6 +146,7 @@ def count(
         store: As for `score`.
         options: What the predictions cannot say themselves.
         missing: As for `score`.
+        metrics: As for `score`.
         progress: As for `score`.
 
     Raises:
@@ -143,10 +154,11 @@ def count(
         UsageError: As `score` does.
     """
     check_missing(missing)
+    metrics = chosen_metrics(metrics)
     source = predictions if isinstance(predictions, Source) else find_source(predictions)
     problems = Problems()
     batches, keys = read_predictions(source, store.dataset, options, problems)
-    counter = batch_counter(store, options, problems)
+    counter = batch_counter(store, options, problems, metrics)
     for batch in batches:
         counter.add(batch)
         if progress is not None:
@@ -172,7 +184,8 @@ def count(
             f"{len(source.unread):,} answers could not be read and count as missing; the first is {first}"
         )
     found = (*problems.warnings, *doubts(rows[given], given, store))
-    return Counted(rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated)
+    measured = measured_columns(rows, store.example_sample, metrics, store)
+    return Counted(rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated, measured)
 
 
 def check_missing(missing: str) -> None:

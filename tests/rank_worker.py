@@ -98,7 +98,12 @@ def outcome(metric):
         for key, value in metric.compute().items()
     }
     table = metric.result().per_example
-    counts = [table[name].to_pylist() for name in ("intersection", "pred_area")]
+    names = (
+        "intersection",
+        "pred_area",
+        *table.column_names[table.column_names.index("status") + 1 :],
+    )
+    counts = [table[name].to_pylist() for name in names]
     return {"scores": found, "counts": counts}
 
 
@@ -157,6 +162,10 @@ def scenarios(rank, ranks, folder):
                 assert int((metric.counts[:-1, 0] >= 0).sum()) == len(set(sampler))
     logits = make_logits(store)
     offline = rc.score([(range(n), logits)], store)
+    sampler = SAMPLERS["repeating"](n, rank, ranks, seed=1)
+    results["boundary"] = outcome(
+        epoch(rc.RefCOCOMMetric(store, metrics="boundary"), logits, sampler, 16)
+    )
     results["naive"] = naive(store, padded(n, rank, ranks, 0), offline.iou)
 
     results["single"] = singles(store, logits, Uneven(n, rank, ranks, 3))

@@ -20,6 +20,8 @@ CONSTRUCT = [
     "construct", "sample", "sample-coarse", "dataset=sample", "engine=serial", "pictures=none",
     "output_dir=made",
 ]  # fmt: skip
+CONVERT = ["convert", "sample", "made.parquet", "dataset=sample"]
+EXPLAIN = ["explain", "sample", "dataset=sample", "device=cpu"]
 KNOW_JSON = [verb for verb, (config, _) in VERBS.items() if "json" in {k.name for k in keys_of(config)}]  # fmt: skip
 
 
@@ -48,7 +50,14 @@ def answer(capsys, words, code=0):
 
 @pytest.mark.parametrize(
     ("words", "key"),
-    [(SCORE, "miou"), (COMPARE, "miou"), (SWEEP, "n_scored"), (CONSTRUCT, "counts")],
+    [
+        (SCORE, "miou"),
+        (COMPARE, "miou"),
+        (SWEEP, "n_scored"),
+        (CONSTRUCT, "counts"),
+        (CONVERT, "n_written"),
+        (EXPLAIN, "conventions"),
+    ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
 )
 def test_json_is_printed_when_quiet_too(capsys, words, key):
@@ -59,7 +68,9 @@ def test_json_is_printed_when_quiet_too(capsys, words, key):
 
 
 def test_every_verb_that_knows_json_is_tried():
-    assert {words[0] for words in (SCORE, COMPARE, SWEEP, CONSTRUCT)} == set(KNOW_JSON)
+    assert {words[0] for words in (SCORE, COMPARE, SWEEP, CONSTRUCT, CONVERT, EXPLAIN)} == set(
+        KNOW_JSON
+    )
 
 
 @pytest.mark.parametrize("verb", KNOW_JSON)

@@ -97,7 +97,7 @@ def test_mistakes_write_nothing(folder, capsys):
         "line 4: wrong size",
         "line 201: malformed mask",
         f"line {N}: duplicate",
-        "missing: no prediction",
+        "missing: 1 example has no prediction",
     ):
         assert part in said
     assert not list(folder.glob("*out*"))

@@ -88,12 +88,15 @@ def test_equals_the_host(case, name, index_is_there):
     index = np.arange(60)
     stacks = stacks_of(case, preds, 60)
     host = count_stacks(HostCounter(case.store, options), stacks, index)
-    device = count_stacks(
-        DeviceCounter(case.store, options, torch.device("cpu")),
-        stacks,
-        torch.from_numpy(index) if index_is_there else index,
-    )
-    assert torch.equal(host.table(), device.table())
+    there = torch.from_numpy(index) if index_is_there else index
+    for metrics in (["iou"], ["iou", "boundary"]):
+        device = count_stacks(
+            DeviceCounter(case.store, options, torch.device("cpu"), metrics), stacks, there
+        )
+        assert torch.equal(device.table()[:, :6], host.table())
+    boundaries = count_stacks(HostCounter(case.store, options, metrics), stacks, index)
+    assert torch.equal(boundaries.table(), device.table())
+    assert boundaries.rows.shape[1] == 10
 
 
 @settings(max_examples=60)

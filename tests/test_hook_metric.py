@@ -310,16 +310,17 @@ def test_any_split_over_ranks_is_one_state(data):
     """Examples dealt to ranks in any number, order and repetition, then merged: the counts of one pass."""
     from refcocom_gpu.training.state import empty_state, merge, record
 
-    n, ranks = 6, data.draw(st.integers(1, 4))
+    n, ranks, more = 6, data.draw(st.integers(1, 4)), data.draw(st.integers(0, 1))
     truth = torch.arange(10, 10 + 2 * n).reshape(n, 2)
     sightings = data.draw(st.lists(st.integers(0, n - 1), max_size=20))
-    states = [empty_state(n) for _ in range(ranks)]
+    states = [empty_state(n, n_columns=5 + more) for _ in range(ranks)]
     odd = set()
     for place, index in enumerate(sightings):
-        row = torch.zeros(1, 5, dtype=torch.int64)
+        row = torch.zeros(1, 5 + more, dtype=torch.int64)
         row[0, :2] = truth[index]
         if data.draw(st.booleans(), label="differs"):
             row[0, 1] += 1 + place
+            row[0, 5:] = 1 + place
             odd.add((index, place))
         record(states[data.draw(st.integers(0, ranks - 1))], torch.tensor([index]), row)
     merged = merge(torch.stack(states))
@@ -331,4 +332,59 @@ def test_any_split_over_ranks_is_one_state(data):
             kinds = {int(truth[index, 1]) + (1 + p if (index, p) in odd else 0) for p in mine}
             assert int(merged[index, 1]) in kinds
             assert int(merged[index, 0]) == int(truth[index, 0])
+            if more:
+                assert int(merged[index, 5]) == int(merged[index, 1] - truth[index, 1])
             assert (int(merged[index, CONFLICT]) > 0) == (len(kinds) > 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 50])
+def test_boundaries_are_those_of_the_offline_score(case, batch_size):
+    metric = rc.RefCOCOMMetric(case.store, metrics=["iou", "boundary"])
+    plain = rc.RefCOCOMMetric(case.store)
+    logits = (
+        torch.from_numpy(np.stack([np.kron(m[:20, :20], [[1, 1]]) for m in case.masks])) * 4.0 - 1
+    )
+    for index in torch.arange(len(logits)).split(batch_size):
+        metric.update(logits[index], index)
+        plain.update(logits[index], index)
+    offline = rc.score([(range(len(logits)), logits)], case.store, metrics=["iou", "boundary"])
+    found = {key.partition("/")[2]: value.item() for key, value in metric.compute().items()}
+    assert {name: found[name] for name in offline.boundary_scores} == offline.boundary_scores
+    assert metric.result().per_example.equals(offline.per_example)
+    assert metric.result().info["metrics"] == ["iou", "boundary"]
+    # IoU alone has the same scores and a smaller state, which is not taken for this one.
+    alone = {key.partition("/")[2]: value.item() for key, value in plain.compute().items()}
+    assert alone == {name: found[name] for name in alone}
+    metric.persistent(True)
+    with pytest.raises(rc.UsageError, match="other options"):
+        plain.load_state_dict(metric.state_dict())
+
+
+def test_boundaries_of_a_subset_are_estimated(case):
+    metric = rc.RefCOCOMMetric(case.store, metrics="boundary", subset=60)
+    for index in metric.subset.indices:
+        metric.update(torch.from_numpy(case.masks[index])[None], [int(index)])
+    found = {key.partition("/")[2]: value.item() for key, value in metric.compute().items()}
+    whole = rc.score([(range(len(case.masks)), case.masks)], case.store, metrics="boundary")
+    for name, score in whole.boundary_scores.items():
+        assert abs(found[name] - score) < 5 * found[f"{name}_se"]
+
+
+def test_an_example_with_another_boundary_came_twice(case):
+    """Masks of one area and intersection whose boundaries differ are two masks."""
+    metric = rc.RefCOCOMMetric(case.store, metrics="boundary", partial=True)
+    target = case.store.mask(0)
+    rows, columns = np.nonzero(~target)
+    masks = [target.copy(), target.copy()]
+    # One more pixel outside the object: beside it, and far away.
+    beside = np.argwhere(~target & (np.roll(target, 1, 0) | np.roll(target, -1, 0)))[0]
+    far = np.argmax(np.abs(rows - beside[0]) + np.abs(columns - beside[1]))
+    masks[0][tuple(beside)] = masks[1][rows[far], columns[far]] = True
+    metric.update(masks[0][None], [0])
+    with pytest.raises(rc.PredictionError, match="seen before"):
+        metric.update(masks[1][None], [0])
+
+
+def test_an_unknown_metric_is_refused(case):
+    with pytest.raises(rc.UsageError, match="unknown metric 'f1'"):
+        rc.RefCOCOMMetric(case.store, metrics=["f1"])

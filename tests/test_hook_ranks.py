@@ -59,6 +59,18 @@ def test_counts_and_scores_are_those_of_one_process(world, offline, kind):
             is_offline(found[name], offline[kind])
 
 
+def test_boundaries_are_those_of_one_process(world, store):
+    _, results = world
+    logits = rank_worker.make_logits(store)
+    offline = rc.score([(range(len(store)), logits)], store, metrics=["iou", "boundary"])
+    names = ("intersection", "pred_area", *offline.per_example.column_names[-7:])
+    for found in results:
+        counts, scores = found["boundary"]["counts"], found["boundary"]["scores"]
+        assert counts == [offline.per_example[name].to_pylist() for name in names]
+        for name, score in offline.boundary_scores.items():
+            assert scores[f"refcocom/{name}"] == score.hex()
+
+
 def test_a_plain_mean_is_wrong_where_the_sampler_pads(world, store, offline):
     _, results = world
     for found in results:

@@ -61,7 +61,7 @@ def sizes_of(masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def poison(monkeypatch):
     """Uninitialised memory is filled with ones, so that a kernel that forgets to write is found out."""
     # Compiled before: Numba would otherwise be handed the function below.
-    for name in ("bits", "boundary", "logits", "masks", "rle"):
+    for name in ("bits", "boundary", "contours", "logits", "masks", "rle"):
         import_module(f"refcocom_kernels.cpu.numba.{name}")
 
     def filled(shape, dtype=float, **_):
@@ -139,31 +139,79 @@ def test_rle_counts(size, kind, poison):
         assert counts[row].tolist() == expected.tolist()
 
 
+def boundary_counts(mask: np.ndarray, target: np.ndarray, distance: int, reach: int) -> list[int]:
+    """The five columns, by the naive definitions."""
+    pair = torch.from_numpy(mask), torch.from_numpy(target)
+    counts = reference.boundary_counts(*pair, distance), reference.contour_counts(*pair, reach)
+    return torch.cat(counts).tolist()
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("distance", [None, 1, 3, 40])
-def test_boundaries(size, kind, distance, poison, monkeypatch):
+@pytest.mark.parametrize("target_kind", ["blob", "empty"])
+def test_boundaries(size, kind, target_kind, distance, poison, monkeypatch):
+    sizes = sizes_of([np.zeros(size)])
+    reaches = cpu.boundary_distance(*sizes, cpu.REACH_RATIO)
     if distance is not None:
-        monkeypatch.setattr(cpu, "boundary_distance", lambda h, w: np.full(len(h), distance))
         monkeypatch.setattr(
             "refcocom_kernels.cpu.boundary.boundary_distance",
             lambda h, w: np.full(len(h), distance),
         )
-    mask, target = draw(kind, *size, 1), draw("blob", *size, 2) | draw("sparse", *size, 3)
+        # As far as a word reaches, and farther.
+        reaches = np.array([{1: 2, 3: 33, 40: 130}[distance]])
+    mask, target = draw(kind, *size, 1), draw(target_kind, *size, 2)
+    if target_kind != "empty":
+        target |= draw("sparse", *size, 3)
     words, offsets = packed([target])
-    truth = cpu.boundaries(words, offsets, *sizes_of([target]))
-    wide = int(truth.distances[0])
+    truth = cpu.boundaries(words, offsets, *sizes)
+    wide, reach = int(truth.distances[0]), int(reaches[0])
     expected_truth = reference.boundary(torch.from_numpy(target), wide).numpy()
     np.testing.assert_array_equal(truth.words, packed([expected_truth])[0])
     assert truth.areas.tolist() == [expected_truth.sum()]
-    expected = reference.boundary_counts(torch.from_numpy(mask), torch.from_numpy(target), wide)
+    contours = cpu.contours(words, offsets, *sizes, reaches)
+    contour = reference.contour(torch.from_numpy(target))
+    np.testing.assert_array_equal(contours.words, packed([contour.numpy()])[0])
+    np.testing.assert_array_equal(
+        contours.wide, packed([reference.widened(contour, reach).numpy()])[0]
+    )
+    assert contours.areas.tolist() == [contour.sum()]
+    expected = boundary_counts(mask, target, wide, reach)
     own = np.zeros(1, np.int64)
-    found = cpu.mask_boundary_counts(mask[None].view(np.uint8), own, truth, offsets)
-    assert found.counts[0].tolist() == expected.tolist()
+    stored = (*sizes, truth, contours, offsets)
+    found = cpu.mask_boundary_counts(mask[None].view(np.uint8), own, *stored)
+    assert found.counts[0].tolist() == expected
+    # Beyond the image there may be anything.
+    room = np.full((1, size[0] + 3, size[1] + 70), 7, np.uint8)
+    room[0, : size[0], : size[1]] = mask
+    assert cpu.mask_boundary_counts(room, own, *stored).counts[0].tolist() == expected
     ends, run_offsets = runs_of([mask])
-    from_runs = cpu.run_boundary_counts(ends, run_offsets, own, *sizes_of([target]), truth, offsets)
-    assert from_runs.counts[0].tolist() == expected.tolist()
+    from_runs = cpu.run_boundary_counts(ends, run_offsets, own, *stored)
+    assert from_runs.counts[0].tolist() == expected
     assert 0 <= found.cropped[0] <= 1
+
+
+@given(st.integers(1, 30), st.integers(1, 140), st.integers(1, 70), st.integers(0, 2**31))
+def test_contours_of_any_size_and_reach(height, width, reach, seed):
+    """Few pixels, so that the box is smaller than the image and the reach goes beyond either."""
+    rng = np.random.default_rng(seed)
+    masks = [np.zeros((height, width), bool) for _ in range(3)]
+    for mask in masks[:2]:
+        for _ in range(rng.integers(0, 4)):
+            y, x = rng.integers(0, height), rng.integers(0, width)
+            mask[y : y + rng.integers(1, 9), x : x + rng.integers(1, 90)] = True
+    words, offsets = packed(masks)
+    sizes, n = sizes_of(masks), len(masks)
+    contours = cpu.contours(words, offsets, *sizes, np.full(n, reach))
+    boundaries = cpu.boundaries(words, offsets, *sizes)
+    pairs = np.array([[0, 1], [1, 0], [0, 2], [2, 1], [0, 0]])
+    mine = np.stack([masks[k] for k in pairs[:, 0]]).view(np.uint8)
+    found = cpu.mask_boundary_counts(
+        mine, pairs[:, 1].copy(), *sizes, boundaries, contours, offsets
+    )
+    for counts, (mask, target) in zip(found.counts.tolist(), pairs, strict=True):
+        distance = int(boundaries.distances[target])
+        assert counts == boundary_counts(masks[mask], masks[target], distance, reach)
 
 
 def field(kind: str, h: int, w: int, seed: int) -> np.ndarray:
@@ -214,6 +262,12 @@ def test_logits(dtype, kind, threshold, poison):
             )
             assert run_offsets.tolist() == [0, len(ends)]
             np.testing.assert_array_equal(ends, reference.run_ends(resized).numpy())
+            drawn = cpu.logit_masks(
+                array[None], np.zeros(1, np.int64), np.array([height]), np.array([width]), height + 1, width + 2,
+                threshold=threshold, valid=None if valid is None else np.array([valid]), threads=1,
+            )[0]  # fmt: skip
+            np.testing.assert_array_equal(drawn[:height, :width], resized)
+            assert drawn.sum() == resized.sum()
 
 
 @given(

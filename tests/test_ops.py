@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refcocom_kernels import cpu, ops, reference, tables
-from test_kernels import KINDS, draw, packed, runs_of, sizes_of
+from test_kernels import KINDS, boundary_counts, draw, packed, runs_of, sizes_of
 
 SIZE = (37, 71)
 OPERATORS = [
@@ -16,6 +16,7 @@ OPERATORS = [
     "mask_boundary_counts",
     "pairwise_intersections",
     "logit_counts",
+    "logit_masks",
     "rle_counts",
     "mask_runs",
     "logit_runs",
@@ -47,10 +48,17 @@ def calls(truth, predicted):
     heights, widths = (torch.from_numpy(x) for x in sizes_of(truth))
     ends, run_offsets = runs_of(truth)
     distances = torch.arange(1, n + 1)
-    boundaries = np.stack(
-        [reference.boundary(torch.from_numpy(m), k + 1).numpy() for k, m in enumerate(truth)]
+    # Reaches are twice the distances.
+    true = [torch.from_numpy(m) for m in truth]
+    contours = [reference.contour(m) for m in true]
+    boundary_words, contour_words, wide_words = (
+        words_of([m.numpy() for m in drawn])[0]
+        for drawn in (
+            [reference.boundary(m, k + 1) for k, m in enumerate(true)],
+            contours,
+            [reference.widened(m, 2 * k + 2) for k, m in enumerate(contours)],
+        )
     )
-    boundary_words, _ = words_of(list(boundaries))
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=(n, 16, 20)).astype(np.float32))
     data, offsets = cpu.rle_write(*cpu.mask_runs(predicted.numpy().view(np.uint8)))
     target_ends, target_offsets = torch.from_numpy(ends), torch.from_numpy(run_offsets)
@@ -62,10 +70,13 @@ def calls(truth, predicted):
     return {
         "mask_counts": ((predicted, sample, words, word_offsets), [counts]),
         "mask_boundary_counts": (
-            (predicted, sample, boundary_words, word_offsets, distances),
+            (
+                predicted, sample, heights, widths, boundary_words, distances, contour_words, wide_words,
+                2 * distances, word_offsets,
+            ),
             [
-                torch.stack([
-                    reference.boundary_counts(p, t, int(distances[s]))
+                torch.tensor([
+                    boundary_counts(p.numpy(), t.numpy(), int(distances[s]), 2 * int(distances[s]))
                     for p, t, s in zip(predicted, targets, sample, strict=True)
                 ])
             ],
@@ -78,6 +89,7 @@ def calls(truth, predicted):
             (logits, sample, heights, widths, words, word_offsets, *SIZE, 0.5),
             [reference.mask_counts(resized, targets), kinds],
         ),
+        "logit_masks": ((logits, sample, heights, widths, *SIZE, 0.5), [resized]),
         "rle_counts": (
             (
                 torch.from_numpy(data),
@@ -203,8 +215,8 @@ def test_indices_that_are_strided(calls):
 
 def test_nothing_to_count(calls):
     for name in ("mask_counts", "mask_boundary_counts"):
-        (masks, sample, *rest), _ = calls[name]
-        assert getattr(ops, name)(masks[:0], sample[:0], *rest).shape == (0, 2)
+        (masks, sample, *rest), (expected,) = calls[name]
+        assert getattr(ops, name)(masks[:0], sample[:0], *rest).shape == (0, *expected.shape[1:])
     (logits, sample, *rest), _ = calls["logit_counts"]
     counts, kinds = ops.logit_counts(logits[:0], sample[:0], *rest)
     assert (counts.shape, kinds.shape) == ((0, 2), (0,))
@@ -234,11 +246,16 @@ def test_both_tallies_agree(data):
     """Repeated, conflicting and faulty rows, in any batches."""
     counts = st.tuples(st.integers(0, 2), st.integers(0, 2))
     row = st.tuples(counts, st.integers(0, 3), st.integers(0, 1), st.integers(0, 1))
-    states = torch.tensor([[-1, -1, 0, 0, 0]] * 4), torch.tensor([[-1, -1, 0, 0, 0]] * 4)
+    n_more = data.draw(st.integers(0, 2))
+    more = st.tuples(*[st.integers(0, 1)] * n_more)
+    states = tuple(torch.tensor([[-1, -1, 0, 0, 0, *[0] * n_more]] * 4) for _ in range(2))
     for _ in range(data.draw(st.integers(1, 4))):
         index = torch.tensor(data.draw(st.lists(st.integers(0, 3), max_size=6)), dtype=torch.int64)
         drawn = data.draw(st.lists(row, min_size=len(index), max_size=len(index)))
-        rows = torch.tensor([[*c, *rest] for c, *rest in drawn], dtype=torch.int64).reshape(-1, 5)
+        added = data.draw(st.lists(more, min_size=len(index), max_size=len(index)))
+        rows = torch.tensor(
+            [[*c, *rest, *a] for (c, *rest), a in zip(drawn, added, strict=True)], dtype=torch.int64
+        ).reshape(-1, 5 + n_more)
         reference.tally(states[0], index, rows)
         cpu.tally(states[1].numpy(), index.numpy(), rows.numpy())
     assert torch.equal(*states)

@@ -1,4 +1,4 @@
-"""Boundary counts of dense masks; the boundaries of the truth are cached."""
+"""Boundary counts of dense masks and of runs, and what they add to IoU; the boundaries of the truth are cached."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from refcocom_kernels import cpu
 
 from benchmarks.timing import OURS, Case, Contender
 from benchmarks.workload import Workload
+from refcocom_gpu.masks.rle import Column
 
 ROWS = 256
 
@@ -22,8 +23,12 @@ def cases(w: Workload) -> Iterator[Case]:
     masks = np.stack(w.dense(rows)).view(np.uint8)
     word_offsets = cpu.word_offsets_for(w.pixels)
     words = cpu.rle_pack(w.targets.ends, w.targets.run_offsets, w.heights, w.widths)
-    truth = cpu.boundaries(words, word_offsets, w.heights, w.widths)
-    result = cpu.mask_boundary_counts(masks, sample, truth, word_offsets)
+    stored = words, word_offsets
+    truth = cpu.boundaries(*stored, w.heights, w.widths)
+    reaches = cpu.boundary_distance(w.heights, w.widths, cpu.REACH_RATIO)
+    contours = cpu.contours(*stored, w.heights, w.widths, reaches)
+    against = (sample, w.heights, w.widths, truth, contours, word_offsets)
+    result = cpu.mask_boundary_counts(masks, *against)
     picked = [
         w.predictions.ends[w.predictions.run_offsets[r] : w.predictions.run_offsets[r + 1]]
         for r in rows
@@ -32,12 +37,10 @@ def cases(w: Workload) -> Iterator[Case]:
     ends = np.concatenate(picked)
 
     def from_masks() -> NDArray[np.int64]:
-        return cpu.mask_boundary_counts(masks, sample, truth, word_offsets, threads=1).counts
+        return cpu.mask_boundary_counts(masks, *against, threads=1).counts[:, :2]
 
     def from_runs() -> NDArray[np.int64]:
-        return cpu.run_boundary_counts(
-            ends, run_offsets, sample, w.heights, w.widths, truth, word_offsets, threads=1
-        ).counts
+        return cpu.run_boundary_counts(ends, run_offsets, *against, threads=1).counts[:, :2]
 
     contenders = [
         Contender(OURS, from_masks, len(rows), "ours"),
@@ -55,6 +58,45 @@ def cases(w: Workload) -> Iterator[Case]:
         absent["OpenCV"] = str(error)
     notes = {"mean share of the image inside the crop": float(result.cropped.mean())}
     yield Case("boundary counts 480×640, 1 thread", contenders, absent, notes)
+    yield _beside_iou(w, rows, masks, stored, against)
+
+
+def _beside_iou(
+    w: Workload,
+    rows: NDArray[np.int64],
+    masks: NDArray[np.uint8],
+    stored: tuple[NDArray[np.uint64], NDArray[np.int64]],
+    against: tuple[Any, ...],
+) -> Case:
+    """What boundaries cost beside IoU. Every contender returns the counts of IoU."""
+    sample = against[0]
+    strings = Column(w.predictions.data, w.predictions.offsets).take(rows)
+    truth = w.targets.ends, w.targets.run_offsets, w.pixels
+
+    def dense() -> NDArray[np.int64]:
+        flat = masks.reshape(len(rows), -1)
+        return cpu.mask_counts(flat, sample, *stored, threads=1).counts
+
+    def rle() -> NDArray[np.int64]:
+        return cpu.rle_counts(strings.data, strings.offsets, sample, *truth, threads=1)[0]
+
+    def dense_and_boundaries() -> NDArray[np.int64]:
+        cpu.mask_boundary_counts(masks, *against, threads=1)
+        return dense()
+
+    def rle_and_boundaries() -> NDArray[np.int64]:
+        runs = cpu.rle_parse(strings.data, strings.offsets, w.pixels[sample], threads=1)
+        cpu.run_boundary_counts(runs.ends, runs.offsets, *against, threads=1)
+        return rle()
+
+    n = len(rows)
+    contenders = [
+        Contender(f"{OURS}, IoU from dense masks", dense, n, "ours"),
+        Contender(f"{OURS}, IoU and boundaries from dense masks", dense_and_boundaries, n, "limit"),
+        Contender(f"{OURS}, IoU from RLE", rle, n, "limit"),
+        Contender(f"{OURS}, IoU and boundaries from RLE", rle_and_boundaries, n, "limit"),
+    ]
+    return Case("boundaries beside IoU 480×640, 1 thread", contenders)
 
 
 def _opencv(

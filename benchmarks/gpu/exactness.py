@@ -68,12 +68,8 @@ def calls(inputs: Inputs) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, 
         ("columns first in memory", masks[:64].transpose(1, 2).contiguous().transpose(1, 2)),
     ):  # fmt: skip
         yield f"mask_counts, {name}", ops.mask_counts, (given, samples[: len(given)], *store)
-    truth = inputs.boundaries
-    yield (
-        "mask_boundary_counts", ops.mask_boundary_counts,
-        (masks[:256], samples[:256], torch.from_numpy(truth.words.view(np.int64)), host["word_offsets"],
-         torch.from_numpy(truth.distances)),
-    )  # fmt: skip
+    given = masks[:256], samples[:256]
+    yield "mask_boundary_counts", ops.mask_boundary_counts, (*given, *inputs.boundaries)
     n_words = -(-HEIGHT * WIDTH // 64)
     packed = np.packbits(masks[:64].flatten(1).numpy(), axis=1, bitorder="little")
     many = torch.from_numpy(packed.reshape(-1)).view(torch.int64)
@@ -97,6 +93,8 @@ def calls(inputs: Inputs) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, 
                 ops.logit_counts,
                 (logits, samples, *sizes, 0.5, valid),
             )
+            drawn = (logits[:64], samples[:64], *sizes[:2], *bounds)
+            yield f"logit_masks, {kind}", ops.logit_masks, drawn
             yield f"logit_runs, {kind}", ops.logit_runs, (logits[:64], HEIGHT, WIDTH)
     # A ragged batch: target sizes differ between examples.
     generator = torch.Generator().manual_seed(1)

@@ -77,14 +77,18 @@ class Inputs:
         return (16 * (torch.cat(parts) - 0.5)).to(dtype)
 
     @cached_property
-    def boundaries(self) -> cpu.Boundaries:
-        """Boundaries of all true masks."""
-        return cpu.boundaries(
-            self.host["words"].numpy().view(np.uint64),
-            self.host["word_offsets"].numpy(),
-            self.workload.heights,
-            self.workload.widths,
+    def boundaries(self) -> tuple[Tensor, ...]:
+        """The arguments of `ops.mask_boundary_counts` that describe the true masks, on the host."""
+        sizes = self.workload.heights, self.workload.widths
+        stored = self.host["words"].numpy().view(np.uint64), self.host["word_offsets"].numpy()
+        found = cpu.boundaries(*stored, *sizes)
+        reaches = cpu.boundary_distance(*sizes, cpu.REACH_RATIO)
+        contours = cpu.contours(*stored, *sizes, reaches)
+        words, drawn, wide = (
+            words.view(np.int64) for words in (found.words, contours.words, contours.wide)
         )
+        arrays = (*sizes, words, found.distances, drawn, wide, reaches, stored[1])
+        return tuple(map(torch.from_numpy, arrays))
 
     def strings(self) -> tuple[Tensor, Tensor]:
         """[D] uint8 characters and [B + 1] int64 offsets of the predictions as COCO RLE, on the host."""

@@ -215,16 +215,12 @@ def boundary(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[st
     """Boundary counts, with the boundaries of the truth computed beforehand, beside max pooling."""
     n = min(BATCH, len(inputs.masks))
     masks, samples = inputs.masks[:n].to(inputs.device), inputs.samples[:n].to(inputs.device)
-    truth = inputs.boundaries
-    words = torch.from_numpy(truth.words.view(np.int64)).to(inputs.device)
-    distances = torch.from_numpy(truth.distances).to(inputs.device)
-    distance = int(truth.distances[inputs.samples[0]])
+    truth = [tensor.to(inputs.device) for tensor in inputs.boundaries]
+    distance = int(inputs.boundaries[3][inputs.samples[0]])
     few = 1 if inputs.small else 16
 
     def ours() -> Tensor:
-        return ops.mask_boundary_counts(  # type: ignore[no-any-return]
-            masks, samples, words, inputs.on_device["word_offsets"], distances
-        )
+        return ops.mask_boundary_counts(masks, samples, *truth)  # type: ignore[no-any-return]
 
     def pooled() -> Tensor:
         gone = F.pad(1 - masks[:few, None].half(), (distance,) * 4, value=1.0)

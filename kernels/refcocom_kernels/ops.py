@@ -98,23 +98,47 @@ mask_counts.register_fake(_counts_like)
 
 @torch.library.custom_op("refcocom::mask_boundary_counts", mutates_args=(), device_types="cpu")
 def mask_boundary_counts(
-    masks: Tensor, sample: Tensor, boundaries: Tensor, word_offsets: Tensor, distances: Tensor
+    masks: Tensor,
+    sample: Tensor,
+    heights: Tensor,
+    widths: Tensor,
+    boundaries: Tensor,
+    distances: Tensor,
+    contours: Tensor,
+    wide: Tensor,
+    reaches: Tensor,
+    word_offsets: Tensor,
 ) -> Tensor:
-    """Count the boundaries of dense masks of one size against stored boundaries.
+    """Count the boundaries and contours of dense masks in one tensor against stored ones.
 
     Args:
-        masks: [B, H, W] bool or uint8; what is not 0 is set.
-        sample: [B] int64 the stored mask each is scored against, of the same size.
+        masks: [B, h, w] bool or uint8; what is not 0 is set. Each image is at the top left; what lies beyond it is not
+            read.
+        sample: [B] int64 the stored mask each is scored against; none may be larger than h × w.
+        heights: [M] int64 H of the stored masks.
+        widths: [M] int64 W.
         boundaries: [P] int64 packed boundaries of the stored masks, from `cpu.boundaries`.
-        word_offsets: [M + 1] int64 where a stored mask's words begin.
         distances: [M] int64 width of the boundary in pixels.
+        contours: [P] int64 packed contours of the stored masks, from `cpu.contours`.
+        wide: [P] int64 the same, widened.
+        reaches: [M] int64 how far apart contour pixels may be that match.
+        word_offsets: [M + 1] int64 where a stored mask's words begin.
 
     Returns:
-        [B, 2] int64 intersection and predicted area of the boundaries.
+        [B, 5] int64 intersection and predicted area of the boundaries; pixels of the predicted contour, those of them
+        that match, and the pixels of the true contour that match.
     """
-    # The areas of the stored boundaries are not read, so the distances fill their place.
-    truth = cpu.Boundaries(_words(boundaries), _array(distances), _array(distances))
-    result = cpu.mask_boundary_counts(_bytes(masks), _array(sample), truth, _array(word_offsets))
+    # The areas of what is stored are not read, so the distances fill their place.
+    size = _array(distances)
+    result = cpu.mask_boundary_counts(
+        _bytes(masks),
+        _array(sample),
+        _array(heights),
+        _array(widths),
+        cpu.Boundaries(_words(boundaries), size, size),
+        cpu.Contours(_words(contours), _words(wide), size, _array(reaches)),
+        _array(word_offsets),
+    )
     return torch.from_numpy(result.counts)
 
 
@@ -125,7 +149,9 @@ def _(*arguments: Any) -> Tensor:
     return cuda.mask_boundary_counts(*arguments)
 
 
-mask_boundary_counts.register_fake(_counts_like)
+@mask_boundary_counts.register_fake
+def _(masks: Tensor, *_: Any) -> Tensor:
+    return masks.new_empty((len(masks), 5), dtype=torch.int64)
 
 
 @torch.library.custom_op("refcocom::pairwise_intersections", mutates_args=(), device_types="cpu")
@@ -225,6 +251,59 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
 @logit_counts.register_fake
 def _(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return _counts_like(logits), logits.new_empty(len(logits), dtype=torch.int8)
+
+
+@torch.library.custom_op("refcocom::logit_masks", mutates_args=(), device_types="cpu")
+def logit_masks(
+    logits: Tensor,
+    sample: Tensor,
+    heights: Tensor,
+    widths: Tensor,
+    max_height: int,
+    max_width: int,
+    threshold: float = 0.0,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Resize logits to the stored masks' sizes and threshold: the pixels that `logit_counts` counts.
+
+    Args:
+        logits: [B, h, w] as for `logit_counts`; finite.
+        sample: [B] int64 the stored mask whose size each gets.
+        heights: [M] int64 H of the stored masks.
+        widths: [M] int64 W.
+        max_height: At least the largest H of the batch.
+        max_width: At least the largest W of the batch.
+        threshold: Values strictly above it are set.
+        valid: As for `logit_counts`.
+
+    Returns:
+        [B, max_height, max_width] bool, each image at the top left, False beyond it.
+    """
+    masks = cpu.logit_masks(
+        _floats(logits),
+        _array(sample),
+        _array(heights),
+        _array(widths),
+        max_height,
+        max_width,
+        threshold=threshold,
+        valid=None if valid is None else _array(valid),
+    )
+    return torch.from_numpy(masks).view(torch.bool)
+
+
+@logit_masks.register_kernel("cuda")
+def _(*arguments: Any) -> Tensor:
+    from refcocom_kernels.cuda import drawn as cuda
+
+    return cuda.logit_masks(*arguments)
+
+
+@logit_masks.register_fake
+def _(
+    logits: Tensor, sample: Tensor, heights: Tensor, widths: Tensor, max_height: int, max_width: int, *_: Any
+) -> Tensor:  # fmt: skip
+    return logits.new_empty((len(logits), max_height, max_width), dtype=torch.bool)
 
 
 # RLE ----------------------------------------------------------------------------------------------

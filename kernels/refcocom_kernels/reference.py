@@ -20,13 +20,14 @@ UNSEEN = -1
 def tally(state: Tensor, index: Tensor, rows: Tensor, conflict: int = 1) -> None:
     """Add a batch of counted predictions to a state, in place, without waiting for the device.
 
-    The columns are intersection, predicted area, fault, traits and conflict. An example keeps the counts it was first
-    given, and the largest of the others. Where it comes again with other counts, its conflict becomes `conflict`.
+    The columns are intersection, predicted area, fault, traits, conflict, and C − 5 more counts. An example keeps the
+    counts it was first given, and the largest of the others. Where it comes again with other counts, its conflict
+    becomes `conflict`.
 
     Args:
-        state: [N, 5] int64; the first two columns are `UNSEEN` for an example that no batch has held yet.
+        state: [N, C] int64; the first two columns are `UNSEEN` for an example that no batch has held yet.
         index: [B] int64 rows of the state; where one comes twice, the first counts in the batch are kept.
-        rows: [B, 5] int64.
+        rows: [B, C] int64.
         conflict: A bit.
 
     >>> state = torch.tensor([[-1, -1, 0, 0, 0], [-1, -1, 0, 0, 0]])
@@ -38,14 +39,20 @@ def tally(state: Tensor, index: Tensor, rows: Tensor, conflict: int = 1) -> None
     n_rows = len(index)
     place = torch.arange(n_rows, device=state.device)
     first = place.new_full((len(state),), n_rows).scatter_reduce_(0, index, place, "amin")[index]
-    counts = rows[:, :2]
-    before = state[index, :2]
-    kept = torch.where(before < 0, counts[first], before)
-    marks = rows[:, 2:].clone()
+    counts, before = _counts_of(rows), _counts_of(state[index])
+    kept = torch.where(before[:, :1] < 0, counts[first], before)
+    marks = rows[:, 2:5].clone()
     marks[:, 2] |= (counts != kept).any(1) * conflict
     # Rows of one example write equal counts, so their order does not matter.
-    state[:, :2].index_copy_(0, index, kept)
-    state[:, 2:].scatter_reduce_(0, index[:, None].expand(marks.shape), marks, "amax")
+    state[:, :2].index_copy_(0, index, kept[:, :2])
+    if state.shape[1] > 5:
+        state[:, 5:].index_copy_(0, index, kept[:, 2:])
+    state[:, 2:5].scatter_reduce_(0, index[:, None].expand(marks.shape), marks, "amax")
+
+
+def _counts_of(rows: Tensor) -> Tensor:
+    """[B, C] rows to their [B, C − 3] counts."""
+    return rows[:, :2] if rows.shape[1] == 5 else torch.cat([rows[:, :2], rows[:, 5:]], 1)
 
 
 def decode_runs(ends: Tensor, height: int, width: int) -> Tensor:
@@ -302,3 +309,51 @@ def boundary_counts(mask: Tensor, target: Tensor, distance: int) -> Tensor:
     tensor([8, 8])
     """
     return mask_counts(boundary(mask, distance), boundary(target, distance))
+
+
+def contour(mask: Tensor) -> Tensor:
+    """The set pixels with a neighbour, of eight, that is not set; outside the image nothing is.
+
+    Args:
+        mask: [H, W] bool.
+
+    Returns:
+        [H, W] bool.
+    """
+    return boundary(mask, 1)
+
+
+def widened(mask: Tensor, reach: int) -> Tensor:
+    """The pixels with a set pixel in the square of (2·reach + 1)² around them.
+
+    Args:
+        mask: [H, W] bool.
+        reach: Pixels, 0 or more.
+
+    Returns:
+        [H, W] bool.
+
+    >>> widened(torch.tensor([[True, False, False, False]]), 2).int()
+    tensor([[1, 1, 1, 0]], dtype=torch.int32)
+    """
+    around = F.pad(mask.float()[None, None], (reach,) * 4)
+    return F.max_pool2d(around, 2 * reach + 1, stride=1)[0, 0] > 0
+
+
+def contour_counts(mask: Tensor, target: Tensor, reach: int) -> Tensor:
+    """Pixels of the contours of two masks that match: the other contour has a pixel within `reach`.
+
+    Args:
+        mask: [H, W] bool.
+        target: [H, W] bool.
+        reach: Pixels along rows and columns.
+
+    Returns:
+        [3] int64: pixels of the mask's contour; those that match; pixels of the target's contour that match.
+
+    >>> contour_counts(torch.ones(3, 3, dtype=torch.bool), torch.eye(3, dtype=torch.bool), 1)
+    tensor([8, 8, 3])
+    """
+    mine, other = contour(mask), contour(target)
+    pairs = ((mine, mine), (mine, widened(other, reach)), (other, widened(mine, reach)))
+    return torch.stack([(a & b).sum() for a, b in pairs])

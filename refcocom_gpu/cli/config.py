@@ -123,6 +123,11 @@ class ScoreConfig(_Output, _Slices, _Precision, _Dataset):
         "file, folder, glob or list in any accepted format; `sample` and `sample-coarse` are built in",
         path=True,
     )
+    metrics: Any = option(
+        "iou",
+        "what is counted: iou, or [iou,boundary] for boundary IoU and Boundary F too",
+        listed=True,
+    )
     eval_results: str | None = option(
         None,
         "file NAME.yaml for the .eval_results folder of a model on the Hub, where nothing is uploaded; "
@@ -167,7 +172,7 @@ class ExplainConfig(_Counting, _Dataset):
     tolerance: str | None = option(
         None, "in the unit of reported; null: half of the last digit that it has"
     )
-    json: bool = option(False, "print JSON instead of the table")
+    json: bool = option(False, "print JSON instead of the table, also if it fails or quiet=true")
     quiet: bool = option(False, "print nothing but warnings and errors")
 
 
@@ -290,7 +295,7 @@ class ConvertConfig(ReadOptions, RawAnswers, _FromDataset):
         "examples without a prediction or a readable answer: error, or skip to leave them out",
     )
     overwrite: bool = option(False, "replace OUT")
-    json: bool = option(False, "print JSON instead of the table")
+    json: bool = option(False, "print JSON instead of the table, also if it fails or quiet=true")
     quiet: bool = option(False, "print nothing but warnings and errors")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import rle_status
 
 from refcocom_gpu.counting.host import HostCounter
+from refcocom_gpu.counting.measures import IOU, n_columns
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.masks.causes import explain_counts
@@ -46,7 +47,7 @@ class BatchCounter(ABC):
 
     @abstractmethod
     def finish(self) -> Ints:
-        """Return [N, 5] rows of all examples as `rows` describes them, 0 for those that no batch held."""
+        """Return [N, C] rows of all examples as `rows` describes them, 0 for those that no batch held."""
 
     def _report(self, batch: ArrayBatch, rows: Ints, faults: Ints) -> None:
         """Record the predictions of some rows of a batch that have a fault."""
@@ -64,15 +65,23 @@ class BatchCounter(ABC):
 class HostBatches(BatchCounter):
     """Counts batches in host memory; see `BatchCounter`."""
 
-    def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
+    def __init__(
+        self,
+        store: MaskStore,
+        options: ReadOptions,
+        problems: Problems,
+        metrics: Sequence[str] = (IOU,),
+    ) -> None:
         super().__init__(store, options, problems)
-        self._counter = HostCounter(store, options)
-        self._rows = np.zeros((len(store), N_COLUMNS), np.int64)
+        self._counter = HostCounter(store, options, metrics)
+        self._rows = np.zeros((len(store), n_columns(metrics)), np.int64)
 
     def add(self, batch: Batch) -> None:
         """Count a batch."""
         if isinstance(batch, RLEBatch):
-            self._rows[batch.index, :N_COUNTS] = self._rle(batch)
+            counts = self._rle(batch)
+            self._rows[batch.index, :N_COUNTS] = counts[:, :N_COUNTS]
+            self._rows[batch.index, N_COLUMNS:] = counts[:, N_COUNTS:]
             return
         samples = self._store.example_sample[batch.index]
         for rows, stacked in stacks_of(batch.arrays, self._options):
@@ -81,7 +90,7 @@ class HostBatches(BatchCounter):
             self._report(batch, rows, counted[:, FAULT])
 
     def finish(self) -> Ints:
-        """Return [N, 5] rows of all examples."""
+        """Return [N, C] rows of all examples."""
         return self._rows
 
     def _rle(self, batch: RLEBatch) -> Ints:

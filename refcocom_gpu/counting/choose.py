@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.counting.batches import BatchCounter, HostBatches
 from refcocom_gpu.counting.host import HostCounter
+from refcocom_gpu.counting.measures import IOU
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.options import ReadOptions
 
@@ -16,31 +18,37 @@ if TYPE_CHECKING:
     from refcocom_gpu.store.store import MaskStore
 
 
-def counter_on(store: MaskStore, options: ReadOptions, device: torch.device) -> Counter:
+def counter_on(
+    store: MaskStore, options: ReadOptions, device: torch.device, metrics: Sequence[str] = (IOU,)
+) -> Counter:
     """Make the counter of a device.
 
     Args:
         store: Ground truth.
         options: How predictions are read.
         device: Where the predictions are.
+        metrics: What is counted, from `measures.chosen_metrics`.
     """
     if device.type == "cpu":
-        return HostCounter(store, options)
+        return HostCounter(store, options, metrics)
     from refcocom_gpu.counting.device import DeviceCounter
 
-    return DeviceCounter(store, options, device)
+    return DeviceCounter(store, options, device, metrics)
 
 
-def batch_counter(store: MaskStore, options: ReadOptions, problems: Problems) -> BatchCounter:
+def batch_counter(
+    store: MaskStore, options: ReadOptions, problems: Problems, metrics: Sequence[str] = (IOU,)
+) -> BatchCounter:
     """Make the counter of prediction files for a store's device.
 
     Args:
         store: Ground truth.
         options: How predictions are read.
         problems: Collects malformed RLE and non-finite logits.
+        metrics: What is counted, from `measures.chosen_metrics`.
     """
     if store.device == "cpu":
-        return HostBatches(store, options, problems)
+        return HostBatches(store, options, problems, metrics)
     from refcocom_gpu.counting.stream import DeviceBatches
 
-    return DeviceBatches(store, options, problems)
+    return DeviceBatches(store, options, problems, metrics)

@@ -1,20 +1,22 @@
 """Masks or logits and their samples in, integer counts out: what a counter does on the host and on a device.
 
-`host.py` and `device.py` do the counting. The arithmetic here is written once for NumPy arrays and torch tensors, which
-index, compare and assign alike. None of it makes the host wait for a device.
+`host.py` and `device.py` do the counting, as `backend.py` asks of both. The arithmetic here is written once for NumPy
+arrays and torch tensors, which index, compare and assign alike. None of it makes the host wait for a device.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from refcocom_kernels import codes
 
-from refcocom_gpu.counting.rows import FAULT, N_COUNTS, TRAITS
-from refcocom_gpu.counting.sam import sam_counts
+from refcocom_gpu.counting.backend import Backend, Ints, Vector
+from refcocom_gpu.counting.measures import IOU
+from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS, TRAITS
+from refcocom_gpu.counting.sam import sam_counts, sam_masks
 from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
 from refcocom_gpu.predictions.padding import LOOKED_AT, SWAPPED, padding_traits
 from refcocom_gpu.predictions.resize import (
@@ -34,90 +36,19 @@ from refcocom_gpu.predictions.values import (
 )
 from refcocom_gpu.store.store import MaskStore
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Ints = NDArray[np.int64]
-Vector = Any
-"""[K] or [K, …] numbers on the counter's side: an array in host memory, or a tensor on its device."""
+PART_BYTES = 2**26
+"""Bytes of full-size masks that are drawn at a time for measures besides IoU."""
 
 
-class Counter(ABC):
-    """Counts against a store.
+class Counter(Backend):
+    """Counts predictions of any kind against a store; see `Backend` for the letters and arguments."""
 
-    Letters: `K` predictions of one shape and type, `h w` their cells, `M` samples of the store.
-
-    Args:
-        store: Ground truth.
-        options: How predictions are read.
-    """
-
-    def __init__(self, store: MaskStore, options: ReadOptions) -> None:
-        self.store, self.options = store, options
+    def __init__(
+        self, store: MaskStore, options: ReadOptions, metrics: Sequence[str] = (IOU,)
+    ) -> None:
+        super().__init__(store, options, metrics)
         self._looked_at = 0
         self._centred: dict[tuple[int, int], tuple[Vector, Vector]] = {}
-
-    @property
-    @abstractmethod
-    def heights(self) -> Vector:
-        """[M] H of each sample."""
-
-    @property
-    @abstractmethod
-    def widths(self) -> Vector:
-        """[M] W of each sample."""
-
-    @abstractmethod
-    def zeros(self, k: int) -> Vector:
-        """Return [K, 5] int64 zeros."""
-
-    @abstractmethod
-    def place(self, array: NDArray[Any]) -> Vector:
-        """Return an array of the host on the counter's side: itself, or a tensor on the device."""
-
-    def readable(self, values: Any) -> Any:
-        """Return floats as something that compares and selects on the counter's side."""
-        return values
-
-    @abstractmethod
-    def from_tensors(self, *tensors: Tensor) -> tuple[Vector, ...]:
-        """Return tensors that are on the counter's side as its vectors."""
-
-    @abstractmethod
-    def masks(self, masks: Any, sample: Vector) -> tuple[Vector, Vector]:
-        """Count masks that have the size of their images.
-
-        Args:
-            masks: [K, H, W] bool or integers; what is not 0 is set.
-            sample: [K] the sample of each.
-
-        Returns:
-            [K, 2] intersection and predicted area, and [K] faults of integers.
-        """
-
-    @abstractmethod
-    def logits(
-        self,
-        logits: Any,
-        sample: Vector,
-        *,
-        threshold: float,
-        valid: Vector | None,
-        known: Ints | None = None,
-    ) -> tuple[Vector, Vector]:
-        """Resize logits to their images, threshold and count.
-
-        Args:
-            logits: [K, h, w] floats.
-            sample: [K] the sample of each.
-            threshold: The value that a set pixel lies strictly above.
-            valid: [K, 2] float64 rows and columns of cells that the image fills; None for all.
-            known: `sample` in host memory, if the host has it.
-
-        Returns:
-            [K, 2] intersection and predicted area, 0 where a logit is not finite; [K] what the values look like, as
-            `refcocom_kernels.codes` says.
-        """
 
     @cached_property
     def _sizes(self) -> Ints:
@@ -148,12 +79,16 @@ class Counter(ABC):
             known: `sample` in host memory, if the host has it.
 
         Returns:
-            [K, 5] int64 as `rows` describes them.
+            [K, C] int64 as `rows` describes them.
         """
         h, w = values[0].shape
         rows = self.zeros(len(values))
         if known is not None and is_plain(values[0], self.options) and self._all_fit(h, w, known):
             rows[:, :N_COUNTS], rows[:, FAULT] = self.masks(values, sample)
+            if self.measures:
+                rows[:, N_COLUMNS:] = self._measured(
+                    lambda part: self.pixels_of(values[part]), sample, (h, w)
+                )
             return rows
         if isinstance(values, list):
             values = np.stack(values)
@@ -178,8 +113,59 @@ class Counter(ABC):
                     masks = read.values > VALUES["probabilities"]
                     resized, _ = self._masks_of_any_size(masks, sample, fits, known)
                     counts = counts * fits[:, None] + resized * ~fits[:, None]
-        rows[:, :N_COUNTS], rows[:, FAULT], rows[:, TRAITS] = counts, faults, traits
+        rows[:, :N_COUNTS], rows[:, N_COLUMNS:] = counts[:, :N_COUNTS], counts[:, N_COUNTS:]
+        rows[:, FAULT], rows[:, TRAITS] = faults, traits
         return rows
+
+    def _measured(
+        self, draw: Callable[[slice], Any], sample: Vector, size: tuple[int, int]
+    ) -> Vector:
+        """Return [K, C − 5] the columns of all measures.
+
+        Args:
+            draw: Returns the masks of some predictions as `Measure.masks` takes them.
+            sample: [K] the sample of each.
+            size: Rows and columns of the masks.
+        """
+        step = max(1, PART_BYTES // (size[0] * size[1]))
+        columns = []
+        for start in range(0, len(sample), step):
+            part = slice(start, start + step)
+            masks = draw(part)
+            columns.append(
+                self.joined([one.masks(masks, sample[part]) for one in self.measures], 1)
+            )
+        return columns[0] if len(columns) == 1 else self.joined(columns, 0)
+
+    def _resized(
+        self,
+        values: Any,
+        sample: Vector,
+        threshold: float,
+        valid: Vector | None,
+        known: Ints | None,
+    ) -> tuple[Vector, Vector]:
+        """Count logits as `logits` does, and for all measures.
+
+        Returns:
+            [K, 2 + C − 5] counts, and [K] what the values look like.
+        """
+        counts, kinds = self.logits(values, sample, threshold=threshold, valid=valid, known=known)
+        if not self.measures:
+            return counts, kinds
+
+        def draw(part: slice) -> Any:
+            return self.logit_masks(
+                values[part],
+                sample[part],
+                threshold=threshold,
+                valid=None if valid is None else valid[part],
+                known=None if known is None else known[part],
+            )
+
+        columns = self._measured(draw, sample, self.largest(known))
+        columns = columns * (kinds != codes.NON_FINITE)[:, None]
+        return self.joined([counts, columns], 1), kinds
 
     def _all_fit(self, h: int, w: int, sample: Ints) -> bool:
         """Return whether all images have one size."""
@@ -213,11 +199,23 @@ class Counter(ABC):
         """Count floats; as `logits` does, with the options."""
         if self.options.resize == "sam":
             assert known is not None  # `resize` is an option of files, whose samples the host has
-            return self.from_tensors(*sam_counts(values, known, self.store, self.options))
+            return self._sam(values, sample, known)
         values, valid = self._image_parts(values, sample, fits)
-        return self.logits(
-            values, sample, threshold=self.options.threshold, valid=valid, known=known
-        )
+        return self._resized(values, sample, self.options.threshold, valid, known)
+
+    def _sam(self, values: Any, sample: Vector, known: Ints) -> tuple[Vector, Vector]:
+        """Count floats that SAM's postprocessing resizes."""
+        counts, kinds = self.from_tensors(*sam_counts(values, known, self.store, self.options))
+        if self.measures:
+
+            def draw(part: slice) -> Any:
+                masks = sam_masks(values[part], known[part], self.store, self.options)
+                return self.pixels_of(*self.from_tensors(masks))
+
+            columns = self._measured(draw, sample, self.largest(known))
+            columns = columns * (kinds != codes.NON_FINITE)[:, None]
+            counts = self.joined([counts, columns], 1)
+        return counts, kinds
 
     def _masks_of_any_size(
         self, masks: Any, sample: Vector, fits: Vector, known: Ints | None
@@ -225,7 +223,7 @@ class Counter(ABC):
         """Count bool masks, of which some may have another size than their image.
 
         Returns:
-            [K, 2] counts, and [K] faults of those that must have that size.
+            [K, 2 + C − 5] counts, and [K] faults of those that must have that size.
         """
         _, h, w = masks.shape
         valid, misfits = None, 0
@@ -234,21 +232,12 @@ class Counter(ABC):
         else:
             masks, region = self._image_parts(masks, sample, fits)
             masks, valid = nearest_cells(
-                masks, self.heights[sample], self.widths[sample], region, self._largest(known)
+                masks, self.heights[sample], self.widths[sample], region, self.largest(known)
             )
         # As probabilities of 0 and 1, because the kernel for logits takes images of different sizes.
         halves = masks.astype(np.float16) if isinstance(masks, np.ndarray) else masks.half()
-        counts, _ = self.logits(
-            halves, sample, threshold=VALUES["probabilities"], valid=valid, known=known
-        )
+        counts, _ = self._resized(halves, sample, VALUES["probabilities"], valid, known)
         return counts, misfits
-
-    def _largest(self, known: Ints | None) -> tuple[int, int]:
-        """Return at least the largest H and the largest W of the images; asking a device would wait for it."""
-        store = self.store
-        if known is None or not len(known):
-            return int(store.heights.max()), int(store.widths.max())
-        return int(store.heights[known].max()), int(store.widths[known].max())
 
     def _doubts(self, values: Any, heights: Vector, widths: Vector, fits: Vector) -> Vector:
         """Return [K] bits of `predictions.padding`: what makes floats or maps look misread."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,8 +11,10 @@ from numpy.typing import NDArray
 from refcocom_kernels import ops
 from torch import Tensor
 
-from refcocom_gpu.counting.counter import Counter, Ints
-from refcocom_gpu.counting.rows import N_COLUMNS
+from refcocom_gpu.counting.backend import Ints
+from refcocom_gpu.counting.counter import Counter
+from refcocom_gpu.counting.device_measures import DEVICE_MEASURES
+from refcocom_gpu.counting.measures import IOU, Measure
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.resize import as_float32
 from refcocom_gpu.predictions.values import read_stack
@@ -24,14 +28,25 @@ class DeviceCounter(Counter):
         store: Ground truth.
         options: How predictions are read.
         device: By default the device of the store.
+        metrics: As of `Backend`.
     """
 
     def __init__(
-        self, store: MaskStore, options: ReadOptions, device: torch.device | None = None
+        self,
+        store: MaskStore,
+        options: ReadOptions,
+        device: torch.device | None = None,
+        metrics: Sequence[str] = (IOU,),
     ) -> None:
-        super().__init__(store, options)
+        super().__init__(store, options, metrics)
         self.truth = store.tensors(device)
         self.device = self.truth.device
+
+    @cached_property
+    def measures(self) -> Sequence[Measure]:
+        """As `Backend.measures`."""
+        largest = self.largest(None)
+        return [DEVICE_MEASURES[name](self.truth, largest) for name in self.metrics if name != IOU]
 
     @property
     def heights(self) -> Tensor:
@@ -44,8 +59,17 @@ class DeviceCounter(Counter):
         return self.truth.widths
 
     def zeros(self, k: int) -> Tensor:
-        """Return [K, 5] int64 zeros."""
-        return torch.zeros(k, N_COLUMNS, dtype=torch.int64, device=self.device)
+        """Return [K, C] int64 zeros."""
+        return torch.zeros(k, self.n_columns, dtype=torch.int64, device=self.device)
+
+    def joined(self, parts: Sequence[Tensor], axis: int) -> Tensor:
+        """Return tensors joined along an axis."""
+        return torch.cat(list(parts), axis)
+
+    def pixels_of(self, masks: Tensor) -> Tensor:
+        """As `Backend.pixels_of`."""
+        # torch compares no unsigned integers that are wider than a byte.
+        return masks if masks.dtype in (torch.bool, torch.uint8) else masks.to(torch.int64) != 0
 
     def place(self, array: NDArray[Any]) -> Tensor:
         """Return the array as a tensor on the device."""
@@ -60,7 +84,7 @@ class DeviceCounter(Counter):
         return tensors
 
     def masks(self, masks: Tensor, sample: Tensor) -> tuple[Tensor, Any]:
-        """As `Counter.masks`."""
+        """As `Backend.masks`."""
         faults: Any = 0
         if masks.dtype != torch.bool:
             fits = torch.ones(len(masks), dtype=torch.bool, device=self.device)
@@ -79,7 +103,7 @@ class DeviceCounter(Counter):
         valid: Tensor | None,
         known: Ints | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As `Counter.logits`."""
+        """As `Backend.logits`."""
         truth = self.truth
         counts: Tensor
         kinds: Tensor
@@ -90,11 +114,45 @@ class DeviceCounter(Counter):
             truth.widths,
             truth.words,
             truth.word_offsets,
-            *self._largest(known),
+            *self.largest(known),
             threshold,
             valid,
         )
         return counts, kinds
+
+    def logit_masks(
+        self,
+        logits: Tensor,
+        sample: Tensor,
+        *,
+        threshold: float,
+        valid: Tensor | None,
+        known: Ints | None = None,
+    ) -> Tensor:
+        """As `Backend.logit_masks`."""
+        masks: Tensor = ops.logit_masks(
+            as_float32(logits, threshold),
+            sample,
+            self.heights,
+            self.widths,
+            *self.largest(known),
+            threshold,
+            valid,
+        )
+        return masks
+
+    def runs(self, ends: Tensor, offsets: Tensor, sample: Tensor) -> Tensor:
+        """Count masks given as runs for all measures.
+
+        Args:
+            ends: [R] int32 run ends of K valid masks.
+            offsets: [K + 1] where those of each begin.
+            sample: [K] the sample of each.
+
+        Returns:
+            [K, C − 5] int64.
+        """
+        return self.joined([one.runs(ends, offsets, sample) for one in self.measures], 1)
 
     def rle(self, data: Tensor, offsets: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
         """Count RLE strings without decoding them.

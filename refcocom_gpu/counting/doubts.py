@@ -22,7 +22,7 @@ def doubts(rows: NDArray[np.int64], index: NDArray[np.int64], store: MaskStore) 
     """Look for signs that predictions were misread.
 
     Args:
-        rows: [K, 5] counted predictions.
+        rows: [K, C] counted predictions.
         index: [K] the example of each.
         store: Ground truth.
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from refcocom_kernels import cpu
+from refcocom_kernels import cpu, rle_status
 
-from refcocom_gpu.counting.counter import Counter, Ints
+from refcocom_gpu.counting.backend import Ints
+from refcocom_gpu.counting.counter import Counter
+from refcocom_gpu.counting.measures import HOST_MEASURES, IOU, Measure
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.resize import as_float32, as_logits
@@ -17,6 +21,12 @@ from refcocom_gpu.predictions.values import SEVERAL, is_bool, is_float, read_sta
 
 class HostCounter(Counter):
     """Counts in host memory; see `Counter`."""
+
+    @cached_property
+    def measures(self) -> Sequence[Measure]:
+        """As `Backend.measures`."""
+        threads = self.options.threads
+        return [HOST_MEASURES[name](self.store, threads) for name in self.metrics if name != IOU]
 
     @property
     def heights(self) -> Ints:
@@ -29,8 +39,17 @@ class HostCounter(Counter):
         return self.store.widths
 
     def zeros(self, k: int) -> Ints:
-        """Return [K, 5] int64 zeros."""
-        return np.zeros((k, N_COLUMNS), np.int64)
+        """Return [K, C] int64 zeros."""
+        return np.zeros((k, self.n_columns), np.int64)
+
+    def joined(self, parts: Sequence[Ints], axis: int) -> Ints:
+        """Return arrays joined along an axis."""
+        return np.concatenate(parts, axis)
+
+    def pixels_of(self, masks: Any) -> NDArray[np.uint8]:
+        """As `Backend.pixels_of`."""
+        masks = np.stack(masks) if isinstance(masks, list) else as_array(masks)
+        return as_bytes(masks if masks.dtype in (np.bool_, np.uint8) else masks != 0)
 
     def place(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the array itself."""
@@ -55,7 +74,7 @@ class HostCounter(Counter):
         return tuple(tensor.cpu().numpy() for tensor in tensors)
 
     def masks(self, masks: Any, sample: Ints) -> tuple[Ints, Ints]:
-        """As `Counter.masks`; masks may also be a list of K [H, W] arrays, which are not stacked."""
+        """As `Backend.masks`; masks may also be a list of K [H, W] arrays, which are not stacked."""
         looks, faults = not is_bool(masks[0]), np.zeros(len(masks), np.int64)
         if looks and str(masks[0].dtype) not in ("uint8", "torch.uint8"):
             # The kernel takes bytes that are 0 or not; wider integers are looked at before they become such.
@@ -83,7 +102,7 @@ class HostCounter(Counter):
         valid: NDArray[np.float64] | None,
         known: Ints | None = None,
     ) -> tuple[Ints, NDArray[np.int8]]:
-        """As `Counter.logits`."""
+        """As `Backend.logits`."""
         counts, kinds, _ = cpu.logit_counts(
             as_logits(logits, threshold),
             sample,
@@ -97,6 +116,27 @@ class HostCounter(Counter):
         )
         return counts, kinds
 
+    def logit_masks(
+        self,
+        logits: Any,
+        sample: Ints,
+        *,
+        threshold: float,
+        valid: NDArray[np.float64] | None,
+        known: Ints | None = None,
+    ) -> NDArray[np.uint8]:
+        """As `Backend.logit_masks`."""
+        return cpu.logit_masks(
+            as_logits(logits, threshold),
+            sample,
+            self.heights,
+            self.widths,
+            *self.largest(known),
+            threshold=threshold,
+            valid=valid,
+            threads=self.options.threads,
+        )
+
     def rle(self, strings: Column, sample: Ints) -> tuple[Ints, NDArray[np.int8], Ints]:
         """Count RLE strings without decoding them.
 
@@ -105,19 +145,31 @@ class HostCounter(Counter):
             sample: [K] the sample of each.
 
         Returns:
-            [K, 2] counts, [K] status and [K] detail as `rle_status` explains them; counts are 0 where a string is
-            malformed.
+            [K, 2 + C − 5] counts, [K] status and [K] detail as `rle_status` explains them; counts are 0 where a string
+            is malformed.
         """
-        store = self.store
-        return cpu.rle_counts(
+        store, threads = self.store, self.options.threads
+        counts, status, detail = cpu.rle_counts(
             strings.data,
             strings.offsets,
             sample,
             store.ends,
             store.run_offsets,
             store.pixels,
-            threads=self.options.threads,
+            threads=threads,
         )
+        if not self.measures:
+            return counts, status, detail
+        rows = np.flatnonzero(status == rle_status.OK)
+        if len(rows) < len(sample):
+            strings = strings.take(rows)
+        own = sample[rows]
+        runs = cpu.rle_parse(strings.data, strings.offsets, store.pixels[own], threads=threads)
+        columns = np.zeros((len(sample), self.n_columns - N_COLUMNS), np.int64)
+        columns[rows] = self.joined(
+            [one.runs(runs.ends, runs.offsets, own) for one in self.measures], 1
+        )
+        return self.joined([counts, columns], 1), status, detail
 
 
 def as_array(values: Any) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The row of a counted prediction: five int64 columns, the same on every device.
+"""The row of a counted prediction: int64 columns, the same on every device.
 
 | column | |
 |---|---|
@@ -6,6 +6,9 @@
 | `FAULT` | 0, or what is wrong with the prediction: see `predictions.values` |
 | `TRAITS` | what it tells about its set: evidence of `predictions.values`, bits of `predictions.padding` |
 | `CONFLICT` | 0; a state sets bits where an example was seen twice with different counts |
+| from `N_COLUMNS` on | a block of counts for each metric besides IoU that was asked for: see `measures` |
+
+`C` is the number of columns: five for IoU alone.
 """
 
 from __future__ import annotations

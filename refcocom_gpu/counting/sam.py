@@ -1,4 +1,7 @@
-"""Logits for SAM's resizing in two steps in, counts out. The kernels resize in one step, so plain torch counts here."""
+"""Logits for SAM's resizing in two steps in, counts or masks out.
+
+The kernels resize in one step, so plain torch counts here.
+"""
 
 from __future__ import annotations
 
@@ -48,3 +51,28 @@ def sam_counts(
         mask = logit_mask(logits[row], height, width, options)
         counts[row] = reference.mask_counts(mask, target)
     return counts, kinds
+
+
+def sam_masks(
+    values: Any, known: NDArray[np.int64], store: MaskStore, options: ReadOptions
+) -> Tensor:
+    """Resize and threshold: the pixels that `sam_counts` counts.
+
+    Args:
+        values: As of `sam_counts`.
+        known: As of `sam_counts`.
+        store: Ground truth.
+        options: How predictions are read.
+
+    Returns:
+        [K, largest H, largest W] bool, each image at the top left, on the device of the values.
+    """
+    import torch
+
+    logits = as_tensor(values)
+    size = int(store.heights[known].max()), int(store.widths[known].max())
+    masks = torch.zeros((len(logits), *size), dtype=torch.bool, device=logits.device)
+    for row, sample in enumerate(known.tolist()):
+        height, width = int(store.heights[sample]), int(store.widths[sample])
+        masks[row, :height, :width] = logit_mask(logits[row], height, width, options)
+    return masks

@@ -42,14 +42,14 @@ class CountedBatch:
 
     Attributes:
         index: [B] the example of each row; N where an index on a device names no example.
-        rows: [B, 5] int64 as `counting.rows` describes them, on the counter's device.
+        rows: [B, C] int64 as `counting.rows` describes them, on the counter's device.
     """
 
     index: Index
     rows: Tensor
 
     def table(self) -> Tensor:
-        """Return [B, 6] int64: the index, then the row."""
+        """Return [B, 1 + C] int64: the index, then the row."""
         index = self.index
         if isinstance(index, np.ndarray):
             # A copy, because the caller's array may be read-only.

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from refcocom_kernels import cpu
+from refcocom_kernels import cpu, rle_status
 from torch import Tensor
 
 from refcocom_gpu.counting.batches import BatchCounter, HostBatches, group_rows, on_host
 from refcocom_gpu.counting.device import DeviceCounter
-from refcocom_gpu.counting.rows import FAULT, N_COUNTS
+from refcocom_gpu.counting.measures import IOU
+from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS
 from refcocom_gpu.counting.staging import BUFFER_BYTES, Staging
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.masks.causes import explain_counts
@@ -41,9 +42,15 @@ Rows = NDArray[np.int64]
 class DeviceBatches(BatchCounter):
     """Counts batches on a device; see `BatchCounter`."""
 
-    def __init__(self, store: MaskStore, options: ReadOptions, problems: Problems) -> None:
+    def __init__(
+        self,
+        store: MaskStore,
+        options: ReadOptions,
+        problems: Problems,
+        metrics: Sequence[str] = (IOU,),
+    ) -> None:
         super().__init__(store, options, problems)
-        self._counter = DeviceCounter(store, options)
+        self._counter = DeviceCounter(store, options, metrics=metrics)
         self._device = self._counter.device
         self._staging = Staging(self._device)
         self._rows = self._counter.zeros(len(store))
@@ -53,19 +60,24 @@ class DeviceBatches(BatchCounter):
             free, _ = torch.cuda.mem_get_info(self._device)
             self._part_bytes = min(BUFFER_BYTES, free // FREE_SHARE)
         # Counts single predictions that do not fit on the device; `finish` adds their counts to the others.
-        self._host = HostBatches(store, options, problems)
+        self._host = HostBatches(store, options, problems, metrics)
         self._on_host: list[int] = []
 
     def add(self, batch: Batch) -> None:
         """Queue a batch."""
         if isinstance(batch, RLEBatch):
             lengths = np.diff(batch.strings.offsets)
+            if self._counter.measures:
+                # Their masks are drawn.
+                lengths = np.maximum(
+                    lengths, self._store.pixels[self._store.example_sample[batch.index]]
+                )
             self._in_parts(batch, lengths, lambda rows: self._rle(batch, rows))
         else:
             self._arrays(batch)
 
     def finish(self) -> NDArray[np.int64]:
-        """Wait for the device and return [N, 5] rows of all examples."""
+        """Wait for the device and return [N, C] rows of all examples."""
         self._settle(0)
         rows = self._rows.cpu().numpy()
         rows[self._on_host] = self._host.finish()[self._on_host]
@@ -115,6 +127,8 @@ class DeviceBatches(BatchCounter):
         )
         counts, valid = self._counter.rle(data, offsets, sample)
         self._rows[:, :N_COUNTS].index_copy_(0, index, counts)
+        if self._counter.measures:
+            self._measure_runs(batch, samples)
 
         def report(valid: NDArray[np.bool_]) -> None:
             malformed = np.flatnonzero(~valid)
@@ -129,6 +143,21 @@ class DeviceBatches(BatchCounter):
                 self._problems.add("malformed mask", batch.where(row), reason)
 
         self._later(valid, report)
+
+    def _measure_runs(self, batch: RLEBatch, samples: Rows) -> None:
+        """Parse strings on the host and count their masks for all measures."""
+        pixels, strings = self._store.pixels[samples], batch.strings
+        status = cpu.rle_parse(strings.data, strings.offsets, pixels).status
+        valid = np.flatnonzero(status == rle_status.OK)
+        if not len(valid):
+            return
+        strings = strings.take(valid)
+        runs = cpu.rle_parse(strings.data, strings.offsets, pixels[valid])
+        ends, offsets, sample, index = self._staging.send(
+            runs.ends, runs.offsets, samples[valid], batch.index[valid]
+        )
+        columns = self._counter.runs(ends, offsets, sample)
+        self._rows[:, N_COLUMNS:].index_copy_(0, index, columns)
 
     def _arrays(self, batch: ArrayBatch) -> None:
         """Stack arrays of one shape and type, and count each stack."""

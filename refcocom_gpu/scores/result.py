@@ -19,9 +19,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import metrics, under
+from refcocom_gpu.scores import boundary, metrics, under
 from refcocom_gpu.scores import slices as slicing
-from refcocom_gpu.scores.conventions import check_official, get_convention
+from refcocom_gpu.scores.conventions import OFFICIAL, check_official, get_convention
 from refcocom_gpu.scores.folder import HASH, SCHEMA_VERSION, read_result, write_result
 from refcocom_gpu.scores.under import EMPTY, MISSING, STATUSES, sample_numbers
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
@@ -55,7 +55,7 @@ class Result:
     """The outcome of scoring one set of predictions.
 
     Attributes:
-        per_example: `SCHEMA`, one row per example in index order; N rows.
+        per_example: `SCHEMA` and the columns of other metrics, one row per example in index order; N rows.
         info: What the scores are scores of: dataset, predictions, device, versions, wall time.
         convention: Name of the convention.
         precision_strict: True when Pr@X counts IoU > X, False for IoU ≥ X; None as the convention does.
@@ -140,6 +140,40 @@ class Result:
         numbers = sample_numbers(self.per_example)[self.is_counted]
         by_sample = metrics.mean_by(self.iou[self.is_counted], numbers)
         return metrics.mean(list(by_sample.values()))
+
+    @cached_property
+    def boundary_values(self) -> dict[str, NDArray[np.float64]]:
+        """[N] float64 per example: boundary IoU, min(IoU, boundary IoU), Boundary F; see `scores.boundary`.
+
+        They and their means below were counted only with `metrics=["iou", "boundary"]`; otherwise `UsageError` is
+        raised.
+        """
+        check_official(self.convention, "boundary quality")
+        columns = boundary.boundary_columns(self.per_example)
+        empty = get_convention(self.convention).empty
+        return boundary.boundary_values(columns, self.iou, empty)
+
+    @property
+    def boundary_iou(self) -> float:
+        """Mean boundary IoU over all examples, 0…1."""
+        return metrics.mean(self.boundary_values["boundary_iou"])
+
+    @property
+    def min_mask_boundary_iou(self) -> float:
+        """Mean over all examples of the lower of IoU and boundary IoU, 0…1."""
+        return metrics.mean(self.boundary_values["min_mask_boundary_iou"])
+
+    @property
+    def boundary_f(self) -> float:
+        """Mean Boundary F over all examples, 0…1."""
+        return metrics.mean(self.boundary_values["boundary_f"])
+
+    @property
+    def boundary_scores(self) -> dict[str, float]:
+        """The three means by name; none if boundaries were not counted or the convention is not the official one."""
+        if self.convention != OFFICIAL.name or not boundary.are_counted(self.per_example):
+            return {}
+        return {name: metrics.mean(values) for name, values in self.boundary_values.items()}
 
     @cached_property
     def n_examples(self) -> int:
@@ -247,6 +281,7 @@ class Result:
             "version": SCHEMA_VERSION,
             "miou": self.miou,
             "ciou": self.ciou,
+            **self.boundary_scores,
             "precision_at": {str(x): share for x, share in self.precision_at.items()},
             "miou_per_instance": self.miou_per_instance,
             "miou_by_category": self.miou_by_category,
@@ -290,16 +325,22 @@ _STATUS = pa.StringArray.from_buffers(
 )
 
 
-def per_example(store: MaskStore, counts: NDArray[np.int64], absent: NDArray[np.int64]) -> pa.Table:
+def per_example(
+    store: MaskStore,
+    counts: NDArray[np.int64],
+    absent: NDArray[np.int64],
+    measured: Mapping[str, NDArray[np.int64]] | None = None,
+) -> pa.Table:
     """Make the table of a result.
 
     Args:
         store: Ground truth.
         counts: [N, 2] intersection and predicted area.
         absent: Indices of the examples that had no prediction.
+        measured: [N] int64 columns of metrics besides IoU, by name.
 
     Returns:
-        `SCHEMA`, N rows.
+        `SCHEMA`, then the measured columns; N rows.
     """
     status = np.where(counts[:, 1] > 0, 0, 1)
     status[absent] = 2
@@ -311,7 +352,10 @@ def per_example(store: MaskStore, counts: NDArray[np.int64], absent: NDArray[np.
         ("status", _STATUS.take(from_numpy(status))),
     ):
         table = table.append_column(name, column)
-    return table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
+    table = table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
+    for name, column in (measured or {}).items():
+        table = table.append_column(name, from_numpy(np.ascontiguousarray(column)))
+    return table
 
 
 def about_run(store: MaskStore, device: str | None = None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from refcocom_kernels import ops
 from torch import Tensor
 
+from refcocom_gpu.store.boundaries import TrueBoundaries
+
 Ints = NDArray[np.int64]
 
 
@@ -32,6 +34,10 @@ class HostArrays(Protocol):
     @property
     def word_offsets(self) -> Ints:
         """[M + 1] where the words of each mask begin."""
+
+    @property
+    def boundaries(self) -> TrueBoundaries:
+        """Boundaries and contours of all masks."""
 
 
 class DeviceStore:
@@ -96,3 +102,13 @@ class DeviceStore:
     def word_offsets(self) -> Tensor:
         """[M + 1] int64 where the words of each mask begin."""
         return self._send(self._arrays.word_offsets)
+
+    @cached_property
+    def boundaries(self) -> tuple[Tensor, ...]:
+        """What follows `sample` in the arguments of `ops.mask_boundary_counts`."""
+        boundaries, contours = self._arrays.boundaries
+        drawn = (boundaries.words, boundaries.distances, contours.words, contours.wide)
+        words, distances, lines, wide = (self._send(array.view(np.int64)) for array in drawn)
+        reaches = self._send(contours.reaches)
+        sizes = self.heights, self.widths
+        return *sizes, words, distances, lines, wide, reaches, self.word_offsets

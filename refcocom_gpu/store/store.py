@@ -1,8 +1,9 @@
 """A dataset in, `MaskStore` out: masks are parsed once, packed, cached on disk, mapped back and moved to a device.
 
-A mask is kept once per sample (2,080 in RefCOCO-M), not once per expression, in two forms. *Runs* (run ends down the
+A mask is kept once per sample (2,080 in RefCOCO-M), not once per expression, in these forms. *Runs* (run ends down the
 columns) serve RLE predictions. *Bits* (row-major, low bit first, each mask begins with a 64-bit word) serve dense masks
-and logits. Each form has its own file, so that one can be opened without the other.
+and logits. *Boundaries*, in bits too and drawn on demand, serve boundary measures. Each form has its own file, so that
+one can be opened without the others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import SHOWN, DatasetError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.perimeter import perimeters
+from refcocom_gpu.store.boundaries import TrueBoundaries, draw_boundaries, opened
 from refcocom_gpu.utils.cache import Arrays, Built, Pieces, cache_root, cached, held
 
 if TYPE_CHECKING:
@@ -67,8 +69,9 @@ class MaskStore:
         self.device = device
         self.folder = folder
         self._threads = threads
-        # Both are filled when first needed; the copies that `to` makes share them.
+        # All are filled when first needed; the copies that `to` makes share them.
         self._bits: Arrays = {}
+        self._boundaries: Arrays = {}
         self._tensors: dict[str, DeviceStore] = {}
 
     @classmethod
@@ -110,7 +113,8 @@ class MaskStore:
     def detached(self) -> MaskStore:
         """Return the same store without its folder; pickled, it carries its arrays to machines without that folder.
 
-        It carries the bits if they are packed already (`pack`); otherwise the receiver packs them when needed.
+        It carries the bits if they are packed already (`pack`), and boundaries if they were needed; otherwise the
+        receiver makes them when needed.
         """
         detached = object.__new__(MaskStore)
         detached.__dict__.update(self.__dict__, folder=None)
@@ -131,11 +135,11 @@ class MaskStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the place of the cache where there is one, and the arrays otherwise."""
-        arrays = bits = None
+        arrays = drawn = None
         if self.folder is None:
             arrays = {"ends": self.ends, "run_offsets": self.run_offsets, "areas": self.areas}
-            bits = self._bits
-        return _restore, (self.dataset, arrays, bits, self.folder, self._threads, self.device)
+            drawn = self._bits, self._boundaries
+        return _restore, (self.dataset, arrays, drawn, self.folder, self._threads, self.device)
 
     def mask(self, index: int) -> NDArray[np.bool_]:
         """Return the true mask of one example.
@@ -192,13 +196,34 @@ class MaskStore:
             self.ends, self.run_offsets, self.heights, self.widths, threads=self._threads
         )
 
+    @property
+    def boundaries(self) -> TrueBoundaries:
+        """Boundaries and contours of all masks; they are drawn, or opened and verified, at first use."""
+        sizes = self.heights, self.widths
+        if not self._boundaries:
+            self._boundaries.update(
+                _cached(
+                    self.folder,
+                    "boundaries",
+                    self.dataset,
+                    lambda: draw_boundaries(
+                        self.words, self.word_offsets, *sizes, self._pieces(), self._threads
+                    ),
+                )
+            )
+        return opened(self._boundaries, *sizes)
+
+    def _pieces(self) -> Iterator[tuple[int, int]]:
+        """Yield the first and last mask of each piece that is packed at a time."""
+        # Every mask begins with a new word, so pieces of whole masks can be joined as they are.
+        steps = np.arange(0, self.word_offsets[-1], PIECE_WORDS)
+        last = len(self.pixels)
+        bounds = np.unique(np.append(np.searchsorted(self.word_offsets, steps), last))
+        yield from pairwise(bounds.tolist())
+
     def _packed(self) -> Built:
         def pieces() -> Iterator[NDArray[np.uint64]]:
-            # Every mask begins with a new word, so pieces of whole masks can be joined as they are.
-            steps = np.arange(0, self.word_offsets[-1], PIECE_WORDS)
-            last = len(self.pixels)
-            bounds = np.unique(np.append(np.searchsorted(self.word_offsets, steps), last))
-            for start, stop in pairwise(bounds.tolist()):
+            for start, stop in self._pieces():
                 offsets = self.run_offsets[start : stop + 1]
                 yield cpu.rle_pack(
                     self.ends[offsets[0] : offsets[-1]],
@@ -245,7 +270,7 @@ def _cached(folder: Path | None, name: str, dataset: Dataset, build: Callable[[]
 def _restore(
     dataset: Dataset,
     arrays: Arrays | None,
-    bits: Arrays | None,
+    drawn: tuple[Arrays, Arrays] | None,
     folder: Path | None,
     threads: int,
     device: str,
@@ -253,7 +278,8 @@ def _restore(
     """Make a store from its pickle."""
     runs = _runs(dataset, folder, threads) if arrays is None else arrays
     store = MaskStore(dataset, runs, folder, threads, device)
-    store._bits.update(bits or {})
+    if drawn is not None:
+        store._bits, store._boundaries = drawn
     return store
 
 

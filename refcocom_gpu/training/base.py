@@ -23,7 +23,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
-from refcocom_gpu.counting.rows import INTERSECTION
+from refcocom_gpu.counting.rows import INTERSECTION, N_COLUMNS
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.training.ranks import gather, header, refuse_different
@@ -46,6 +46,7 @@ class CountsMetric(Metric):
         store: Ground truth.
         about: The dataset and the options that decide counts and scores.
         saver: Writes the predictions, if they are saved.
+        n_columns: Columns of a row.
         kwargs: Of `torchmetrics.Metric`.
 
     Raises:
@@ -63,7 +64,12 @@ class CountsMetric(Metric):
     _forward_cache: Any
 
     def __init__(
-        self, store: MaskStore, about: tuple[Any, ...], saver: Saver | None, **kwargs: Any
+        self,
+        store: MaskStore,
+        about: tuple[Any, ...],
+        saver: Saver | None,
+        n_columns: int = N_COLUMNS,
+        **kwargs: Any,
     ) -> None:
         # A rank whose shard has ended would answer from its cache while the others wait for it.
         kwargs.setdefault("compute_with_cache", False)
@@ -82,7 +88,8 @@ class CountsMetric(Metric):
         folder = "" if saver is None else str(saver.folder.absolute())
         identity = torch.cat([_digest(repr(about)), _digest(folder)[:1]])
         self.add_state("identity", identity, dist_reduce_fx=_the_same)
-        self.add_state("counts", empty_state(len(store)), dist_reduce_fx=merge)
+        state = empty_state(len(store), n_columns=n_columns)
+        self.add_state("counts", state, dist_reduce_fx=merge)
         self.to(store.device)
 
     def _note_update(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from torch.nn import Module
 from refcocom_gpu.counting.choose import counter_on
 from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.doubts import doubts
-from refcocom_gpu.counting.rows import N_COLUMNS, N_COUNTS, OTHER_RANK
+from refcocom_gpu.counting.measures import IOU, chosen_metrics, measured_columns, n_columns
+from refcocom_gpu.counting.rows import N_COUNTS, OTHER_RANK
 from refcocom_gpu.counting.stacks import CountedBatch, Index, Stack, count_stacks
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import UnknownNameError, UsageError
@@ -62,6 +63,7 @@ class RefCOCOMMetric(CountsMetric):
         combine: `union` or `best` makes one of several masks for an expression; None refuses them.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
+        metrics: What is counted: `iou`, which always is, and `boundary`, which adds boundary IoU and Boundary F.
         partial: Score what was seen, under `refcocom_partial/…`, instead of raising if examples are unseen.
         subset: Expect only the examples that `ExpressionDataset(…, subset=…, seed=…)` holds, and estimate the scores
             of all from them, under `refcocom_estimate/…` with their standard errors.
@@ -94,6 +96,7 @@ class RefCOCOMMetric(CountsMetric):
         combine: str | None = None,
         convention: str = "official",
         precision_strict: bool = False,
+        metrics: str | Sequence[str] = (IOU,),
         partial: bool = False,
         subset: int | None = None,
         seed: int = 0,
@@ -102,6 +105,7 @@ class RefCOCOMMetric(CountsMetric):
         **kwargs: Any,
     ) -> None:
         check_official(convention, "RefCOCOMMetric")
+        counted = chosen_metrics(metrics)
         store = as_store(store)
         options = ReadOptions(
             values=values,
@@ -115,9 +119,10 @@ class RefCOCOMMetric(CountsMetric):
             saver = Saver(save_predictions, store, options)
         about = (
             store.dataset.fingerprint, values, label, letterbox and str(letterbox), resize_masks, combine,
-            convention, precision_strict, subset, None if subset is None else seed,
+            convention, precision_strict, subset, None if subset is None else seed, counted,
         )  # fmt: skip
-        super().__init__(store, about, saver, **kwargs)
+        super().__init__(store, about, saver, n_columns(counted), **kwargs)
+        self.metrics = counted
         self.name = name
         self.convention, self.precision_strict = convention, precision_strict
         self.subset: Subset | None = None
@@ -128,7 +133,7 @@ class RefCOCOMMetric(CountsMetric):
         self._counter: Counter | None = None
         self._counter_device = torch.device("cpu")
         self._last: CountedBatch | None = None
-        names = names_of_scores(estimated=self.subset is not None)
+        names = names_of_scores(estimated=self.subset is not None, metrics=counted)
         self._single = {score: SingleScore(self, score) for score in names}
 
     @property
@@ -177,7 +182,7 @@ class RefCOCOMMetric(CountsMetric):
             index: As for `update`.
 
         Returns:
-            [B, 6] int64 on the device of the metric, for `add`: the index and the row of counts.
+            [B, 1 + C] int64 on the device of the metric, for `add`: the index and the row of counts.
         """
         indices, stacks = self._read(masks, index)
         return self._count(stacks, indices).table()
@@ -186,17 +191,18 @@ class RefCOCOMMetric(CountsMetric):
         """Add rows that `count` returned, on this rank or others; rows may repeat.
 
         Args:
-            rows: [B, 6] int64.
+            rows: [B, 1 + C] int64.
 
         Raises:
             UsageError: When the table is something else, or in host memory holds an index that no store has.
         """
         self._refuse_synced()
         table = torch.as_tensor(rows)
-        if table.dtype != torch.int64 or table.ndim != 2 or table.shape[1] != 1 + N_COLUMNS:
+        width = 1 + self.counts.shape[1]
+        if table.dtype != torch.int64 or table.ndim != 2 or table.shape[1] != width:
             raise UsageError(
-                f"rows are [B, 6] int64 as `count` gives them, not {tuple(table.shape)} {table.dtype}; a Trainer needs "
-                "preprocess_logits_for_metrics as well as compute_metrics"
+                f"rows are [B, {width}] int64 as `count` gives them, not {tuple(table.shape)} {table.dtype}; "
+                "a Trainer needs preprocess_logits_for_metrics as well as compute_metrics"
             )
         table = table.to(self.counts.device)
         n = len(self.store)
@@ -215,7 +221,7 @@ class RefCOCOMMetric(CountsMetric):
     def _count(self, stacks: list[Stack], index: Index) -> CountedBatch:
         device = self.counts.device
         if self._counter is None or self._counter_device != device:
-            self._counter = counter_on(self.store, self._options, device)
+            self._counter = counter_on(self.store, self._options, device, self.metrics)
             self._counter_device = device
         return count_stacks(self._counter, stacks, index)
 
@@ -249,7 +255,7 @@ class RefCOCOMMetric(CountsMetric):
         self.update(masks, index)
         assert self._last is not None
         rows = self._last.table().cpu()
-        state = empty_state(len(self.store))
+        state = empty_state(len(self.store), n_columns=self.counts.shape[1])
         record(state, rows[:, 0], rows[:, 1:])
         # A part of the set shows only the faults of its predictions.
         refuse_faults(state.numpy(), self.store, self._options, whole=False)
@@ -261,7 +267,8 @@ class RefCOCOMMetric(CountsMetric):
         """Return the scores of the epoch, of all ranks.
 
         Returns:
-            `refcocom/miou`, `refcocom/ciou` and `refcocom/precision_at_0.5` … `_0.9`, 0-dimensional float64 in 0…1;
+            `refcocom/miou`, `refcocom/ciou` and `refcocom/precision_at_0.5` … `_0.9`, and with the metric `boundary`
+            `refcocom/boundary_iou`, `…/min_mask_boundary_iou`, `…/boundary_f`, 0-dimensional float64 in 0…1;
             `refcocom/n_examples` and `refcocom/n_conflicting` (seen twice with different counts), int64.
 
         Raises:
@@ -298,11 +305,14 @@ class RefCOCOMMetric(CountsMetric):
         everything = np.arange(len(self.store))
         refuse_faults(rows, self.store, self._options)
         refuse_missing(rows, self.store, everything)
-        table = per_example(self.store, rows[:-1, :N_COUNTS], everything[:0])
+        sample = self.store.example_sample
+        measured = measured_columns(rows[:-1], sample, self.metrics, self.store)
+        table = per_example(self.store, rows[:-1, :N_COUNTS], everything[:0], measured)
         info = {
             **about_run(self.store, str(self.counts.device)),
             "predictions": {"source": "memory"},
             "options": {"missing": "error", **asdict(self._options)},
+            "metrics": list(self.metrics),
             "warnings": doubts(rows[:-1], everything, self.store),
         }
         return Result(table, info, self.convention, self.precision_strict)
@@ -364,6 +374,7 @@ class RefCOCOMMetric(CountsMetric):
             convention=self.convention,
             precision_strict=self.precision_strict,
             subset=subset,
+            metrics=self.metrics,
         )
         return {
             f"{self.name}{label}/{key}": torch.tensor(

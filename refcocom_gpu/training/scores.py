@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.counting.doubts import doubts
+from refcocom_gpu.counting.measures import IOU, measured_columns
 from refcocom_gpu.counting.rows import (
     CONFLICT,
     FAULT,
@@ -22,7 +24,8 @@ from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.keys import NO_ROW, describe_key
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.values import FAULTS, UNKNOWN, explain_fault, fault_name, judge_set
-from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores import metrics as mask_scores
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.training.limits import limit_here
@@ -35,7 +38,7 @@ def seen(rows: Rows) -> NDArray[np.int64]:
     """Return the indices of the examples that were counted.
 
     Args:
-        rows: [N + 1, 5] a state.
+        rows: [N + 1, C] a state.
     """
     return np.flatnonzero(rows[:-1, INTERSECTION] >= 0)
 
@@ -46,7 +49,7 @@ def refuse_faults(
     """Refuse predictions that were wrong.
 
     Args:
-        rows: [N + 1, 5] a state.
+        rows: [N + 1, C] a state.
         store: Ground truth.
         options: How predictions were read.
         whole: Whether the state is a whole set, whose predictions must also be right together.
@@ -74,7 +77,7 @@ def refuse_conflicts(rows: Rows, store: MaskStore) -> None:
     """Refuse a state in which an example came twice, with different counts, without a reset.
 
     Args:
-        rows: [N + 1, 5] a state.
+        rows: [N + 1, C] a state.
         store: Ground truth.
 
     Raises:
@@ -99,7 +102,7 @@ def refuse_missing(rows: Rows, store: MaskStore, wanted: NDArray[np.int64]) -> N
     """Refuse a state that lacks examples.
 
     Args:
-        rows: [N + 1, 5] a state.
+        rows: [N + 1, C] a state.
         store: Ground truth.
         wanted: Indices that must have been seen.
 
@@ -134,15 +137,17 @@ def _where(dataset: Dataset, index: int) -> str:
     return f"index {index} ({key})"
 
 
-def names_of_scores(*, estimated: bool) -> list[str]:
+def names_of_scores(*, estimated: bool, metrics: Sequence[str] = (IOU,)) -> list[str]:
     """Return the names of the scores that `scores` gives, without the numbers of examples.
 
     Args:
         estimated: Whether they are estimated from a subset.
+        metrics: What is counted.
     """
+    means = ["miou", "ciou", *(boundary.NAMES if "boundary" in metrics else ())]
     if estimated:
-        return ["miou", "miou_se", "ciou", "ciou_se"]
-    return ["miou", "ciou", *(f"precision_at_{x}" for x in metrics.PRECISION_THRESHOLDS)]
+        return [name + ending for name in means for ending in ("", "_se")]
+    return [*means, *(f"precision_at_{x}" for x in mask_scores.PRECISION_THRESHOLDS)]
 
 
 def scores(
@@ -153,36 +158,47 @@ def scores(
     convention: str = "official",
     precision_strict: bool = False,
     subset: Subset | None = None,
+    metrics: Sequence[str] = (IOU,),
 ) -> dict[str, Any]:
     """Score some examples.
 
     Args:
-        rows: [K, 5] rows of a state.
+        rows: [K, C] rows of a state.
         index: [K] the example of each, ascending, so that no sum depends on the order of the batches.
         store: Ground truth.
         convention: Name of the convention.
         precision_strict: Pr@X counts IoU > X.
         subset: If given, the rows are its draws, and the scores of all examples are estimated from them.
+        metrics: What was counted, from `counting.measures.chosen_metrics`.
 
     Returns:
         `miou`, `ciou`, `precision_at_0.5` … as floats (for a subset `miou` and `ciou`, each with its standard error),
+        those of `scores.boundary` if boundaries were counted (for a subset with theirs),
         then `n_examples` and `n_conflicting` as ints.
     """
-    target_area = store.areas[store.example_sample[index]]
+    sample = store.example_sample[index]
+    target_area = store.areas[sample]
     intersection, pred_area = rows[:, INTERSECTION], rows[:, PRED_AREA]
     empty = get_convention(convention).empty
-    iou = metrics.iou(intersection, pred_area, target_area, empty=empty)
+    iou = mask_scores.iou(intersection, pred_area, target_area, empty=empty)
     named: dict[str, Any]
     if subset is not None:
         union = pred_area + target_area - intersection
         named = subset.estimate(iou, intersection, union)
     else:
         named = {
-            "miou": metrics.mean(iou),
-            "ciou": metrics.ciou(intersection, pred_area, target_area, empty=empty),
+            "miou": mask_scores.mean(iou),
+            "ciou": mask_scores.ciou(intersection, pred_area, target_area, empty=empty),
         }
-        for x, share in metrics.precision_at(iou, strict=precision_strict).items():
+        for x, share in mask_scores.precision_at(iou, strict=precision_strict).items():
             named[f"precision_at_{x}"] = share
+    if "boundary" in metrics:
+        columns = measured_columns(rows, sample, metrics, store)
+        for name, values in boundary.boundary_values(columns, iou, empty).items():
+            if subset is not None:
+                named.update(subset.estimate_mean(name, values))
+            else:
+                named[name] = mask_scores.mean(values)
     named["n_examples"] = len(index)
     named["n_conflicting"] = int(np.count_nonzero(rows[:, CONFLICT]))
     return named

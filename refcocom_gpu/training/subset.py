@@ -56,11 +56,22 @@ class Subset:
         total_i, total_u = self._mean(intersection), self._mean(union)
         ratio = total_i / total_u if total_u else math.nan
         return {
-            "miou": self._mean(iou),
-            "miou_se": self._se(iou),
+            **self.estimate_mean("miou", iou),
             "ciou": ratio,
             "ciou_se": self._se(intersection - ratio * union) / total_u if total_u else math.nan,
         }
+
+    def estimate_mean(self, name: str, values: Floats) -> dict[str, float]:
+        """Estimate the mean over the whole dataset, as `estimate` does mIoU.
+
+        Args:
+            name: Of the mean.
+            values: [n] of each of `indices`.
+
+        Returns:
+            The mean under its name, and its error under the name and `_se`.
+        """
+        return {name: self._mean(values), f"{name}_se": self._se(values)}
 
     def _mean(self, values: Floats | Ints) -> float:
         sums = np.bincount(self.stratum, values)

@@ -67,7 +67,7 @@ class TrainerHook:
             labels: [B] indices, or a tuple of labels.
 
         Returns:
-            [B, 6] int64, on the device of the logits.
+            [B, 1 + C] int64, on the device of the logits.
 
         Raises:
             UsageError: When it is not clear which output holds the masks, or there is no index.

@@ -11,11 +11,15 @@ from refcocom_kernels.cpu.boundary import boundaries as boundaries
 from refcocom_kernels.cpu.boundary import boundary_distance as boundary_distance
 from refcocom_kernels.cpu.boundary import mask_boundary_counts as mask_boundary_counts
 from refcocom_kernels.cpu.boundary import run_boundary_counts as run_boundary_counts
+from refcocom_kernels.cpu.contours import REACH_RATIO as REACH_RATIO
+from refcocom_kernels.cpu.contours import Contours as Contours
+from refcocom_kernels.cpu.contours import contours as contours
 from refcocom_kernels.cpu.encode import mask_runs as mask_runs
 from refcocom_kernels.cpu.groups import group_intersections as group_intersections
 from refcocom_kernels.cpu.groups import group_votes as group_votes
 from refcocom_kernels.cpu.logits import LogitCounts as LogitCounts
 from refcocom_kernels.cpu.logits import logit_counts as logit_counts
+from refcocom_kernels.cpu.logits import logit_masks as logit_masks
 from refcocom_kernels.cpu.logits import logit_runs as logit_runs
 from refcocom_kernels.cpu.logits import value_kinds as value_kinds
 from refcocom_kernels.cpu.masks import MaskCounts as MaskCounts

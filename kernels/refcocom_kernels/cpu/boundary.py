@@ -1,7 +1,7 @@
-"""Boundary counts on the CPU: masks or runs in, intersections and areas of their boundaries out.
+"""Boundary counts on the CPU: masks or runs in, the integers of boundary IoU and of Boundary F out.
 
 The boundary of a mask is what an erosion by `distance` pixels removes: boundary-iou-api's definition
-(`boundary_iou/utils/boundary_utils.py`), with nothing set outside the image.
+(`boundary_iou/utils/boundary_utils.py`), with nothing set outside the image. Contours are those of `contours.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_kernels.cpu.contours import Contours, canvas_words
 from refcocom_kernels.cpu.masks import row_words
 from refcocom_kernels.cpu.pool import Bytes, Int32, Int64, Words, over_rows
 
@@ -36,7 +37,8 @@ class BoundaryCounts(NamedTuple):
     """The result of the boundary counts.
 
     Attributes:
-        counts: [B, 2] intersection and predicted area of the boundaries.
+        counts: [B, 5] intersection and predicted area of the boundaries; pixels of the predicted contour, those of
+            them that match, and the pixels of the true contour that match.
         cropped: [B] share of the image inside the box that was eroded.
     """
 
@@ -88,40 +90,43 @@ def boundaries(
 
 
 def mask_boundary_counts(
-    masks: Bytes, sample: Int64, truth: Boundaries, word_offsets: Int64, *, threads: int = 0
+    masks: Bytes,
+    sample: Int64,
+    heights: Int64,
+    widths: Int64,
+    boundaries: Boundaries,
+    contours: Contours,
+    word_offsets: Int64,
+    *,
+    threads: int = 0,
 ) -> BoundaryCounts:
-    """Boundaries of dense masks of one size against stored ones.
+    """Boundaries of dense masks in one array against stored ones.
 
     Args:
-        masks: [B, H, W] bytes, C-contiguous; any nonzero byte is a set pixel.
-        sample: [B] the stored mask each is scored against; each must be [H, W].
-        truth: Boundaries of the stored masks.
+        masks: [B, h, w] bytes, C-contiguous; any nonzero byte is a set pixel. Each image is at the top left; what lies
+            beyond it is not read.
+        sample: [B] the stored mask each is scored against; none may be larger than h × w.
+        heights: [M] H of the stored masks.
+        widths: [M] W.
+        boundaries: Of the stored masks.
+        contours: Of the stored masks.
         word_offsets: [M + 1] where a stored mask's words begin.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.numba import boundary
+    from refcocom_kernels.cpu.numba.boundary import count_mask_boundaries
 
     n_rows, height, width = masks.shape
-    counts, cropped = np.zeros((n_rows, 2), np.int64), np.zeros(n_rows)
-    flat, flat_counts = masks.reshape(-1), counts.reshape(-1)
+    result = _nothing(n_rows)
+    flat, counts = masks.reshape(-1), result.counts.reshape(-1)
+    truth = _truth(heights, widths, boundaries, contours, word_offsets, sample)
     over_rows(
-        lambda a, b: boundary.count_mask_boundaries(
-            flat,
-            height,
-            width,
-            sample,
-            truth.distances,
-            truth.words,
-            word_offsets,
-            a,
-            b,
-            flat_counts,
-            cropped,
+        lambda a, b: count_mask_boundaries(
+            flat, height * width, width, sample, *truth, a, b, counts, result.cropped
         ),
         n_rows,
         threads,
     )
-    return BoundaryCounts(counts, cropped)
+    return result
 
 
 def run_boundary_counts(
@@ -130,7 +135,8 @@ def run_boundary_counts(
     sample: Int64,
     heights: Int64,
     widths: Int64,
-    truth: Boundaries,
+    boundaries: Boundaries,
+    contours: Contours,
     word_offsets: Int64,
     *,
     threads: int = 0,
@@ -143,33 +149,41 @@ def run_boundary_counts(
         sample: [B] the stored mask each is scored against.
         heights: [M] H of the stored masks.
         widths: [M] W.
-        truth: Boundaries of the stored masks.
+        boundaries: Of the stored masks.
+        contours: Of the stored masks.
         word_offsets: [M + 1] where a stored mask's words begin.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.numba import boundary
+    from refcocom_kernels.cpu.numba.boundary import count_run_boundaries
 
-    n_rows = len(sample)
-    counts, cropped = np.zeros((n_rows, 2), np.int64), np.zeros(n_rows)
-    flat_counts = counts.reshape(-1)
-    scratch = row_words(heights, widths)
+    result = _nothing(len(sample))
+    counts = result.counts.reshape(-1)
+    truth = _truth(heights, widths, boundaries, contours, word_offsets, sample)
     over_rows(
-        lambda a, b: boundary.count_run_boundaries(
-            ends,
-            run_offsets,
-            sample,
-            heights,
-            widths,
-            truth.distances,
-            truth.words,
-            word_offsets,
-            scratch,
-            a,
-            b,
-            flat_counts,
-            cropped,
+        lambda a, b: count_run_boundaries(
+            ends, run_offsets, sample, *truth, a, b, counts, result.cropped
         ),
-        n_rows,
+        len(sample),
         threads,
     )
-    return BoundaryCounts(counts, cropped)
+    return result
+
+
+def _nothing(n_rows: int) -> BoundaryCounts:
+    return BoundaryCounts(np.zeros((n_rows, 5), np.int64), np.zeros(n_rows))
+
+
+def _truth(
+    heights: Int64,
+    widths: Int64,
+    boundaries: Boundaries,
+    contours: Contours,
+    word_offsets: Int64,
+    sample: Int64,
+) -> tuple[Int64, Int64, Int64, Int64, Words, Words, Words, Int64, int, int]:
+    """The arguments of both kernels that describe the stored masks, and the scratch that the largest one needs."""
+    tall, wide, reaches = heights[sample], widths[sample], contours.reaches[sample]
+    return (
+        heights, widths, boundaries.distances, contours.reaches, boundaries.words, contours.words, contours.wide,
+        word_offsets, row_words(tall, wide), canvas_words(tall, wide, reaches),
+    )  # fmt: skip

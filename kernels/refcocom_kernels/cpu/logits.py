@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from refcocom_kernels.codes import BFLOAT16, FLOAT16, FLOAT32
 from refcocom_kernels.cpu.encode import fit_runs
-from refcocom_kernels.cpu.pool import Int32, Int64, Status, Words, most, over_rows
+from refcocom_kernels.cpu.masks import row_words
+from refcocom_kernels.cpu.pool import Bytes, Int32, Int64, Status, Words, most, over_rows
 from refcocom_kernels.tables import Table, axis_table
 
 
@@ -59,17 +60,11 @@ def logit_counts(
 
     n_rows, h, w = logits.shape
     raw16, raw32, kind = _raw(logits)
-    pool = _TablePool()
-    layout = np.empty((n_rows, 6), np.int64)
-    for b, mask in enumerate(sample.tolist()):
-        valid_h, valid_w = (float(h), float(w)) if valid is None else valid[b].tolist()
-        layout[b, :3] = pool.place(valid_h, int(heights[mask]))
-        layout[b, 3:] = pool.place(valid_w, int(widths[mask]))
-    tables = pool.concatenated()
+    tables, flat_layout = _tables(logits, sample, heights, widths, valid)
     counts = np.zeros((n_rows, 2), np.int64)
     kinds = np.zeros(n_rows, np.int8)
     mixed_cells = np.zeros(n_rows, np.int64)
-    flat_layout, flat_counts = layout.reshape(-1), counts.reshape(-1)
+    flat_counts = counts.reshape(-1)
     widest = most(widths[sample])
     over_rows(
         lambda a, b: kernels.count_logits(
@@ -97,6 +92,68 @@ def logit_counts(
         min_rows=1,
     )
     return LogitCounts(counts, kinds, mixed_cells)
+
+
+def logit_masks(
+    logits: NDArray[Any],
+    sample: Int64,
+    heights: Int64,
+    widths: Int64,
+    max_height: int,
+    max_width: int,
+    *,
+    threshold: float = 0.0,
+    valid: NDArray[np.float64] | None = None,
+    threads: int = 0,
+) -> Bytes:
+    """Resize logits to the stored masks' sizes and threshold: the pixels that `logit_counts` counts.
+
+    Args:
+        logits: [B, h, w] as for `logit_counts`; finite.
+        sample: [B] the stored mask whose size each gets.
+        heights: [M] H.
+        widths: [M] W.
+        max_height: At least the largest H of the batch.
+        max_width: At least the largest W.
+        threshold: Values strictly above it are set.
+        valid: As for `logit_counts`.
+        threads: 0 for all cores.
+
+    Returns:
+        [B, max_height, max_width] bytes of 0 and 1, each image at the top left, 0 beyond it.
+    """
+    from refcocom_kernels.cpu.numba import bits
+
+    n_rows, h, w = logits.shape
+    raw16, raw32, kind = _raw(logits)
+    tables, layout = _tables(logits, sample, heights, widths, valid)
+    masks = np.zeros((n_rows, max_height, max_width), np.uint8)
+    flat, scratch = masks.reshape(-1), row_words(heights[sample], widths[sample])
+    over_rows(
+        lambda a, b: bits.masks_from_logits(
+            raw16,
+            raw32,
+            kind,
+            h,
+            w,
+            sample,
+            heights,
+            widths,
+            np.float32(threshold),
+            *tables,
+            layout,
+            max_height * max_width,
+            max_width,
+            scratch,
+            a,
+            b,
+            flat,
+        ),
+        n_rows,
+        threads,
+        min_rows=1,
+    )
+    return masks
 
 
 def value_kinds(logits: NDArray[Any], *, threads: int = 0) -> Status:
@@ -181,6 +238,24 @@ def _raw(logits: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.int32], in
     if kind == FLOAT32:
         return np.zeros(0, np.int16), flat.view(np.int32), kind
     return flat.view(np.int16), np.zeros(0, np.int32), kind
+
+
+def _tables(
+    logits: NDArray[Any],
+    sample: Int64,
+    heights: Int64,
+    widths: Int64,
+    valid: NDArray[np.float64] | None,
+) -> tuple[Table, Int64]:
+    """The tables of a batch, concatenated, and the `layout` of `numba.logits.count_logits`, [B, 6] flat."""
+    n_rows, h, w = logits.shape
+    pool = _TablePool()
+    layout = np.empty((n_rows, 6), np.int64)
+    for b, mask in enumerate(sample.tolist()):
+        valid_h, valid_w = (float(h), float(w)) if valid is None else valid[b].tolist()
+        layout[b, :3] = pool.place(valid_h, int(heights[mask]))
+        layout[b, 3:] = pool.place(valid_w, int(widths[mask]))
+    return pool.concatenated(), layout.reshape(-1)
 
 
 class _TablePool:

@@ -11,9 +11,9 @@ def tally(state: Int64, index: Int64, rows: Int64, conflict: int = 1) -> int:
     """Add a batch to a state, in place; equal to `reference.tally`.
 
     Args:
-        state: [N, 5] as `reference.tally` describes it, C-contiguous.
+        state: [N, C] as `reference.tally` describes it, C-contiguous.
         index: [B] rows of the state; a row may come twice.
-        rows: [B, 5], C-contiguous.
+        rows: [B, C], C-contiguous.
         conflict: The bit that an example gets if it came before with other counts.
 
     Returns:
@@ -22,5 +22,5 @@ def tally(state: Int64, index: Int64, rows: Int64, conflict: int = 1) -> int:
     from refcocom_kernels.cpu.numba.tally import tally as kernel
 
     found = np.zeros(1, np.int64)
-    kernel(state.reshape(-1), index, rows.reshape(-1), conflict, found)
+    kernel(state.reshape(-1), index, rows.reshape(-1), state.shape[1], conflict, found)
     return int(found[0])

@@ -114,3 +114,30 @@ def bits64_at(words, position, n_words):
     pair = _word_at(words, place, n_words) | (_word_at(words, place + 1, n_words) << 32)
     # Two shifts, because a shift by 64 is undefined.
     return (pair >> shift) | ((_word_at(words, place + 2, n_words) << 1) << (63 - shift))
+
+
+@triton.jit
+def columns_between(word, low, high):
+    """Ones at the bits of word `word` of a row whose columns are at least `low` and less than `high`, as uint32."""
+    ones = tl.full(word.shape, 0xFFFFFFFF, tl.uint64)
+    below = tl.minimum(tl.maximum(low - word * 32, 0), 32)
+    above = tl.minimum(tl.maximum(high - word * 32, below), 32)
+    return ((ones << below.to(tl.uint64)) ^ (ones << above.to(tl.uint64))).to(tl.uint32)
+
+
+@triton.jit
+def stored_bits(words, word_offsets, target, row, word, height, width):
+    """32 bits of a row of a stored mask, from word `word` of the row on."""
+    n_words = ((height * width + 63) >> 6) * 2
+    start = words + tl.load(word_offsets + target) * 2
+    return bits32_at(start, row * width + word * 32, n_words)
+
+
+@triton.jit
+def add_counts(counts, mask, area_column, shared_column, bits, stored):
+    """Add the area of bits, and of those that are stored too, to two columns of `counts` [B, 5]."""
+    total = tl.sum(both_counts(bits, stored))
+    area, shared = (total & 0xFFFF).to(tl.int64), (total >> 16).to(tl.int64)
+    row = counts + mask.to(tl.int64) * 5
+    tl.atomic_add(row + area_column, area, mask=area > 0, sem="relaxed")
+    tl.atomic_add(row + shared_column, shared, mask=shared > 0, sem="relaxed")

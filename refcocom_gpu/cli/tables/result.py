@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from refcocom_gpu.scores.conventions import Convention
     from refcocom_gpu.scores.result import Result
 
+BOUNDARY_NAMES = {
+    "boundary_iou": "boundary IoU",
+    "min_mask_boundary_iou": "min(IoU, boundary IoU)",
+    "boundary_f": "boundary F",
+}
+
 SHOWN_SLICES = 10
 """Slices of a grouping that are printed."""
 
@@ -28,6 +34,7 @@ def score_table(result: Result) -> str:
     rows = [("mIoU", result.miou), *([("cIoU", result.ciou)] if convention.names[1] else [])]
     rows += [(f"Pr@{x} ({sign})", share) for x, share in result.precision_at.items()]
     rows += [("mIoU per instance", result.miou_per_instance)]
+    rows += [(BOUNDARY_NAMES[name], score) for name, score in result.boundary_scores.items()]
     of_all = len(result.per_example)
     number = f"{result.n_examples:,}" + (f" of {of_all:,}" if of_all > result.n_examples else "")
     empty = f", {result.n_empty:,} predicted empty" if result.n_empty else ""
@@ -40,7 +47,8 @@ def score_table(result: Result) -> str:
         "",
     ]
     mark = mark_of(convention.caveat)
-    lines += [f"  {name:<18}{mark:>2}{100 * value:6.2f} %{caveat}" for name, value in rows]
+    width = max(18, *(len(name) for name, _ in rows))
+    lines += [f"  {name:<{width}}{mark:>2}{100 * value:6.2f} %{caveat}" for name, value in rows]
     return "\n".join(lines)
 
 

@@ -52,6 +52,7 @@ def run(config: ScoreConfig) -> None:
             convention=OFFICIAL.name if config.convention == ALL else config.convention,
             precision_strict=strict,
             missing=config.missing,
+            metrics=config.metrics,
             progress=counted,
             **asdict(options),
         )

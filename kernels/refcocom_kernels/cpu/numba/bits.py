@@ -66,12 +66,14 @@ def rows_from_runs(ends: Any, first: int, last: int, height: int, width: int, ro
 
 
 @inline
-def rows_from_bytes(pixels: Any, start: int, height: int, width: int, rows: Any) -> None:
-    """A dense mask, row-major bytes, to bits."""
+def rows_from_bytes(
+    pixels: Any, start: int, pitch: int, height: int, width: int, rows: Any
+) -> None:
+    """A dense mask, row-major bytes with `pitch` from row to row, to bits."""
     stride = (width + 63) >> 6
     whole = width >> 6
     for y in range(height):
-        at = start + y * width
+        at = start + y * pitch
         for k in range(whole):
             prefetch(pixels, at + 64 * k + AHEAD)
             rows[np.uint64(y * stride + k)] = nonzero64(pixels, at + 64 * k)
@@ -184,9 +186,45 @@ def runs_from_masks(
     rows = np.empty(height * ((width + 63) >> 6), np.uint64)
     column_at = np.empty(width + 1, np.int64)
     for b in range(first, last):
-        rows_from_bytes(pixels, b * height * width, height, width, rows)
+        rows_from_bytes(pixels, b * height * width, width, height, width, rows)
         own = ends[b * room : (b + 1) * room]
         n_runs[b] = _runs_from_rows(rows, height, width, column_at, own, room)
+
+
+@inline
+def _rows_from_logits(
+    raw16: Any, raw32: Any, kind: int, start: int, w: int, cells: int, height: int, width: int, threshold: Any,
+    y_low: Any, y_high: Any, y_weight_low: Any, y_weight_high: Any, x_low: Any, x_weight_low: Any, x_weight_high: Any,
+    cell_bits: Any, resized: Any, rows: Any,
+) -> None:  # fmt: skip
+    """Logits from `start` on, resized and thresholded, to bits.
+
+    Every pixel is interpolated, in the arithmetic of `reference.resize_logits`. `cell_bits` holds a row of cells,
+    `resized` two rows of pixels, each with 64 more for the lanes after the last.
+    """
+    stride = (width + 63) >> 6
+    room_wide = len(resized) >> 1
+    held = np.array([-1, -1])
+    for y in range(height):
+        for k in range(2):
+            needed = np.int64(y_low[y]) if k == 0 else np.int64(y_high[y])
+            slot = needed & 1
+            if held[slot] != needed:
+                decode_row(raw16, raw32, kind, start + needed * w, cells, cell_bits)
+                at = slot * room_wide
+                resize_row(
+                    cell_bits.view(np.float32), x_low, x_weight_low, x_weight_high, resized[at : at + width],
+                )  # fmt: skip
+                held[slot] = needed
+        upper = resized[(y_low[y] & 1) * room_wide : (y_low[y] & 1) * room_wide + room_wide]
+        lower = resized[(y_high[y] & 1) * room_wide : (y_high[y] & 1) * room_wide + room_wide]
+        for k in range(stride):
+            bits = weighted_above64(
+                upper, lower, 64 * k, y_weight_low[y], y_weight_high[y], threshold
+            )
+            if 64 * k + 64 > width:
+                bits &= (_U1 << np.uint64(width & 63)) - _U1
+            rows[np.uint64(y * stride + k)] = bits
 
 
 @jit(
@@ -199,39 +237,47 @@ def runs_from_logits(
     x_low: Any, x_high: Any, x_weight_low: Any, x_weight_high: Any, x_first: Any,
     room: int, first: int, last: int, ends: Any, n_runs: Any,
 ) -> None:  # fmt: skip
-    """Logits [B, h, w], resized and thresholded, to run ends [B, room]; as `runs_from_masks`.
-
-    Every pixel is interpolated, in the arithmetic of `reference.resize_logits`.
-    """
-    stride = (width + 63) >> 6
-    rows = np.empty(height * stride, np.uint64)
+    """Logits [B, h, w], resized and thresholded, to run ends [B, room]; as `runs_from_masks`."""
+    rows = np.empty(height * ((width + 63) >> 6), np.uint64)
     column_at = np.empty(width + 1, np.int64)
-    cells = len(x_first) - 1
     cell_bits = np.empty(w + 1, np.int32)
-    cell_values = cell_bits.view(np.float32)
-    room_wide = width + 64
-    resized = np.zeros(2 * room_wide, np.float32)
+    resized = np.zeros(2 * (width + 64), np.float32)
     for b in range(first, last):
-        held = np.array([-1, -1])
-        for y in range(height):
-            for k in range(2):
-                needed = np.int64(y_low[y]) if k == 0 else np.int64(y_high[y])
-                slot = needed & 1
-                if held[slot] != needed:
-                    decode_row(raw16, raw32, kind, (b * h + needed) * w, cells, cell_bits)
-                    at = slot * room_wide
-                    resize_row(
-                        cell_values, x_low, x_weight_low, x_weight_high, resized[at : at + width]
-                    )
-                    held[slot] = needed
-            upper = resized[(y_low[y] & 1) * room_wide : (y_low[y] & 1) * room_wide + room_wide]
-            lower = resized[(y_high[y] & 1) * room_wide : (y_high[y] & 1) * room_wide + room_wide]
-            for k in range(stride):
-                bits = weighted_above64(
-                    upper, lower, 64 * k, y_weight_low[y], y_weight_high[y], threshold
-                )
-                if 64 * k + 64 > width:
-                    bits &= (_U1 << np.uint64(width & 63)) - _U1
-                rows[np.uint64(y * stride + k)] = bits
+        _rows_from_logits(
+            raw16, raw32, kind, b * h * w, w, len(x_first) - 1, height, width, threshold, y_low, y_high, y_weight_low,
+            y_weight_high, x_low, x_weight_low, x_weight_high, cell_bits, resized, rows,
+        )  # fmt: skip
         own = ends[b * room : (b + 1) * room]
         n_runs[b] = _runs_from_rows(rows, height, width, column_at, own, room)
+
+
+@jit(
+    "in i2, in i4, i8, i8, i8, in i8, in i8, in i8, f4, in i4, in i4, in f4, in f4, in i8, in i8, i8, i8, i8, i8, i8, "
+    "out u1 -> void"
+)
+def masks_from_logits(
+    raw16: Any, raw32: Any, kind: int, h: int, w: int, sample: Any, heights: Any, widths: Any, threshold: Any,
+    low: Any, high: Any, weight_low: Any, weight_high: Any, first_pixel: Any, layout: Any,
+    area: int, pitch: int, scratch: int, first: int, last: int, masks: Any,
+) -> None:  # fmt: skip
+    """Logits [B, h, w], resized to their images and thresholded, to the top left of zeros [B, `area`].
+
+    `pitch` is from row to row; tables and `layout` are those of `logits.count_logits`.
+    """
+    rows = np.empty(scratch, np.uint64)
+    cell_bits = np.empty(w + 1, np.int32)
+    resized = np.zeros(2 * (pitch + 64), np.float32)
+    for b in range(first, last):
+        height, width = heights[sample[b]], widths[sample[b]]
+        yt, xt, cells = layout[6 * b], layout[6 * b + 3], layout[6 * b + 5]
+        _rows_from_logits(
+            raw16, raw32, kind, b * h * w, w, cells, height, width, threshold, low[yt : yt + height],
+            high[yt : yt + height], weight_low[yt : yt + height], weight_high[yt : yt + height], low[xt : xt + width],
+            weight_low[xt : xt + width], weight_high[xt : xt + width], cell_bits, resized, rows,
+        )  # fmt: skip
+        stride = (width + 63) >> 6
+        for y in range(height):
+            at = b * area + y * pitch
+            for x in range(width):
+                word = rows[np.uint64(y * stride + (x >> 6))]
+                masks[np.uint64(at + x)] = (word >> np.uint64(x & 63)) & _U1

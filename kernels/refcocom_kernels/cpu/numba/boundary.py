@@ -13,33 +13,11 @@ from refcocom_kernels.cpu.numba.bits import (
     rows_from_runs,
     span,
 )
+from refcocom_kernels.cpu.numba.contours import bits_from, count_contour, find_box
 from refcocom_kernels.cpu.numba.jit import inline, jit
 from refcocom_kernels.cpu.numba.vectors import popcount
 
 _U0, _U1, _U63 = np.uint64(0), np.uint64(1), np.uint64(63)
-
-
-@inline
-def _box(rows: Any, height: int, stride: int, box: Any) -> None:
-    """Write the box of rows and words that hold set bits: y0, y1, word0, word1. For an empty mask y1 is 0."""
-    y0, y1, word0, word1 = height, 0, stride, 0
-    for y in range(height):
-        filled = _U0
-        for k in range(stride):
-            filled |= rows[np.uint64(y * stride + k)]
-        if filled:
-            y0 = min(y0, y)
-            y1 = y + 1
-            # Only words outside the box so far need to be looked at.
-            for k in range(word0):
-                if rows[np.uint64(y * stride + k)]:
-                    word0 = k
-                    break
-            for k in range(stride - 1, word1 - 1, -1):
-                if rows[np.uint64(y * stride + k)]:
-                    word1 = k + 1
-                    break
-    box[0], box[1], box[2], box[3] = y0, y1, word0, word1
 
 
 @inline
@@ -65,7 +43,7 @@ def _narrow_down_columns(here: Any, below: Any, narrowed: Any) -> None:
 def _boundary_rows(
     rows: Any, height: int, width: int, distance: int, here: Any, there: Any, box: Any
 ) -> None:
-    """Bits of a mask to bits of its boundary, in place. Only the mask's box changes; it is written to `box`.
+    """Bits of a mask to bits of its boundary, in place. Only the mask's box changes: `box`, from `find_box`.
 
     A pixel survives erosion if the whole square of 2·distance + 1 around it is set; nothing is set outside the image.
     The square is split into a window along the row and a window down the column. Each is made by doubling:
@@ -73,7 +51,6 @@ def _boundary_rows(
     is one loop over all of them. `here` and `there` are buffers that take turns as source and target.
     """
     stride = (width + 63) >> 6
-    _box(rows, height, stride, box)
     y0, y1, word0, word1 = box[0], box[1], box[2], box[3]
     if y1 == 0:
         return
@@ -134,8 +111,9 @@ def boundaries_of_packed(
         first_bit = 64 * at + above * width
         height = max(0, below - above)
         rows_from_packed(words, first_bit, height, width, rows)
-        _boundary_rows(rows, height, width, distances[m], here, there, box)
         stride = (width + 63) >> 6
+        find_box(rows, height, stride, box)
+        _boundary_rows(rows, height, width, distances[m], here, there, box)
         n = _U0
         for y in range(box[0], box[1]):
             for k in range(box[2], box[3]):
@@ -163,53 +141,80 @@ def _count_boundary(
     for y in range(box[0], box[1]):
         for k in range(box[2], box[3]):
             bits = rows[np.uint64(y * stride + k)]
-            at = truth_at + y * width + 64 * k
-            shift = np.uint64(at & 63)
-            # No branch: bits read beyond the row, or twice at the very end, are ANDed with bits that are 0.
-            low = truth[np.uint64(at >> 6)] >> shift
-            high = truth[np.uint64(min((at >> 6) + 1, len(truth) - 1))] << (_U63 - shift)
+            # Bits read beyond the row, or twice at the very end, are ANDed with bits that are 0.
             area += popcount(bits)
-            intersection += popcount(bits & (low | (high << _U1)))
+            intersection += popcount(bits & bits_from(truth, truth_at + y * width + 64 * k))
     return intersection, area
 
 
-@jit("in u1, i8, i8, in i8, in i8, in u8, in i8, i8, i8, out i8, out f8 -> void")
-def count_mask_boundaries(
-    pixels: Any, height: int, width: int, sample: Any, distances: Any, truth: Any, word_offsets: Any,
-    first: int, last: int, counts: Any, cropped: Any,
+@inline
+def _count_rows(
+    rows: Any, height: int, width: int, distance: int, reach: int, here: Any, there: Any, canvas: Any, other: Any,
+    box: Any, shape: Any, boundaries: Any, contours: Any, wide: Any, truth_at: int, counts: Any, at: int,
 ) -> None:  # fmt: skip
-    """Boundaries of dense masks [B, H·W] against packed boundaries; `cropped` is the share of the image in the box."""
-    scratch = (height + 1) * ((width + 63) >> 6)
+    """All counts of a mask given as rows, written to `counts` from `at` on; the rows are overwritten."""
+    find_box(rows, height, (width + 63) >> 6, box)
+    counts[at + 2], counts[at + 3], counts[at + 4] = count_contour(
+        rows, height, width, reach, canvas, other, box, shape, contours, wide, truth_at
+    )
+    counts[at], counts[at + 1] = _count_boundary(
+        rows, height, width, distance, here, there, box, boundaries, truth_at
+    )
+
+
+@inline
+def _share_in_box(box: Any, height: int, width: int) -> float:
+    return max(0, box[1] - box[0]) * max(0, box[3] - box[2]) / (height * ((width + 63) >> 6))
+
+
+@jit(
+    "in u1, i8, i8, in i8, in i8, in i8, in i8, in i8, in u8, in u8, in u8, in i8, i8, i8, i8, i8, out i8, out f8 "
+    "-> void"
+)
+def count_mask_boundaries(
+    pixels: Any, area: int, pitch: int, sample: Any, heights: Any, widths: Any, distances: Any, reaches: Any,
+    boundaries: Any, contours: Any, wide: Any, word_offsets: Any, scratch: int, room: int, first: int, last: int,
+    counts: Any, cropped: Any,
+) -> None:  # fmt: skip
+    """Dense masks against packed boundaries and contours, to [B, 5] counts and the share of the image in the box.
+
+    `area` bytes hold a mask and `pitch` bytes a row of it; the image is at its top left.
+    """
     rows = np.empty(scratch, np.uint64)
     here, there = np.empty(2 * scratch, np.uint64), np.empty(2 * scratch, np.uint64)
-    box = np.empty(4, np.int64)
+    canvas, other = np.empty(room, np.uint64), np.empty(room, np.uint64)
+    box, shape = np.empty(4, np.int64), np.empty(2, np.int64)
     for b in range(first, last):
         mask = sample[b]
-        rows_from_bytes(pixels, b * height * width, height, width, rows)
-        counts[2 * b], counts[2 * b + 1] = _count_boundary(
-            rows, height, width, distances[mask], here, there, box, truth, 64 * word_offsets[mask]
-        )
-        cropped[b] = (
-            max(0, box[1] - box[0]) * max(0, box[3] - box[2]) / (height * ((width + 63) >> 6))
-        )
+        height, width = heights[mask], widths[mask]
+        rows_from_bytes(pixels, b * area, pitch, height, width, rows)
+        _count_rows(
+            rows, height, width, distances[mask], reaches[mask], here, there, canvas, other, box, shape, boundaries,
+            contours, wide, 64 * word_offsets[mask], counts, 5 * b,
+        )  # fmt: skip
+        cropped[b] = _share_in_box(box, height, width)
 
 
-@jit("in i4, in i8, in i8, in i8, in i8, in i8, in u8, in i8, i8, i8, i8, out i8, out f8 -> void")
+@jit(
+    "in i4, in i8, in i8, in i8, in i8, in i8, in i8, in u8, in u8, in u8, in i8, i8, i8, i8, i8, out i8, out f8 "
+    "-> void"
+)
 def count_run_boundaries(
-    ends: Any, run_offsets: Any, sample: Any, heights: Any, widths: Any, distances: Any, truth: Any,
-    word_offsets: Any, scratch: int, first: int, last: int, counts: Any, cropped: Any,
+    ends: Any, run_offsets: Any, sample: Any, heights: Any, widths: Any, distances: Any, reaches: Any,
+    boundaries: Any, contours: Any, wide: Any, word_offsets: Any, scratch: int, room: int, first: int, last: int,
+    counts: Any, cropped: Any,
 ) -> None:  # fmt: skip
-    """Boundaries of masks given as runs against packed boundaries."""
+    """Masks given as runs against packed boundaries and contours; as `count_mask_boundaries`."""
     rows = np.empty(scratch, np.uint64)
     here, there = np.empty(2 * scratch, np.uint64), np.empty(2 * scratch, np.uint64)
-    box = np.empty(4, np.int64)
+    canvas, other = np.empty(room, np.uint64), np.empty(room, np.uint64)
+    box, shape = np.empty(4, np.int64), np.empty(2, np.int64)
     for b in range(first, last):
         mask = sample[b]
         height, width = heights[mask], widths[mask]
         rows_from_runs(ends, run_offsets[b], run_offsets[b + 1], height, width, rows)
-        counts[2 * b], counts[2 * b + 1] = _count_boundary(
-            rows, height, width, distances[mask], here, there, box, truth, 64 * word_offsets[mask]
-        )
-        cropped[b] = (
-            max(0, box[1] - box[0]) * max(0, box[3] - box[2]) / (height * ((width + 63) >> 6))
-        )
+        _count_rows(
+            rows, height, width, distances[mask], reaches[mask], here, there, canvas, other, box, shape, boundaries,
+            contours, wide, 64 * word_offsets[mask], counts, 5 * b,
+        )  # fmt: skip
+        cropped[b] = _share_in_box(box, height, width)

@@ -7,20 +7,23 @@ from typing import Any
 from refcocom_kernels.cpu.numba.jit import jit
 
 
-@jit("out i8, in i8, in i8, i8, out i8 -> void")
-def tally(state: Any, index: Any, rows: Any, conflict: int, found: Any) -> None:
-    """`state` [N, 5] and `rows` [B, 5] flat; the columns are those of `reference.tally`.
+@jit("out i8, in i8, in i8, i8, i8, out i8 -> void")
+def tally(state: Any, index: Any, rows: Any, columns: int, conflict: int, found: Any) -> None:
+    """`state` [N, C] and `rows` [B, C] flat, of `columns` C; they are those of `reference.tally`.
 
     `found` counts the conflicts.
     """
     for row in range(len(index)):
-        to, of = 5 * index[row], 5 * row
-        if state[to] < 0:
-            state[to] = rows[of]
-            state[to + 1] = rows[of + 1]
-        elif state[to] != rows[of] or state[to + 1] != rows[of + 1]:
+        to, of = columns * index[row], columns * row
+        is_new, differs = state[to] < 0, False
+        for column in range(columns):
+            here, there = state[to + column], rows[of + column]
+            if 2 <= column < 5:
+                state[to + column] = max(here, there)
+            elif is_new:
+                state[to + column] = there
+            elif here != there:
+                differs = True
+        if differs:
             state[to + 4] |= conflict
             found[0] += 1
-        for column in range(2, 5):
-            if rows[of + column] > state[to + column]:
-                state[to + column] = rows[of + column]

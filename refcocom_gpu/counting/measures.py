@@ -1,0 +1,170 @@
+"""Names of metrics in, what is counted for them besides IoU out: blocks of int64 columns, and who counts them.
+
+A `Metric` names its columns. A `Measure` counts them on one side: in host memory or on a device. A counter asks each
+measure for its columns of a stack of masks, or of a column of runs; logits are resized to masks first. With the metric
+`iou` alone there are no measures, and nothing but IoU is counted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from refcocom_kernels import cpu
+
+from refcocom_gpu.counting.rows import N_COLUMNS
+from refcocom_gpu.errors import UsageError
+
+if TYPE_CHECKING:
+    from refcocom_gpu.store.store import MaskStore
+
+Ints = NDArray[np.int64]
+Vector = Any
+"""Numbers on the side of a counter: an array in host memory, or a tensor on its device."""
+
+IOU = "iou"
+"""The metric that is always counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """The columns of one metric.
+
+    Attributes:
+        columns: All of them, as `per_example.parquet` names them, in this order.
+        counted: Those that a prediction decides, in the order in which a measure counts them.
+        stored: Those that the true mask decides: from a store, [M] for each.
+    """
+
+    columns: tuple[str, ...]
+    counted: tuple[str, ...]
+    stored: Callable[[MaskStore], dict[str, Ints]]
+
+
+def _stored_boundaries(store: MaskStore) -> dict[str, Ints]:
+    boundaries, contours = store.boundaries
+    return {"target_boundary": boundaries.areas, "contour_target": contours.areas}
+
+
+METRICS: Mapping[str, Metric] = {
+    IOU: Metric((), (), lambda _: {}),
+    "boundary": Metric(
+        columns=(
+            "boundary_intersection", "pred_boundary", "target_boundary", "contour_pred", "contour_target",
+            "contour_pred_matched", "contour_target_matched",
+        ),
+        counted=(
+            "boundary_intersection", "pred_boundary", "contour_pred", "contour_pred_matched", "contour_target_matched",
+        ),
+        stored=_stored_boundaries,
+    ),
+}  # fmt: skip
+
+
+class Measure(ABC):
+    """Counts the columns `Metric.counted` of one metric, `c` of them, on one side."""
+
+    @abstractmethod
+    def masks(self, masks: Any, sample: Vector) -> Vector:
+        """Count dense masks.
+
+        Args:
+            masks: [K, h, w] bool or bytes; what is not 0 is set. Each image is at the top left, and what lies beyond it
+                means nothing.
+            sample: [K] the sample of each.
+
+        Returns:
+            [K, c] int64.
+        """
+
+    @abstractmethod
+    def runs(self, ends: Vector, offsets: Vector, sample: Vector) -> Vector:
+        """Count masks given as runs.
+
+        Args:
+            ends: [R] int32 run ends of valid masks.
+            offsets: [K + 1] int64 where those of each begin.
+            sample: [K] the sample of each.
+
+        Returns:
+            [K, c] int64.
+        """
+
+
+class HostBoundary(Measure):
+    """Counts for the metric `boundary` in host memory.
+
+    Args:
+        store: Ground truth.
+        threads: 0 for all cores.
+    """
+
+    def __init__(self, store: MaskStore, threads: int) -> None:
+        self._store, self._threads = store, threads
+        self._truth = (store.heights, store.widths, *store.boundaries, store.word_offsets)
+
+    def masks(self, masks: NDArray[np.uint8], sample: Ints) -> Ints:
+        """As `Measure.masks`."""
+        counted = cpu.mask_boundary_counts(masks, sample, *self._truth, threads=self._threads)
+        return counted.counts
+
+    def runs(self, ends: NDArray[np.int32], offsets: Ints, sample: Ints) -> Ints:
+        """As `Measure.runs`."""
+        counted = cpu.run_boundary_counts(
+            ends, offsets, sample, *self._truth, threads=self._threads
+        )
+        return counted.counts
+
+
+HOST_MEASURES: Mapping[str, Callable[[MaskStore, int], Measure]] = {"boundary": HostBoundary}
+
+
+def chosen_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the metrics that are counted: IoU, which always is, and those that were asked for.
+
+    Args:
+        metrics: A name or names.
+
+    Raises:
+        UsageError: For an unknown name; the message lists the known ones.
+
+    >>> chosen_metrics("boundary"), chosen_metrics(["iou"])
+    (('iou', 'boundary'), ('iou',))
+    """
+    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    for name in names:
+        if name not in METRICS:
+            raise UsageError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
+    return tuple(name for name in METRICS if name == IOU or name in names)
+
+
+def n_columns(metrics: Sequence[str]) -> int:
+    """Return how many columns the row of a prediction has; see `counting.rows`."""
+    return N_COLUMNS + sum(len(METRICS[name].counted) for name in metrics)
+
+
+def measured_columns(
+    rows: Ints, sample: Ints, metrics: Sequence[str], store: MaskStore
+) -> dict[str, Ints]:
+    """Return the columns of metrics besides IoU by name.
+
+    Args:
+        rows: [K, C] rows of examples, 0 where there was no prediction.
+        sample: [K] the sample of each.
+        metrics: From `chosen_metrics`.
+        store: Ground truth.
+
+    Returns:
+        [K] int64 for each column.
+    """
+    found, at = {}, N_COLUMNS
+    for metric in (METRICS[name] for name in metrics):
+        counted = {name: rows[:, at + k] for k, name in enumerate(metric.counted)}
+        stored = {name: m[sample] for name, m in metric.stored(store).items()}
+        found.update({name: (counted | stored)[name] for name in metric.columns})
+        at += len(metric.counted)
+    return found
