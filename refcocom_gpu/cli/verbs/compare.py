@@ -91,5 +91,6 @@ def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> li
                     **asdict(options),
                 )
                 # Tags are not read yet; here the true masks are at hand.
-                results[path] = results[path].with_slices(ours, store=store)
+                if ours:
+                    results[path] = results[path].with_slices(ours, store=store)
     return [results[path] for path in pair]
