@@ -3,8 +3,6 @@
 import copy
 import json
 import pickle
-import subprocess
-import sys
 
 import edges
 import numpy as np
@@ -408,14 +406,17 @@ def test_real_masks_equal_opencv(name, n, tmp_path):
 # Nothing is paid for what is not asked ------------------------------------------------------------
 
 
-def test_iou_alone_loads_nothing_more(tmp_path):
-    code = (
-        "import sys, refcocom_gpu as rc\n"
-        "rc.score('sample', 'sample')\n"
-        "print([m for m in ('torch', 'refcocom_kernels.cpu.numba.boundary') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["[]"]
+def test_iou_alone_draws_no_boundary(store, masks, monkeypatch):
+    def drawn(_):
+        raise AssertionError
+
+    monkeypatch.setattr(rc.MaskStore, "boundaries", property(drawn))
+    for form in ("masks", "RLE", "float32"):
+        predictions = FORMS[form][0](masks)
+        for side in (store, on_device(store)):
+            assert rc.score(in_batches(predictions), side, metrics=["iou"]).n_examples == len(store)
+            with pytest.raises(AssertionError):
+                rc.score(in_batches(predictions), side, metrics=BOTH)
 
 
 def test_the_sample_has_the_scores_of_the_loops():
