@@ -13,6 +13,7 @@ from helpers import coco_decode, coco_encode, real_file, sample_case
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
+from refcocom_kernels import ops
 from test_store import masks_dataset
 
 import refcocom_gpu as rc
@@ -272,6 +273,27 @@ def test_mistakes_are_named_as_without(store, masks, form):
 def test_an_unknown_metric_is_refused(store):
     with pytest.raises(rc.UsageError, match="unknown metric 'f1'; known: iou, boundary"):
         rc.score([], store, metrics=["iou", "f1"])
+
+
+@pytest.mark.parametrize("form", ["masks", "float32", "RLE"])
+@pytest.mark.parametrize("room", [0, 2])
+@pytest.mark.filterwarnings("ignore:refcocom")
+def test_a_device_with_little_memory(store, masks, monkeypatch, form, room):
+    """Parts shrink until the boundaries of a part fit, or are counted on the host; the counts are the same."""
+    predictions = FORMS[form][0](masks)
+    expected = rc.score(in_batches(predictions), store, metrics=BOTH).per_example
+    count, tried = ops.mask_boundary_counts, []
+
+    def scarce(given, *rest):
+        tried.append(len(given))
+        if len(given) > room:
+            raise torch.OutOfMemoryError
+        return count(given, *rest)
+
+    monkeypatch.setattr(ops, "mask_boundary_counts", scarce)
+    result = rc.score(in_batches(predictions), on_device(store), metrics=BOTH)
+    assert result.per_example.equals(expected)
+    assert max(tried) > room
 
 
 # The command --------------------------------------------------------------------------------------
