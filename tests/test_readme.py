@@ -1,5 +1,6 @@
 """Everything in the README is run: Python and shell blocks in one folder, outputs compared, JSON lines scored."""
 
+import base64
 import gzip
 import io
 import json
@@ -150,23 +151,117 @@ def kinds(tmp_path_factory):
         Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
     shutil.make_archive(str(folder / "masks"), "zip", folder, "masks")
     np.savez_compressed(folder / "masks.npz", **masks)
+    write_answers(folder)
+    write_renamed(folder, rows)
     safetensors.numpy.save_file(masks, folder / "masks.safetensors")
     return folder
 
 
-SCORED_BY = re.findall(r"^\|.*\| `(refcocom score [^`]+)` \|$", README, re.MULTILINE)
+LINES = re.findall(r"^\|.*\| `(refcocom \w+ [^`]+)` \|$", README, re.MULTILINE)
 
 
-def test_every_format_has_a_line():
-    (table,) = re.findall(r"^\| predictions \| hold .*?\n\n", README, re.MULTILINE | re.DOTALL)
-    assert len(SCORED_BY) == len(table.strip().splitlines()) - 2
+def test_every_row_has_a_line():
+    """Of the tables of keys, of formats and of raw answers; a REFER release is no set that this file makes."""
+    tables = re.findall(
+        r"^\| [^|\n]*(?:\| hold )?\| (?:scored|converted) by \|\n.*?\n\n", README, re.M | re.S
+    )
+    assert len(tables) == 3
+    rows = sum(len(table.strip().splitlines()) - 2 for table in tables)
+    assert len(LINES) == rows - 1
 
 
-@pytest.mark.parametrize("line", SCORED_BY)
-def test_the_line_of_a_format(kinds, monkeypatch, capsys, line):
+@pytest.mark.parametrize("line", LINES)
+def test_the_line_of_a_row(kinds, monkeypatch, capsys, line):
     monkeypatch.chdir(kinds)
-    assert main([*shlex.split(line)[1:], "dataset=sample", "json=true"]) == 0
-    assert json.loads(capsys.readouterr().out)["miou"] == pytest.approx(0.8625, abs=1e-4)
+    words = [*shlex.split(line)[1:], "dataset=sample"]
+    if words[0] == "convert":
+        words += ["missing=skip", "overwrite=true"]
+        words[2] = "converted.parquet"
+    assert main([*words, "json=true"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    if words[0] == "score":
+        assert found["miou"] == pytest.approx(0.8625, abs=1e-4)
+        return
+    assert (found["n_read"], found["n_written"]) == (1, 1)
+    assert main(["score", "converted.parquet", "dataset=sample", "missing=zero", "json=true"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    # Each answer draws the left half of the image, whose counts this computes from the records.
+    assert summary["ciou"] == pytest.approx(left_half()[1], rel=0.02)
+
+
+def left_half() -> tuple[dict, float]:
+    """The first sample of the records, and cIoU where the left half of its image is the only mask that is not empty."""
+    samples = [sample for record in make_records() for sample in record["samples"]]
+    areas = [int(rle.decode(s["mask"]).sum()) for s in samples for _ in s["sentences"]]
+    first = samples[0]
+    mask = rle.decode(first["mask"])
+    half = mask.shape[1] // 2
+    intersection = int(mask[:, :half].sum())
+    return first, intersection / (sum(areas) + mask.shape[0] * half - intersection)
+
+
+def write_renamed(folder: Path, rows: list[dict]) -> None:
+    """The same predictions, whose rows name their examples in other ways."""
+    known = {}
+    for record in make_records():
+        for position, sample in enumerate(record["samples"]):
+            for k, sentence in enumerate(sample["sentences"]):
+                known[sample["id"], k] = {
+                    "image_id": record["image_id"],
+                    "position": position,
+                    "sample_id": sample["id"],
+                    "sentence_idx": k,
+                    "sentence": sentence,
+                }
+    masks = {(row["sample_id"], row["sentence_idx"]): row["segmentation"] for row in rows}
+    for name, fields in {
+        "texts": {"sample_id": "sample_id", "sentence": "sentence"},
+        "positions": {f: f for f in ("image_id", "position", "sentence_idx")},
+        "rows": {},
+        "renamed": {"sample_id": "ann_id", "sentence_idx": "sentence_idx"},
+    }.items():
+        mask = "mask" if name == "renamed" else "segmentation"
+        table = [
+            {**{theirs: facts[ours] for ours, theirs in fields.items()}, mask: masks[key]}
+            for key, facts in known.items()
+        ]
+        pq.write_table(pa.Table.from_pylist(table), folder / f"{name}.parquet")
+
+
+def write_answers(folder: Path) -> None:
+    """What each model would answer that means the left half of the image."""
+    sample, _ = left_half()
+    H, W = sample["mask"]["size"]
+    half = W // 2
+    mask = np.zeros((H, W), bool)
+    mask[:, :half] = True
+    share = 1000 * half / W
+    corners = [[0, 0], [share, 0], [share, 1000], [0, 1000]]
+    turned = [[y, x] for x, y in corners]
+    picture = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(picture, "PNG")
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    box = [0, 0, 1000, share]
+    processed = [28 * round(n / 28) for n in (H, W)]
+    answers = {
+        "gemini": [{"box_2d": box, "mask": f"data:image/png;base64,{encoded}", "label": "it"}],
+        "gemini-points": [{"box_2d": box, "mask": turned, "label": "it"}],
+        "moondream": {
+            "path": "M 0 0 L 1 0 L 1 1 L 0 1 Z",
+            "bbox": {"x_min": 0, "y_min": 0, "x_max": half / W, "y_max": 1},
+        },
+        "qwen": [{"polygon": corners}],
+        "qwen25": [{"polygon": [[x * processed[1] / 1000, y * processed[0] / 1000] for x, y in corners]}],
+        "florence": {"polygons": [[[0, 0, half, 0, half, H, 0, H]]], "labels": [""]},
+        "points": corners,
+        "svg": f"M 0 0 H {half} V {H} H 0 Z",
+        "rle": rle.encode(mask),
+    }  # fmt: skip
+    for name, response in answers.items():
+        row = {"sample_id": sample["id"], "sentence_idx": 0, "response": response}
+        if name == "qwen25":
+            row["processed_size"] = processed
+        (folder / f"{name}.jsonl").write_text(json.dumps(row))
 
 
 def test_every_example_is_listed():
