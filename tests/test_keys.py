@@ -173,7 +173,7 @@ def test_arrays_and_other_datasets_are_refused(tmp_path):
     np.savez(tmp_path / "p.npz", **dict(zip(CASE.names(), CASE.masks, strict=True)))
     with pytest.raises(rc.UsageError, match="keys=order is for tables"):
         rc.score(tmp_path / "p.npz", CASE.store, keys="order")
-    with pytest.raises(rc.UsageError, match=r"needs a dataset with dataset\.key=image_position"):
+    with pytest.raises(rc.UsageError, match=r"needs a dataset with key=.image_position"):
         rc.score("sample", CASE.store, keys="position")
 
 

@@ -7,6 +7,7 @@ from helpers import coco_encode, problems_of, sample_case
 from refer_sets import TABLES, facts, instances, refer_case, write_table
 
 import refcocom_gpu as rc
+from refcocom_gpu.cli.failures import as_typed
 from refcocom_gpu.cli.main import main
 
 SENTENCES = [["left one", "the left"], ["left one"], ["dog", "the dog", "a dog"], ["cat"]]
@@ -175,7 +176,7 @@ def test_a_column_is_suggested_if_its_values_fit(case, tmp_path, suffix, own):
     ]
     table = write_table(tmp_path / f"p{suffix}", rows)
     text = str(problems_of(table, case.store, missing="zero"))
-    assert "; try fields.sample_id=id" in text
+    assert "; try fields={'sample_id': 'id'}" in text
     assert "number" not in text.partition("; try ")[2].partition("\n")[0]
     case.check(table, fields={"sample_id": "id"})
 
@@ -193,7 +194,7 @@ def test_two_columns_are_suggested(case, tmp_path):
     for suffix in (".jsonl", ".parquet"):
         table = write_table(tmp_path / f"p{suffix}", rows)
         text = str(problems_of(table, case.store, missing="zero"))
-        assert "try fields.sample_id=ann_id fields.sentence_idx=sent_id" in text
+        assert "try fields.sample_id=ann_id fields.sentence_idx=sent_id" in as_typed(text)
         case.check(table, fields={"sample_id": "ann_id", "sentence_idx": "sent_id"})
 
 
@@ -212,5 +213,7 @@ def test_a_column_of_masks_is_suggested(case, tmp_path, suffix):
     rows = facts(case, ["sample_id", "sentence_idx"])
     rows = [{"mask": row.pop("segmentation"), **row} for row in rows]
     table = write_table(tmp_path / f"p{suffix}", rows)
-    assert "; try fields.segmentation=mask" in str(problems_of(table, case.store, missing="zero"))
+    assert "; try fields={'segmentation': 'mask'}" in str(
+        problems_of(table, case.store, missing="zero")
+    )
     case.check(table, fields={"segmentation": "mask"})

@@ -102,7 +102,7 @@ def test_responses(case, tmp_path):
     assert "no text (fields.response); the row has id, sentence_idx, output" in error(
         response="text", sample_id="id"
     )
-    assert "try fields.sample_id=id" in error(response="output")
+    assert "try fields={'sample_id': 'id'}" in error(response="output")
     assert "words (fields.sentence) not found" in error(
         response="output", sample_id="id", sentence="words"
     )

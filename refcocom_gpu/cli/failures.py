@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +28,22 @@ class PartFailedError(DataError):
         self.summary = summary
 
 
+_FIELDS = re.compile(r"fields=\{((?:'\w+': '[^']*'(?:, )?)+)\}")
+_FIELD = re.compile(r"'(\w+)': '([^']*)'")
+_DATASET = re.compile(r"(?<![\w.])(key|invalid_references)='(\w+)'")
+
+
+def as_typed(text: str) -> str:
+    """Return a message in which arguments of Python are the keys of the command, where their names differ.
+
+    >>> as_typed("try fields={'sample_id': 'ann_id'}; pass key='image_position', or overwrite=True")
+    'try fields.sample_id=ann_id; pass dataset.key=image_position, or overwrite=true'
+    """
+    text = _FIELDS.sub(lambda m: " ".join(f"fields.{a}={b}" for a, b in _FIELD.findall(m[1])), text)
+    text = _DATASET.sub(r"dataset.\1=\2", text)
+    return text.replace("overwrite=True", "overwrite=true")
+
+
 def report(error: BaseException, text: str, code: int, words: Iterable[str]) -> int:
     """Report a failure as the words of the command ask.
 
@@ -48,7 +65,7 @@ def report(error: BaseException, text: str, code: int, words: Iterable[str]) -> 
     }
     2
     """
-    words = list(words)
+    words, text = list(words), as_typed(text)
     as_json = _is_on("json", words)
     if code != 1 and not (as_json and _is_on("quiet", words)):
         say(f"refcocom: {text}")
@@ -63,7 +80,8 @@ def _described(error: BaseException, text: str, code: int) -> dict[str, Any]:
     if isinstance(error, PredictionError):
         about["counts"] = dict(error.counts)
         about["problems"] = [
-            {"kind": p.kind, "where": p.where, "message": p.message} for p in error.problems
+            {"kind": p.kind, "where": p.where, "message": as_typed(p.message)}
+            for p in error.problems
         ]
     else:
         about["problems"] = []

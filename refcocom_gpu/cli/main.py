@@ -16,7 +16,7 @@ from typing import Any
 
 from refcocom_gpu._version import __version__
 from refcocom_gpu.cli.config import OUTPUT_KEYS, VERBS, groups, keys_of
-from refcocom_gpu.cli.failures import report
+from refcocom_gpu.cli.failures import as_typed, report
 from refcocom_gpu.cli.verbs import StdoutClosed, print_, say
 from refcocom_gpu.errors import DataError, UsageError
 
@@ -141,7 +141,7 @@ def _help(verb: str) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    say(f"warning: {str(message).removeprefix('refcocom: ')}")
+    say(f"warning: {as_typed(str(message)).removeprefix('refcocom: ')}")
 
 
 if __name__ == "__main__":

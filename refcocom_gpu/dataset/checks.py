@@ -46,7 +46,7 @@ def check_invalid(invalid: Invalid, policy: str, source: str) -> None:
         return
     found = f"{source}: {invalid.describe()}"
     if policy == "error":
-        raise DatasetError(f"{found}; dataset.invalid_references=drop goes on without them")
+        raise DatasetError(f"{found}; invalid_references='drop' goes on without them")
     warnings.warn(f"{found}; they are dropped", UserWarning, stacklevel=3)
 
 
@@ -70,7 +70,7 @@ def check_columns(columns: Columns, unique: str, source: str) -> Checked:
             f"{source}: {images.num_rows:,} images, {samples.num_rows:,} samples, no sentence to score"
         )
     if unique == "sample_id":
-        hint = "; if ids are per image, pass dataset.key=image_position"
+        hint = "; if ids are per image, pass key='image_position'"
         _refuse_duplicates(to_numpy(samples["sample_id"]), f"{source}: sample id", hint)
     else:
         _refuse_duplicates(to_numpy(images["image_id"]), f"{source}: image_id", "")

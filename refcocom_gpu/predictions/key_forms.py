@@ -191,7 +191,7 @@ def row_form(keys: str | None, dataset: Dataset) -> RowForm | None:
     if keys in ROW_FORMS:
         return ROW_FORMS[keys](dataset)
     if keys is not None and ID_FORMS[keys] != dataset.key:
-        raise UsageError(f"keys={keys} needs a dataset with dataset.key={ID_FORMS[keys]}")
+        raise UsageError(f"keys={keys} needs a dataset with key={ID_FORMS[keys]!r}")
     return None
 
 

@@ -97,7 +97,7 @@ def read_table(
         hint = keys.hint(schema.names) if set(absent) & set(fields) else ""
         if "segmentation" in absent:
             masks = [field.name for field in schema if _wrong_type(field.type) is None]
-            hint += f"; try fields.segmentation={masks[0]}" if masks else ""
+            hint += f"; try fields={{'segmentation': {masks[0]!r}}}" if masks else ""
         problems.add(
             "no column",
             path,

@@ -47,7 +47,7 @@ def fitting(rows: Sequence[Row], dataset: Dataset, keys: str | None, renames: Re
         return []
     prefix = [] if keys in (None, usual) else [f"keys={usual}"]
     words = [
-        " ".join([*prefix, *(f"fields.{ours}={theirs}" for ours, theirs in columns.items())])
+        " ".join([*prefix, *([f"fields={dict(columns)}"] if columns else [])])
         for columns in as_usual
     ]
     return [*words, *(["keys=refer"] if as_refer else [])]
@@ -120,4 +120,4 @@ def suggestion(names: Collection[str], dataset: Dataset, words: Sequence[str]) -
 def mask_column(row: Row) -> str:
     """Return the hint that names the column of a row that holds an RLE; empty where none does."""
     names = (n for n, v in row.items() if isinstance(v, Mapping) and {"size", "counts"} <= set(v))
-    return next((f"; try fields.segmentation={name}" for name in names), "")
+    return next((f"; try fields={{'segmentation': {name!r}}}" for name in names), "")

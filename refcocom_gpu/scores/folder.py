@@ -48,7 +48,7 @@ def check_output(
     existing = [name for name in names if (folder / name).exists()]
     if existing and not overwrite:
         raise UsageError(
-            f"{folder} already holds a result ({', '.join(existing)}); pass overwrite=true or another output_dir"
+            f"{folder} already holds a result ({', '.join(existing)}); pass overwrite=True or another output_dir"
         )
 
 

@@ -110,7 +110,7 @@ def check_path(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"eval_results={path} is a folder, not a file")
     check_writable(path.parent)
     if path.exists() and not overwrite:
-        raise UsageError(f"eval_results={path} already exists; pass overwrite=true or another name")
+        raise UsageError(f"eval_results={path} already exists; pass overwrite=True or another name")
 
 
 def _hub_id(dataset: dict[str, Any]) -> str:
