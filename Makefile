@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # worksteal gives a worker neighbouring tests, so that fixtures of a module, a session and Ray are seldom made twice.
 PYTEST_ARGS ?= -n auto --dist worksteal --durations 20
 
-.PHONY: demo test test-slow test-all lint types pytest fuzz bench clean
+.PHONY: demo test test-slow test-all lint types pytest fuzz attack bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/refcocom score dataset=sample predictions=sample output_dir=demo overwrite=true
@@ -31,6 +31,10 @@ pytest: $(VENV)/.installed-dev
 # The property tests with many more examples; minutes, not part of `make test`.
 fuzz: $(VENV)/.installed-dev
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest $(PYTEST_ARGS) tests -m "not slow" -k "not readme"
+
+# Kills, flipped bits, full disks, pipes and bombs against all that is kept and read; some twenty minutes.
+attack: $(VENV)/.installed-dev
+	$(BIN)/python tests/attack.py
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks

@@ -1,5 +1,6 @@
 """What a person is told, at the command and in Python: early, in our words, about what they named."""
 
+import errno
 import json
 import os
 import resource
@@ -324,3 +325,18 @@ def records(folder: Path) -> Path:
     rows = [{k: v for k, v in record.items() if k != "image"} for record in make_records()]
     path.write_text("\n".join(json.dumps(row) for row in rows))
     return path
+
+
+def test_a_full_disk_for_temporary_files(tmp_path, monkeypatch, capsys):
+    """The built-in sets are drawn into a temporary folder."""
+    from refcocom_gpu.predictions import built_in
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = type("Folder", (), {"name": str(tmp_path)})()
+    monkeypatch.setattr(built_in, "_folder", lambda: folder)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["score", "sample", "dataset=sample"]) == 2
+    assert f"cannot write to {tmp_path}: No space left on device" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -23,6 +23,9 @@ def built_in_file(name: str) -> Path:
     Args:
         name: A key of `BUILT_IN`.
 
+    Raises:
+        UsageError: The folder for temporary files cannot be written, such as a disk that is full.
+
     >>> built_in_file("sample").name
     'sample.jsonl'
     """
@@ -31,11 +34,11 @@ def built_in_file(name: str) -> Path:
         import msgspec
 
         from refcocom_gpu.dataset.sample import make_predictions, make_records
-        from refcocom_gpu.utils.files import replacing
+        from refcocom_gpu.utils.files import write_files
 
         rows = make_predictions(make_records(), BUILT_IN[name])
-        with replacing(path) as temporary:
-            temporary.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        text = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+        write_files(path.parent, {path.name: text})
     return path
 
 
