@@ -7,13 +7,17 @@ from fractions import Fraction
 import edges
 import numpy as np
 import pytest
+import torch
 from helpers import coco_encode, sample_case
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from refcocom_kernels import ops
 from test_store import masks_dataset
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
+from refcocom_gpu.counting.device_measures import DeviceCauses
+from refcocom_gpu.counting.measures import HostCauses
 from refcocom_gpu.scores import causes
 
 COUNTED = ["other_intersection", "other_area"]
@@ -136,6 +140,22 @@ def test_a_second_mask_of_the_object_is_no_other_instance(scene):
     assert columns_of(result) == [other_row(SCENE[k // 2], SCENE, k // 2) for k in range(8)]
 
 
+def test_the_kernel_of_a_gpu_counts_the_same(scene, monkeypatch):
+    """Interpreted on host memory; masks of a larger stack, of which only the image counts."""
+    from refcocom_kernels.cuda import logits as cuda
+
+    owners, preds = zip(*MADE.values(), strict=True)
+    stack = np.ones((len(preds), SIZE[0] + 3, SIZE[1] + 5), bool)
+    stack[:, : SIZE[0], : SIZE[1]] = preds
+    sample = np.array(owners)
+    expected = [other_row(pred, SCENE, own) for own, pred in MADE.values()]
+    assert HostCauses(scene, 0).masks(stack.view(np.uint8), sample).tolist() == expected
+    monkeypatch.setattr(ops, "logit_counts", cuda.logit_counts)
+    measure = DeviceCauses(on_device(scene).tensors(), (SIZE[0] + 3, SIZE[1] + 5))
+    found = measure.masks(torch.from_numpy(stack), torch.from_numpy(sample))
+    assert found.tolist() == expected
+
+
 # Any masks ----------------------------------------------------------------------------------------
 
 spans = st.tuples(*[st.integers(0, 14)] * 4)
@@ -146,6 +166,7 @@ def boxes_of(size, span):
     return box(size, top, left, bottom, right)
 
 
+@settings(max_examples=25)
 @given(st.data())
 def test_any_masks_as_plain_loops_have_them(tmp_path_factory, data):
     images = []
