@@ -78,8 +78,8 @@ def score(
         missing: `error`, or `zero` to score examples without a prediction as empty.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X (True) or IoU ≥ X (False); by default as the convention does.
-        metrics: What is counted: `iou`, which always is, and `boundary` for boundary IoU and Boundary F, which the
-            official convention alone has.
+        metrics: What is counted: `iou`, which always is, `boundary` for boundary IoU and Boundary F, and `causes` for
+            why each example fails, which implies `boundary`; the official convention alone has these.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
             `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`. For rows that call the

@@ -125,7 +125,8 @@ class ScoreConfig(_Output, _Slices, _Precision, _Dataset):
     )
     metrics: Any = option(
         "iou",
-        "what is counted: iou, or [iou,boundary] for boundary IoU and Boundary F too",
+        "what is counted: iou, or [iou,boundary] for boundary IoU and Boundary F too; [iou,causes] adds why each "
+        "example fails",
         listed=True,
     )
     eval_results: str | None = option(

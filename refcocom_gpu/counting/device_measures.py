@@ -8,12 +8,14 @@ import torch
 from refcocom_kernels import ops
 from torch import Tensor
 
-from refcocom_gpu.counting.measures import Measure
+from refcocom_gpu.counting.measures import Measure, best_other
+from refcocom_gpu.predictions.options import VALUES
 from refcocom_gpu.store.device import DeviceStore
+from refcocom_gpu.store.others import NOBODY
 
 
-class DeviceBoundary(Measure):
-    """Counts for the metric `boundary` on a device.
+class _DeviceMeasure(Measure):
+    """Counts masks on a device; runs are drawn first.
 
     Args:
         truth: The tensors of the store.
@@ -23,19 +25,53 @@ class DeviceBoundary(Measure):
     def __init__(self, truth: DeviceStore, largest: tuple[int, int]) -> None:
         self._truth, self._largest = truth, largest
 
+    def runs(self, ends: Tensor, offsets: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.runs`."""
+        heights = self._truth.heights[sample]
+        counts: Tensor = self.masks(draw_runs(ends, offsets, heights, self._largest), sample)
+        return counts
+
+
+class DeviceBoundary(_DeviceMeasure):
+    """Counts for the metric `boundary` on a device."""
+
     def masks(self, masks: Tensor, sample: Tensor) -> Tensor:
         """As `Measure.masks`."""
         counts: Tensor = ops.mask_boundary_counts(masks, sample, *self._truth.boundaries)
         return counts
 
-    def runs(self, ends: Tensor, offsets: Tensor, sample: Tensor) -> Tensor:
-        """As `Measure.runs`."""
-        heights = self._truth.heights[sample]
-        return self.masks(draw_runs(ends, offsets, heights, self._largest), sample)
+
+class DeviceCauses(_DeviceMeasure):
+    """Counts for the metric `causes` on a device: the other sample of the image that a prediction fits best."""
+
+    def masks(self, masks: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.masks`."""
+        truth, others = self._truth, self._truth.others[sample]
+        # As probabilities of 0 and 1, because the kernel for logits takes images of different sizes.
+        values = (masks != 0).half()
+        sizes = torch.stack([truth.heights[sample], truth.widths[sample]], 1).double()
+        counts = values.new_zeros((*others.shape, 2), dtype=torch.int64)
+        for place in range(others.shape[1]):
+            other = others[:, place]
+            is_there = other != NOBODY
+            counted, _ = ops.logit_counts(
+                values,
+                torch.where(is_there, other, sample),
+                truth.heights,
+                truth.widths,
+                truth.words,
+                truth.word_offsets,
+                *self._largest,
+                VALUES["probabilities"],
+                sizes,
+            )
+            counts[:, place] = counted * is_there[:, None]
+        return torch.stack(best_other(counts, truth.areas[others]), 1)
 
 
 DEVICE_MEASURES: Mapping[str, Callable[[DeviceStore, tuple[int, int]], Measure]] = {
-    "boundary": DeviceBoundary
+    "boundary": DeviceBoundary,
+    "causes": DeviceCauses,
 }
 
 

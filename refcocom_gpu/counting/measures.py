@@ -18,6 +18,8 @@ from refcocom_kernels import cpu
 
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.masks.rle import Column
+from refcocom_gpu.store.others import NOBODY, pair_counts
 
 if TYPE_CHECKING:
     from refcocom_gpu.store.store import MaskStore
@@ -38,11 +40,13 @@ class Metric:
         columns: All of them, as `per_example.parquet` names them, in this order.
         counted: Those that a prediction decides, in the order in which a measure counts them.
         stored: Those that the true mask decides: from a store, [M] for each.
+        implies: Metrics without whose columns these mean little.
     """
 
     columns: tuple[str, ...]
     counted: tuple[str, ...]
     stored: Callable[[MaskStore], dict[str, Ints]]
+    implies: tuple[str, ...] = ()
 
 
 def _stored_boundaries(store: MaskStore) -> dict[str, Ints]:
@@ -61,6 +65,12 @@ METRICS: Mapping[str, Metric] = {
             "boundary_intersection", "pred_boundary", "contour_pred", "contour_pred_matched", "contour_target_matched",
         ),
         stored=_stored_boundaries,
+    ),
+    "causes": Metric(
+        columns=("other_intersection", "other_area"),
+        counted=("other_intersection", "other_area"),
+        stored=lambda _: {},
+        implies=("boundary",),
     ),
 }  # fmt: skip
 
@@ -120,11 +130,80 @@ class HostBoundary(Measure):
         return counted.counts
 
 
-HOST_MEASURES: Mapping[str, Callable[[MaskStore, int], Measure]] = {"boundary": HostBoundary}
+class HostCauses(Measure):
+    """Counts for the metric `causes` in host memory: the other sample of the image that a prediction fits best.
+
+    Args:
+        store: Ground truth.
+        threads: 0 for all cores.
+    """
+
+    def __init__(self, store: MaskStore, threads: int) -> None:
+        self._store, self._threads = store, threads
+
+    def masks(self, masks: NDArray[np.uint8], sample: Ints) -> Ints:
+        """As `Measure.masks`."""
+        store, columns = self._store, np.zeros((len(masks), 2), np.int64)
+        sizes = np.stack([store.heights[sample], store.widths[sample]], 1)
+        has_others = (store.others[sample] != NOBODY).any(1)
+        for height, width in np.unique(sizes[has_others], axis=0).tolist():
+            rows = np.flatnonzero(has_others & (sizes == (height, width)).all(1))
+            images = np.ascontiguousarray(masks[rows, :height, :width]).view(np.uint8)
+            runs = cpu.mask_runs(images, threads=self._threads)
+            columns[rows] = self.runs(*runs, sample[rows])
+        return columns
+
+    def runs(self, ends: NDArray[np.int32], offsets: Ints, sample: Ints) -> Ints:
+        """As `Measure.runs`."""
+        store, others = self._store, self._store.others[sample]
+        rows, places = np.nonzero(others != NOBODY)
+        counts = np.zeros((*others.shape, 2), np.int64)
+        counts[rows, places] = pair_counts(
+            Column(*cpu.rle_write(ends, offsets, threads=self._threads)),
+            rows,
+            others[rows, places],
+            store.ends,
+            store.run_offsets,
+            store.pixels,
+            threads=self._threads,
+        )
+        return np.stack(best_other(counts, store.areas[others]), 1)
+
+
+HOST_MEASURES: Mapping[str, Callable[[MaskStore, int], Measure]] = {
+    "boundary": HostBoundary,
+    "causes": HostCauses,
+}
+
+
+def best_other(counts: Vector, areas: Vector) -> tuple[Vector, Vector]:
+    """Choose the candidate with the highest IoU, the first of several; compared as integers, so no order matters.
+
+    Args:
+        counts: [K, c, 2] intersection with each candidate, 0 where there is none, and predicted area.
+        areas: [K, c] areas of the candidates.
+
+    Returns:
+        [K] its intersection and [K] its area; 0 for both where no candidate shares a pixel.
+
+    >>> best_other(np.array([[[2, 4], [3, 4]], [[0, 4], [0, 4]]]), np.array([[2, 9], [5, 5]]))
+    (array([2, 0]), array([2, 0]))
+    """
+    nothing = counts[:, :0, 0].sum(1)
+    intersection, area, union = nothing, nothing, nothing + 1
+    for place in range(counts.shape[1]):
+        shared, other = counts[:, place, 0], areas[:, place]
+        joined = counts[:, place, 1] + other - shared
+        # No image has more than 2**30 pixels, so the products fit 64 bits.
+        better = shared * union > intersection * joined
+        intersection = better * shared + ~better * intersection
+        area = better * other + ~better * area
+        union = better * joined + ~better * union
+    return intersection, area
 
 
 def chosen_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the metrics that are counted: IoU, which always is, and those that were asked for.
+    """Return the metrics that are counted: IoU, which always is, those that were asked for, and what they imply.
 
     Args:
         metrics: A name or names.
@@ -132,14 +211,15 @@ def chosen_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         UsageError: For an unknown name; the message lists the known ones.
 
-    >>> chosen_metrics("boundary"), chosen_metrics(["iou"])
-    (('iou', 'boundary'), ('iou',))
+    >>> chosen_metrics("boundary"), chosen_metrics(["iou"]), chosen_metrics("causes")
+    (('iou', 'boundary'), ('iou',), ('iou', 'boundary', 'causes'))
     """
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     for name in names:
         if name not in METRICS:
             raise UsageError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
-    return tuple(name for name in METRICS if name == IOU or name in names)
+    wanted = {IOU, *names, *(implied for name in names for implied in METRICS[name].implies)}
+    return tuple(name for name in METRICS if name in wanted)
 
 
 def n_columns(metrics: Sequence[str]) -> int:

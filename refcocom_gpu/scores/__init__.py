@@ -4,5 +4,5 @@
 other evaluators make scores, `under` computes them, `explain` and `reported` say why numbers differ. `slices` scores
 kinds of examples apart, `comparison` sets two results against each other, `leaderboard` ranks many, `uncertainty` gives
 the intervals of both, `publish` writes scores for the Hub, and `no_target` scores sets whose expressions may have no
-target.
+target. `causes` says why each example failed, `consistency` how alike the expressions of one mask are scored.
 """

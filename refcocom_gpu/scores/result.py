@@ -19,7 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import boundary, metrics, under
+from refcocom_gpu.scores import boundary, consistency, metrics, under
+from refcocom_gpu.scores import causes as failures
 from refcocom_gpu.scores import slices as slicing
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official, get_convention
 from refcocom_gpu.scores.folder import HASH, SCHEMA_VERSION, read_result, write_result
@@ -140,6 +141,35 @@ class Result:
         numbers = sample_numbers(self.per_example)[self.is_counted]
         by_sample = metrics.mean_by(self.iou[self.is_counted], numbers)
         return metrics.mean(list(by_sample.values()))
+
+    @cached_property
+    def miou_worst_sentence(self) -> float:
+        """Mean over samples of the lowest IoU of their expressions: what the worst wording of each reaches."""
+        numbers = sample_numbers(self.per_example)[self.is_counted]
+        return consistency.mean_of_worst(self.iou[self.is_counted], numbers)
+
+    @cached_property
+    def hard_pass_rate(self) -> float:
+        """Share of samples all of whose expressions reach IoU 0.5 (above it, if `is_strict`)."""
+        numbers = sample_numbers(self.per_example)[self.is_counted]
+        return consistency.hard_pass_rate(self.iou[self.is_counted], numbers, strict=self.is_strict)
+
+    @cached_property
+    def causes(self) -> NDArray[np.str_]:
+        """[N] why each prediction fails, or that it is right: one of `scores.causes.CAUSES`.
+
+        Causes were counted only with `metrics=["iou", "causes"]`; otherwise `UsageError` is raised.
+        """
+        check_official(self.convention, "causes")
+        columns = failures.cause_columns(self.per_example)
+        return np.array(failures.CAUSES)[failures.cause_places(*columns)]
+
+    @cached_property
+    def cause_summary(self) -> dict[str, Any]:
+        """What `scores.causes.summary` says; nothing if causes were not counted or the convention is another."""
+        if self.convention != OFFICIAL.name or not failures.are_counted(self.per_example):
+            return {}
+        return failures.summary(*failures.cause_columns(self.per_example))
 
     @cached_property
     def boundary_values(self) -> dict[str, NDArray[np.float64]]:
@@ -284,6 +314,8 @@ class Result:
             **self.boundary_scores,
             "precision_at": {str(x): share for x, share in self.precision_at.items()},
             "miou_per_instance": self.miou_per_instance,
+            "miou_worst_sentence": self.miou_worst_sentence,
+            "hard_pass_rate": self.hard_pass_rate,
             "miou_by_category": self.miou_by_category,
             "n_examples": self.n_examples,
             "n_missing": self.n_missing,
@@ -292,6 +324,7 @@ class Result:
             "n_duplicate": 0,
             "convention": self.convention,
             "precision": ">" if self.is_strict else ">=",
+            **({"causes": said} if (said := self.cause_summary) else {}),
             "slices": {name: self.slice_rows(name) for name in self.sliced},
             **(
                 {"approximate": caveat}

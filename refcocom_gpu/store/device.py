@@ -23,6 +23,7 @@ class HostArrays(Protocol):
     heights: Ints
     widths: Ints
     pixels: Ints
+    areas: Ints
     example_sample: Ints
     ends: NDArray[np.int32]
     run_offsets: Ints
@@ -34,6 +35,10 @@ class HostArrays(Protocol):
     @property
     def word_offsets(self) -> Ints:
         """[M + 1] where the words of each mask begin."""
+
+    @property
+    def others(self) -> Ints:
+        """[M, most others] samples of the same image that show another object, then −1."""
 
     @property
     def boundaries(self) -> TrueBoundaries:
@@ -72,6 +77,16 @@ class DeviceStore:
     def pixels(self) -> Tensor:
         """[M] int64 H·W."""
         return self._send(self._arrays.pixels)
+
+    @cached_property
+    def areas(self) -> Tensor:
+        """[M] int64 set pixels."""
+        return self._send(self._arrays.areas)
+
+    @cached_property
+    def others(self) -> Tensor:
+        """[M, most others] int64 samples of the same image that show another object, then −1."""
+        return self._send(self._arrays.others)
 
     @cached_property
     def example_sample(self) -> Tensor:

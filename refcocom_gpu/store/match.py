@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.dataset.lookup import normal_text
 from refcocom_gpu.dataset.table import Dataset
-from refcocom_gpu.store.pairs import BOX_IOU, BOX_MASK_IOU, MARGIN, MASK_IOU, Pairs
+from refcocom_gpu.store.others import MASK_IOU
+from refcocom_gpu.store.pairs import BOX_IOU, BOX_MASK_IOU, MARGIN, Pairs
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.utils.text import base_name
 

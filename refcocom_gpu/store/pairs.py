@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from refcocom_kernels import cpu
 
 from refcocom_gpu.errors import SHOWN, DatasetError
+from refcocom_gpu.store.others import MASK_IOU, pair_counts, pairs_of_images
 from refcocom_gpu.store.store import MaskStore
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-MASK_IOU = 0.5
-"""Masks that overlap by this much are of one object. Of masks that are disjoint, at most one can share more than half
-with another mask. Of the pairs of the 830 instances in 100 images of COCO, 3 overlap so much, and two of these are one
-object that was annotated twice."""
 
 BOX_MASK_IOU, BOX_IOU = 0.25, 0.8
 """Masks that overlap by `BOX_MASK_IOU` are of one object too if their boxes overlap by `BOX_IOU`: a bicycle drawn with
@@ -23,9 +18,6 @@ and without the holes of its wheels. No pair of the same 830 instances is such."
 
 MARGIN = 0.1
 """Of two masks whose IoUs differ by less, neither is the better one: two annotators of one object differ by more."""
-
-PAIRS = 2**16
-"""Pairs of masks compared at a time: their strings take some tens of megabytes."""
 
 
 class Pairs:
@@ -42,14 +34,7 @@ class Pairs:
         self, source: MaskStore, target: MaskStore, source_group: Ints, target_group: Ints
     ) -> None:
         self.source, self.target = source, target
-        order = np.argsort(source_group, kind="stable")
-        begin, end = (
-            np.searchsorted(source_group[order], target_group, side) for side in ("left", "right")
-        )
-        n = end - begin
-        self.of_target = np.repeat(np.arange(len(target_group)), n)
-        within = np.arange(len(self.of_target)) - np.repeat(np.cumsum(n) - n, n)
-        self.of_source = order[np.repeat(begin, n) + within]
+        self.of_source, self.of_target = pairs_of_images(source_group, target_group)
         self._check_sizes()
         self.iou = self._ious()
 
@@ -97,23 +82,18 @@ class Pairs:
     def _ious(self) -> Floats:
         """Return the IoU of the masks of each pair; 0 for two empty masks, which are no object."""
         source, target = self.source, self.target
-        ious = [np.zeros(0)]
-        for start in range(0, len(self.of_source), PAIRS):
-            rows = self.of_source[start : start + PAIRS]
-            samples = self.of_target[start : start + PAIRS]
-            strings = source.dataset.counts.take(rows)
-            # A store checks its masks when it is built, so no row has a status.
-            counts, *_ = cpu.rle_counts(
-                strings.data,
-                strings.offsets,
-                samples,
-                target.ends,
-                target.run_offsets,
-                target.pixels,
-            )
-            union = source.areas[rows] + target.areas[samples] - counts[:, 0]
-            ious.append(counts[:, 0] / np.maximum(union, 1))
-        return np.concatenate(ious)
+        # A store checks its masks when it is built, so no string is malformed.
+        counts = pair_counts(
+            source.dataset.counts,
+            self.of_source,
+            self.of_target,
+            target.ends,
+            target.run_offsets,
+            target.pixels,
+        )
+        union = source.areas[self.of_source] + target.areas[self.of_target] - counts[:, 0]
+        ious: Floats = counts[:, 0] / np.maximum(union, 1)
+        return ious
 
     def _box_iou(self, pair: int) -> float:
         """Return the IoU of the boxes around the masks of a pair; the boxes that records state are not looked at."""

@@ -23,6 +23,7 @@ from refcocom_gpu.errors import SHOWN, DatasetError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.perimeter import perimeters
 from refcocom_gpu.store.boundaries import TrueBoundaries, draw_boundaries, opened
+from refcocom_gpu.store.others import other_samples
 from refcocom_gpu.utils.cache import Arrays, Built, Pieces, cache_root, cached, held
 
 if TYPE_CHECKING:
@@ -194,6 +195,20 @@ class MaskStore:
         """[M] the perimeter of each mask in pixel edges, from its runs; computed at first use."""
         return perimeters(
             self.ends, self.run_offsets, self.heights, self.widths, threads=self._threads
+        )
+
+    @cached_property
+    def others(self) -> NDArray[np.int64]:
+        """[M, most others] samples of the same image that show another object, then −1; compared at first use."""
+        return other_samples(
+            self.dataset.counts,
+            self.ends,
+            self.run_offsets,
+            self.areas,
+            self.heights,
+            self.widths,
+            self.dataset.sample_image,
+            threads=self._threads,
         )
 
     @property

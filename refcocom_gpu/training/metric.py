@@ -63,7 +63,8 @@ class RefCOCOMMetric(CountsMetric):
         combine: `union` or `best` makes one of several masks for an expression; None refuses them.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
-        metrics: What is counted: `iou`, which always is, and `boundary`, which adds boundary IoU and Boundary F.
+        metrics: What is counted: `iou`, which always is, `boundary`, which adds boundary IoU and Boundary F, and
+            `causes`, which implies `boundary`; the causes are those of `result()`, no score.
         partial: Score what was seen, under `refcocom_partial/…`, instead of raising if examples are unseen.
         subset: Expect only the examples that `ExpressionDataset(…, subset=…, seed=…)` holds, and estimate the scores
             of all from them, under `refcocom_estimate/…` with their standard errors.

@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.lines import WIDTH, incomplete, mark_of, one_line
+from refcocom_gpu.scores.causes import MOVED_BY
 from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
 from refcocom_gpu.scores.result import left_out
 from refcocom_gpu.scores.slices import MIN_IMAGES
@@ -50,6 +51,39 @@ def score_table(result: Result) -> str:
     width = max(18, *(len(name) for name, _ in rows))
     lines += [f"  {name:<{width}}{mark:>2}{100 * value:6.2f} %{caveat}" for name, value in rows]
     return "\n".join(lines)
+
+
+def cause_lines(result: Result) -> str:
+    """Return the share of each cause in percent, and by how much it moves with each threshold."""
+    summary = result.cause_summary
+    thresholds = {name.replace("_", "-"): str(x) for name, x in summary["thresholds"].items()}
+    widths = [max(13, 2 + len(name)) for name in thresholds]
+    lines = ["", "  cause            examples  share %"]
+    lines += [
+        f"  {row['cause']:<16}{row['n_examples']:>9,}{100 * row['share']:>9.2f}"
+        for row in summary["shares"]
+    ]
+    lines += [
+        "",
+        f"  points of share if one threshold is lower / higher by {MOVED_BY}",
+        "  threshold     " + "".join(map(str.rjust, thresholds, widths)),
+        "  is            " + "".join(map(str.rjust, thresholds.values(), widths)),
+    ]
+    moved = iter(summary["moved"])
+    pairs = [(low["shares"], next(moved)["shares"]) for low in moved]
+    for row in summary["shares"]:
+        name, share = row["cause"], row["share"]
+        cells = [
+            " / ".join(_points(shares[name] - share) for shares in pair).rjust(width)
+            for pair, width in zip(pairs, widths, strict=True)
+        ]
+        if any(shares[name] != share for pair in pairs for shares in pair):
+            lines.append(f"  {name:<14}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}" if difference else "·"
 
 
 def slice_lines(result: Result, name: str) -> str:

@@ -16,7 +16,7 @@ from refcocom_gpu.utils.options import part_of
 def run(config: ScoreConfig) -> None:
     """Score one set of predictions."""
     from refcocom_gpu.cli.tables.conventions import conventions_table
-    from refcocom_gpu.cli.tables.result import score_table, slice_lines
+    from refcocom_gpu.cli.tables.result import cause_lines, score_table, slice_lines
     from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
     from refcocom_gpu.scores.conventions import ALL, OFFICIAL
@@ -76,6 +76,8 @@ def run(config: ScoreConfig) -> None:
     if config.quiet:
         return
     print_(score_table(result))
+    if result.cause_summary:
+        print_(cause_lines(result))
     for name in result.sliced:
         print_(slice_lines(result, name))
     if config.convention == ALL:
