@@ -292,9 +292,9 @@ def test_choices_that_mean_nothing_are_refused(store):
 # Results ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("truth", [None, "bbox", "mask"])
-def test_a_result_is_kept_and_read_back(result, tmp_path, truth):
-    one = dataclasses.replace(result, box_truth=truth)
+@pytest.mark.parametrize("box_truth", [None, "bbox", "mask"])
+def test_a_result_is_kept_and_read_back(result, tmp_path, box_truth):
+    one = dataclasses.replace(result, box_truth=box_truth)
     one.save(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     again = rc.load_results(tmp_path)
@@ -329,13 +329,13 @@ def test_what_was_not_counted_says_so(store, masks):
 # Training -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("truth", [None, "mask"])
-def test_the_hook_gives_the_offline_scores(store, masks, truth):
-    metric = rc.RefCOCOMMetric(store, metrics=BOXES, box_truth=truth, precision_strict=True)
+@pytest.mark.parametrize("box_truth", [None, "mask"])
+def test_the_hook_gives_the_offline_scores(store, masks, box_truth):
+    metric = rc.RefCOCOMMetric(store, metrics=BOXES, box_truth=box_truth, precision_strict=True)
     for index, mask in enumerate(masks):
         metric.update(torch.from_numpy(mask)[None], [index])
     offline = rc.score(
-        in_batches(masks), store, metrics=BOXES, box_truth=truth, precision_strict=True
+        in_batches(masks), store, metrics=BOXES, box_truth=box_truth, precision_strict=True
     )
     computed = metric.compute()
     for name in box_scores.NAMES:
