@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_boundary import FORMS, drawn, expected_masks, in_batches, on_device
 
@@ -146,6 +146,7 @@ def some_runs(draw):
     return listed
 
 
+@settings(max_examples=60)
 @given(some_runs(), st.randoms(use_true_random=False))
 def test_any_runs_and_masks(listed, random):
     heights, widths = (np.array([one[k] for one in listed]) for k in (0, 1))

@@ -64,10 +64,9 @@ BBOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
 
 
 def _stored_boxes(store: MaskStore) -> dict[str, Column]:
-    tight = run_boxes(store.ends, store.run_offsets, store.heights)
     stated = store.dataset.boxes
     return {
-        **dict(zip(TARGET_BOX, tight.T, strict=True)),
+        **dict(zip(TARGET_BOX, store.boxes.T, strict=True)),
         **({} if stated is None else dict(zip(BBOX, stated.T, strict=True))),
     }
 

@@ -62,13 +62,15 @@ def run_boxes(ends: NDArray[np.int32], offsets: Ints, heights: Ints) -> Ints:
     starts = np.concatenate([stops[:1] * 0, stops[:-1]])
     is_set = (number % 2 == 1) & (stops > starts)
     mask = mask[is_set]
-    x0, y0, x1, y1 = run_extents(starts[is_set], stops[is_set], heights[mask])
+    extents = run_extents(starts[is_set], stops[is_set], heights[mask])
+    first = np.flatnonzero(
+        np.diff(mask, prepend=-1)
+    )  # of the runs of each mask that has a set pixel
     boxes = np.zeros((len(heights), 4), np.int64)
-    boxes[mask, :2] = np.iinfo(np.int64).max
-    for axis, lowest in enumerate((x0, y0)):
-        np.minimum.at(boxes[:, axis], mask, lowest)
-    for axis, highest in enumerate((x1, y1), 2):
-        np.maximum.at(boxes[:, axis], mask, highest)
+    for side, (extent, bound) in enumerate(
+        zip(extents, (np.minimum, np.minimum, np.maximum, np.maximum), strict=True)
+    ):
+        boxes[mask[first], side] = bound.reduceat(extent, first)
     return boxes
 
 
