@@ -25,6 +25,7 @@ from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source, find_source, read_predictions
 from refcocom_gpu.predictions.values import judge_set
+from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official, get_convention
 from refcocom_gpu.scores.result import Result, about_run, per_example
 from refcocom_gpu.store.store import MaskStore, as_store
@@ -44,7 +45,7 @@ class Counted(NamedTuple):
         warnings: What makes the predictions look misread or made for other data.
         n_extra: Number of predictions that were left out because the dataset has no such example.
         n_repeated: Number of predictions that were left out because they repeat a mask.
-        measured: [N] int64 columns of metrics besides IoU, by name.
+        measured: [N] columns of metrics besides IoU, by name.
     """
 
     counts: NDArray[np.int64]
@@ -52,7 +53,7 @@ class Counted(NamedTuple):
     warnings: tuple[str, ...] = ()
     n_extra: int = 0
     n_repeated: int = 0
-    measured: dict[str, NDArray[np.int64]] | None = None
+    measured: dict[str, NDArray[Any]] | None = None
 
 
 def score(
@@ -63,6 +64,7 @@ def score(
     convention: str = "official",
     precision_strict: bool | None = None,
     metrics: str | Sequence[str] = (IOU,),
+    box_truth: str | None = None,
     progress: Progress | None = None,
     **reading: Any,
 ) -> Result:
@@ -78,8 +80,11 @@ def score(
         missing: `error`, or `zero` to score examples without a prediction as empty.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X (True) or IoU ≥ X (False); by default as the convention does.
-        metrics: What is counted: `iou`, which always is, `boundary` for boundary IoU and Boundary F, and `causes` for
-            why each example fails, which implies `boundary`; the official convention alone has these.
+        metrics: What is counted: `iou`, which always is, `boundary` for boundary IoU and Boundary F, `causes` for why
+            each example fails, which implies `boundary`, and `boxes` for box IoU and accuracy; only the official
+            convention has these.
+        box_truth: What boxes are compared with: `bbox`, those that the records state, or `mask`, the tight boxes of the
+            true masks; by default `bbox` where every record states one.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
             `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`. For rows that call the
@@ -109,6 +114,7 @@ def score(
     if len(metrics) > 1:
         check_official(convention, f"metrics={','.join(metrics)}")
     store = as_store(store)
+    check_truth(box_truth, metrics, stated=store.dataset.boxes is not None)
     with unchanged(source.files):
         counted = count(source, store, options, missing=missing, metrics=metrics, progress=progress)
         about = source.about()
@@ -127,7 +133,7 @@ def score(
         "wall_seconds": round(time.perf_counter() - start, 6),
     }
     table = per_example(store, counted.counts, counted.absent, counted.measured)
-    return Result(table, info, convention, precision_strict)
+    return Result(table, info, convention, precision_strict, box_truth=box_truth)
 
 
 def count(

@@ -88,7 +88,7 @@ class _Scoring(_Counting):
 @dataclass
 class _Precision(_Scoring):
     precision: str | None = option(
-        None, "Pr@X counts IoU ≥ X (ge) or IoU > X (gt); null: as the convention does"
+        None, "Pr@X and box accuracy count IoU ≥ X (ge) or > X (gt); null: as the convention does"
     )
 
 
@@ -125,9 +125,14 @@ class ScoreConfig(_Output, _Slices, _Precision, _Dataset):
     )
     metrics: Any = option(
         "iou",
-        "what is counted: iou, or [iou,boundary] for boundary IoU and Boundary F too; [iou,causes] adds why each "
-        "example fails",
+        "what is counted beside iou, [iou,A,B]: boundary for boundary IoU and Boundary F, "
+        "causes for why each example fails, boxes for box IoU and accuracy",
         listed=True,
+    )
+    box_truth: str | None = option(
+        None,
+        "boxes are compared with: bbox, those of the records, or mask, the tight boxes of the true masks; "
+        "null: bbox where every record has one",
     )
     eval_results: str | None = option(
         None,

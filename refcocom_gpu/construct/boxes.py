@@ -9,6 +9,8 @@ import numpy as np
 
 from refcocom_gpu.construct.instances import Mask
 from refcocom_gpu.dataset.table import Dataset
+from refcocom_gpu.masks.boxes import mask_boxes
+from refcocom_gpu.scores import boxes
 
 
 def stated_box(dataset: Dataset, sample: int) -> tuple[float, float, float, float] | None:
@@ -25,11 +27,9 @@ def tight_box(mask: Mask) -> tuple[float, float, float, float]:
     >>> tight_box(np.array([[0, 0, 0], [0, 1, 1]], bool))
     (1.0, 1.0, 2.0, 1.0)
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return 0.0, 0.0, 0.0, 0.0
-    left, top = float(columns[0]), float(rows[0])
-    return left, top, float(columns[-1]) + 1 - left, float(rows[-1]) + 1 - top
+    height, width = mask.shape
+    ((x0, y0, x1, y1),) = mask_boxes(mask[None], np.array([height]), np.array([width])).tolist()
+    return float(x0), float(y0), float(x1 - x0), float(y1 - y0)
 
 
 def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
@@ -38,9 +38,4 @@ def box_iou(a: Sequence[float], b: Sequence[float]) -> float:
     >>> box_iou((0, 0, 2, 2), (1, 0, 2, 2))
     0.3333333333333333
     """
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    intersection = width * height
-    return intersection / (a[2] * a[3] + b[2] * b[3] - intersection)
+    return float(boxes.box_iou(boxes.corners([a]), boxes.corners([b]), empty=0)[0])

@@ -9,6 +9,7 @@ from refcocom_kernels import ops
 from torch import Tensor
 
 from refcocom_gpu.counting.measures import Measure, best_other
+from refcocom_gpu.masks.boxes import run_extents
 from refcocom_gpu.predictions.options import VALUES
 from refcocom_gpu.store.device import DeviceStore
 from refcocom_gpu.store.others import NOBODY
@@ -69,9 +70,60 @@ class DeviceCauses(_DeviceMeasure):
         return torch.stack(best_other(counts, truth.areas[others]), 1)
 
 
+class DeviceBoxes(Measure):
+    """Finds tight boxes for the metric `boxes` on a device, as `masks.boxes` does in host memory.
+
+    Args:
+        truth: The tensors of the store.
+        largest: The largest H and the largest W of all images.
+    """
+
+    def __init__(self, truth: DeviceStore, largest: tuple[int, int]) -> None:
+        self._truth, self._beyond = truth, max(largest)
+
+    def masks(self, masks: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.masks`."""
+        _, h, w = masks.shape
+        y, x = (torch.arange(n, device=masks.device) for n in (h, w))
+        in_rows = y < self._truth.heights[sample][:, None]  # [K, h]
+        in_columns = x < self._truth.widths[sample][:, None]  # [K, w]
+        is_set = masks.bool() & in_rows[:, :, None] & in_columns[:, None]  # [K, h, w]
+        first, last = [], []
+        for places, holds in ((x, is_set.any(1)), (y, is_set.any(2))):
+            first.append(torch.where(holds, places, self._beyond).amin(1))
+            last.append(torch.where(holds, places + 1, 0).amax(1))
+        return _boxes(torch.stack(first, 1), torch.stack(last, 1))
+
+    def runs(self, ends: Tensor, offsets: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.runs`."""
+        mask = torch.repeat_interleave(
+            torch.arange(len(sample), device=ends.device), offsets.diff(), output_size=len(ends)
+        )
+        number = torch.arange(len(ends), device=ends.device) - offsets[mask]
+        stops = ends.long()
+        starts = torch.cat([torch.zeros_like(stops[:1]), stops[:-1]])
+        is_set = (number % 2 == 1) & (stops > starts)
+        x0, y0, x1, y1 = run_extents(starts, stops, self._truth.heights[sample][mask])
+        # Runs are not selected, because their number would have to be read; those of no set pixel change no box.
+        at = mask[:, None].expand(-1, 2)
+        lowest = torch.where(is_set[:, None], torch.stack([x0, y0], 1), self._beyond)
+        highest = is_set[:, None] * torch.stack([x1, y1], 1)
+        first = torch.full_like(highest[:1], self._beyond).repeat(len(sample), 1)
+        last = torch.zeros_like(first)
+        return _boxes(
+            first.scatter_reduce(0, at, lowest, "amin"), last.scatter_reduce(0, at, highest, "amax")
+        )
+
+
+def _boxes(first: Tensor, last: Tensor) -> Tensor:
+    """Return [K, 4] boxes of [K, 2] lowest and highest columns and rows; an empty mask has no highest, but 0."""
+    return torch.cat([torch.minimum(first, last), last], 1)
+
+
 DEVICE_MEASURES: Mapping[str, Callable[[DeviceStore, tuple[int, int]], Measure]] = {
     "boundary": DeviceBoundary,
     "causes": DeviceCauses,
+    "boxes": DeviceBoxes,
 }
 
 

@@ -18,13 +18,15 @@ from refcocom_kernels import cpu
 
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.masks.rle import Column
+from refcocom_gpu.masks import rle
+from refcocom_gpu.masks.boxes import mask_boxes, run_boxes
 from refcocom_gpu.store.others import NOBODY, pair_counts
 
 if TYPE_CHECKING:
     from refcocom_gpu.store.store import MaskStore
 
 Ints = NDArray[np.int64]
+Column = NDArray[Any]
 Vector = Any
 """Numbers on the side of a counter: an array in host memory, or a tensor on its device."""
 
@@ -37,21 +39,40 @@ class Metric:
     """The columns of one metric.
 
     Attributes:
-        columns: All of them, as `per_example.parquet` names them, in this order.
+        columns: All of them, as `per_example.parquet` names them, in this order. Those that `stored` may give and does
+            not give for a store are left out.
         counted: Those that a prediction decides, in the order in which a measure counts them.
-        stored: Those that the true mask decides: from a store, [M] for each.
+        stored: Those that the ground truth decides: from a store, [M] for each.
         implies: Metrics without whose columns these mean little.
     """
 
     columns: tuple[str, ...]
     counted: tuple[str, ...]
-    stored: Callable[[MaskStore], dict[str, Ints]]
+    stored: Callable[[MaskStore], dict[str, Column]]
     implies: tuple[str, ...] = ()
 
 
-def _stored_boundaries(store: MaskStore) -> dict[str, Ints]:
+def _stored_boundaries(store: MaskStore) -> dict[str, Column]:
     boundaries, contours = store.boundaries
     return {"target_boundary": boundaries.areas, "contour_target": contours.areas}
+
+
+PRED_BOX = ("pred_x0", "pred_y0", "pred_x1", "pred_y1")
+"""Columns of the tight box of a predicted mask; see `masks.boxes`."""
+
+TARGET_BOX = ("target_x0", "target_y0", "target_x1", "target_y1")
+"""Columns of the tight box of the true mask."""
+
+BBOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
+"""Columns of the box that the record states; only where all records state one."""
+
+
+def _stored_boxes(store: MaskStore) -> dict[str, Column]:
+    stated = store.dataset.boxes
+    return {
+        **dict(zip(TARGET_BOX, store.boxes.T, strict=True)),
+        **({} if stated is None else dict(zip(BBOX, stated.T, strict=True))),
+    }
 
 
 METRICS: Mapping[str, Metric] = {
@@ -72,6 +93,7 @@ METRICS: Mapping[str, Metric] = {
         stored=lambda _: {},
         implies=("boundary",),
     ),
+    "boxes": Metric((*PRED_BOX, *TARGET_BOX, *BBOX), PRED_BOX, _stored_boxes),
 }  # fmt: skip
 
 
@@ -159,7 +181,7 @@ class HostCauses(Measure):
         rows, places = np.nonzero(others != NOBODY)
         counts = np.zeros((*others.shape, 2), np.int64)
         counts[rows, places] = pair_counts(
-            Column(*cpu.rle_write(ends, offsets, threads=self._threads)),
+            rle.Column(*cpu.rle_write(ends, offsets, threads=self._threads)),
             rows,
             others[rows, places],
             store.ends,
@@ -170,9 +192,30 @@ class HostCauses(Measure):
         return np.stack(best_other(counts, store.areas[others]), 1)
 
 
+class HostBoxes(Measure):
+    """Finds tight boxes for the metric `boxes` in host memory.
+
+    Args:
+        store: Ground truth.
+        threads: Taken as of every measure; NumPy finds the boxes on one.
+    """
+
+    def __init__(self, store: MaskStore, threads: int) -> None:
+        self._heights, self._widths = store.heights, store.widths
+
+    def masks(self, masks: NDArray[np.uint8], sample: Ints) -> Ints:
+        """As `Measure.masks`."""
+        return mask_boxes(masks, self._heights[sample], self._widths[sample])
+
+    def runs(self, ends: NDArray[np.int32], offsets: Ints, sample: Ints) -> Ints:
+        """As `Measure.runs`."""
+        return run_boxes(ends, offsets, self._heights[sample])
+
+
 HOST_MEASURES: Mapping[str, Callable[[MaskStore, int], Measure]] = {
     "boundary": HostBoundary,
     "causes": HostCauses,
+    "boxes": HostBoxes,
 }
 
 
@@ -229,7 +272,7 @@ def n_columns(metrics: Sequence[str]) -> int:
 
 def measured_columns(
     rows: Ints, sample: Ints, metrics: Sequence[str], store: MaskStore
-) -> dict[str, Ints]:
+) -> dict[str, Column]:
     """Return the columns of metrics besides IoU by name.
 
     Args:
@@ -239,12 +282,15 @@ def measured_columns(
         store: Ground truth.
 
     Returns:
-        [K] int64 for each column.
+        [K] for each column: int64, or float64 for a box that a record states.
     """
-    found, at = {}, N_COLUMNS
+    found: dict[str, Column] = {}
+    at = N_COLUMNS
     for metric in (METRICS[name] for name in metrics):
-        counted = {name: rows[:, at + k] for k, name in enumerate(metric.counted)}
-        stored = {name: m[sample] for name, m in metric.stored(store).items()}
-        found.update({name: (counted | stored)[name] for name in metric.columns})
+        given: dict[str, Column] = {
+            **{name: rows[:, at + k] for k, name in enumerate(metric.counted)},
+            **{name: m[sample] for name, m in metric.stored(store).items()},
+        }
+        found.update({name: given[name] for name in metric.columns if name in given})
         at += len(metric.counted)
     return found

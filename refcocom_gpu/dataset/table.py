@@ -142,6 +142,14 @@ class Dataset:
         return to_numpy(self.samples["width"])
 
     @cached_property
+    def boxes(self) -> NDArray[np.float64] | None:
+        """`samples.bbox`, float64 [M, 4], x, y, w, h in pixels; None unless every record states its box."""
+        column = self.samples["bbox"].combine_chunks()
+        if column.null_count:
+            return None
+        return to_numpy(column.flatten()).reshape(-1, 4)
+
+    @cached_property
     def example_sample(self) -> Ints:
         """`examples.sample`, int64 [N]."""
         return to_numpy(self.examples["sample"])

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import boundary, consistency, metrics, under
+from refcocom_gpu.scores import boundary, boxes, consistency, metrics, under
 from refcocom_gpu.scores import causes as failures
 from refcocom_gpu.scores import slices as slicing
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official, get_convention
@@ -61,6 +61,8 @@ class Result:
         convention: Name of the convention.
         precision_strict: True when Pr@X counts IoU > X, False for IoU ≥ X; None as the convention does.
         sliced: The groupings whose slices the summary holds.
+        box_truth: What boxes are compared with: `bbox`, those of the records; `mask`, those of the true masks; None for
+            `bbox` where every record states one.
     """
 
     per_example: pa.Table
@@ -68,6 +70,7 @@ class Result:
     convention: str = "official"
     precision_strict: bool | None = None
     sliced: tuple[str, ...] = ()
+    box_truth: str | None = None
 
     def under(self, convention: str) -> Result:
         """Return the result of the same counts under another convention; Pr@X compares as that one does.
@@ -84,7 +87,7 @@ class Result:
         (105, True)
         """
         get_convention(convention)
-        return Result(self.per_example, self.info, convention)
+        return Result(self.per_example, self.info, convention, box_truth=self.box_truth)
 
     @property
     def is_strict(self) -> bool:
@@ -206,6 +209,36 @@ class Result:
         return {name: metrics.mean(values) for name, values in self.boundary_values.items()}
 
     @cached_property
+    def box_values(self) -> dict[str, NDArray[np.float64]]:
+        """[N] float64 per example: box IoU, and 1 or 0 for accuracy; see `scores.boxes`.
+
+        They and their means below were counted only with `metrics=["iou", "boxes"]`; otherwise `UsageError` is raised.
+        """
+        check_official(self.convention, "box scores")
+        truth = boxes.truth_of(self.per_example, self.box_truth)
+        empty = get_convention(self.convention).empty
+        columns = boxes.box_columns(self.per_example)
+        return boxes.box_values(columns, truth, empty, strict=self.is_strict)
+
+    @property
+    def box_iou(self) -> float:
+        """Mean box IoU over all examples, 0…1."""
+        return metrics.mean(self.box_values["box_iou"])
+
+    @property
+    def box_accuracy(self) -> float:
+        """Share of examples with box IoU at or above 0.5, or above it where `is_strict`."""
+        return metrics.mean(self.box_values["box_accuracy"])
+
+    @property
+    def box_scores(self) -> dict[str, Any]:
+        """Both by name and the `box_truth` of them; none if boxes were not counted or as of `boundary_scores`."""
+        if self.convention != OFFICIAL.name or not boxes.are_counted(self.per_example):
+            return {}
+        truth = boxes.truth_of(self.per_example, self.box_truth)
+        return {"box_iou": self.box_iou, "box_accuracy": self.box_accuracy, "box_truth": truth}
+
+    @cached_property
     def n_examples(self) -> int:
         """Number of examples in the denominator."""
         return int(np.count_nonzero(self.is_counted))
@@ -312,6 +345,7 @@ class Result:
             "miou": self.miou,
             "ciou": self.ciou,
             **self.boundary_scores,
+            **self.box_scores,
             "precision_at": {str(x): share for x, share in self.precision_at.items()},
             "miou_per_instance": self.miou_per_instance,
             "miou_worst_sentence": self.miou_worst_sentence,
@@ -362,7 +396,7 @@ def per_example(
     store: MaskStore,
     counts: NDArray[np.int64],
     absent: NDArray[np.int64],
-    measured: Mapping[str, NDArray[np.int64]] | None = None,
+    measured: Mapping[str, NDArray[Any]] | None = None,
 ) -> pa.Table:
     """Make the table of a result.
 
@@ -370,7 +404,7 @@ def per_example(
         store: Ground truth.
         counts: [N, 2] intersection and predicted area.
         absent: Indices of the examples that had no prediction.
-        measured: [N] int64 columns of metrics besides IoU, by name.
+        measured: [N] columns of metrics besides IoU, by name.
 
     Returns:
         `SCHEMA`, then the measured columns; N rows.
@@ -469,6 +503,7 @@ def load_result(folder: str | Path) -> Result:
         convention=summary["convention"],
         precision_strict=summary["precision"] == ">",
         sliced=tuple(summary.get("slices", ())),
+        box_truth=summary.get("box_truth"),
     )
     computed = {*result.summary(), HASH}
     result.info.update({key: value for key, value in summary.items() if key not in computed})

@@ -21,6 +21,7 @@ from refcocom_kernels import cpu, rle_status
 from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import SHOWN, DatasetError, UsageError
 from refcocom_gpu.masks import rle
+from refcocom_gpu.masks.boxes import run_boxes
 from refcocom_gpu.masks.perimeter import perimeters
 from refcocom_gpu.store.boundaries import TrueBoundaries, draw_boundaries, opened
 from refcocom_gpu.store.others import other_samples
@@ -210,6 +211,11 @@ class MaskStore:
             self.dataset.sample_image,
             threads=self._threads,
         )
+
+    @cached_property
+    def boxes(self) -> NDArray[np.int64]:
+        """[M, 4] the tight box of each mask, from its runs; see `masks.boxes`. Computed at first use."""
+        return run_boxes(self.ends, self.run_offsets, self.heights)
 
     @property
     def boundaries(self) -> TrueBoundaries:

@@ -23,6 +23,7 @@ from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import UnknownNameError, UsageError
 from refcocom_gpu.predictions.arguments import ABSENT, UPDATE, index_and_masks
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official
 from refcocom_gpu.scores.result import Result, about_run, per_example
 from refcocom_gpu.store.store import MaskStore, as_store
@@ -64,7 +65,9 @@ class RefCOCOMMetric(CountsMetric):
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
         metrics: What is counted: `iou`, which always is, `boundary`, which adds boundary IoU and Boundary F, and
-            `causes`, which implies `boundary`; the causes are those of `result()`, no score.
+            `causes`, which implies `boundary`, and `boxes`, which adds box IoU and accuracy; the causes are those of
+            `result()`, no score.
+        box_truth: What boxes are compared with, as for `score`.
         partial: Score what was seen, under `refcocom_partial/…`, instead of raising if examples are unseen.
         subset: Expect only the examples that `ExpressionDataset(…, subset=…, seed=…)` holds, and estimate the scores
             of all from them, under `refcocom_estimate/…` with their standard errors.
@@ -98,6 +101,7 @@ class RefCOCOMMetric(CountsMetric):
         convention: str = "official",
         precision_strict: bool = False,
         metrics: str | Sequence[str] = (IOU,),
+        box_truth: str | None = None,
         partial: bool = False,
         subset: int | None = None,
         seed: int = 0,
@@ -108,6 +112,7 @@ class RefCOCOMMetric(CountsMetric):
         check_official(convention, "RefCOCOMMetric")
         counted = chosen_metrics(metrics)
         store = as_store(store)
+        check_truth(box_truth, counted, stated=store.dataset.boxes is not None)
         options = ReadOptions(
             values=values,
             label=label,
@@ -120,10 +125,10 @@ class RefCOCOMMetric(CountsMetric):
             saver = Saver(save_predictions, store, options)
         about = (
             store.dataset.fingerprint, values, label, letterbox and str(letterbox), resize_masks, combine,
-            convention, precision_strict, subset, None if subset is None else seed, counted,
+            convention, precision_strict, subset, None if subset is None else seed, counted, box_truth,
         )  # fmt: skip
         super().__init__(store, about, saver, n_columns(counted), **kwargs)
-        self.metrics = counted
+        self.metrics, self.box_truth = counted, box_truth
         self.name = name
         self.convention, self.precision_strict = convention, precision_strict
         self.subset: Subset | None = None
@@ -268,8 +273,9 @@ class RefCOCOMMetric(CountsMetric):
         """Return the scores of the epoch, of all ranks.
 
         Returns:
-            `refcocom/miou`, `refcocom/ciou` and `refcocom/precision_at_0.5` … `_0.9`, and with the metric `boundary`
-            `refcocom/boundary_iou`, `…/min_mask_boundary_iou`, `…/boundary_f`, 0-dimensional float64 in 0…1;
+            `refcocom/miou`, `refcocom/ciou` and `refcocom/precision_at_0.5` … `_0.9`, with the metric `boundary`
+            `refcocom/boundary_iou`, `…/min_mask_boundary_iou`, `…/boundary_f`, and with `boxes` `refcocom/box_iou` and
+            `…/box_accuracy`, 0-dimensional float64 in 0…1;
             `refcocom/n_examples` and `refcocom/n_conflicting` (seen twice with different counts), int64.
 
         Raises:
@@ -316,7 +322,7 @@ class RefCOCOMMetric(CountsMetric):
             "metrics": list(self.metrics),
             "warnings": doubts(rows[:-1], everything, self.store),
         }
-        return Result(table, info, self.convention, self.precision_strict)
+        return Result(table, info, self.convention, self.precision_strict, box_truth=self.box_truth)
 
     def __getitem__(self, name: str) -> SingleScore:  # type: ignore[override]
         """Return one score as a metric of its own, which shares the state of this one.
@@ -376,6 +382,7 @@ class RefCOCOMMetric(CountsMetric):
             precision_strict=self.precision_strict,
             subset=subset,
             metrics=self.metrics,
+            box_truth=self.box_truth,
         )
         return {
             f"{self.name}{label}/{key}": torch.tensor(

@@ -24,7 +24,7 @@ from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.keys import NO_ROW, describe_key
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.values import FAULTS, UNKNOWN, explain_fault, fault_name, judge_set
-from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores import boundary, boxes
 from refcocom_gpu.scores import metrics as mask_scores
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.store.store import MaskStore
@@ -145,6 +145,7 @@ def names_of_scores(*, estimated: bool, metrics: Sequence[str] = (IOU,)) -> list
         metrics: What is counted.
     """
     means = ["miou", "ciou", *(boundary.NAMES if "boundary" in metrics else ())]
+    means += boxes.NAMES if "boxes" in metrics else ()
     if estimated:
         return [name + ending for name in means for ending in ("", "_se")]
     return [*means, *(f"precision_at_{x}" for x in mask_scores.PRECISION_THRESHOLDS)]
@@ -159,6 +160,7 @@ def scores(
     precision_strict: bool = False,
     subset: Subset | None = None,
     metrics: Sequence[str] = (IOU,),
+    box_truth: str | None = None,
 ) -> dict[str, Any]:
     """Score some examples.
 
@@ -170,10 +172,11 @@ def scores(
         precision_strict: Pr@X counts IoU > X.
         subset: If given, the rows are its draws, and the scores of all examples are estimated from them.
         metrics: What was counted, from `counting.measures.chosen_metrics`.
+        box_truth: What boxes are compared with, as of `scores.boxes.chosen_truth`.
 
     Returns:
         `miou`, `ciou`, `precision_at_0.5` … as floats (for a subset `miou` and `ciou`, each with its standard error),
-        those of `scores.boundary` if boundaries were counted (for a subset with theirs),
+        those of `scores.boundary` and `scores.boxes` if they were counted (for a subset with theirs),
         then `n_examples` and `n_conflicting` as ints.
     """
     sample = store.example_sample[index]
@@ -192,13 +195,18 @@ def scores(
         }
         for x, share in mask_scores.precision_at(iou, strict=precision_strict).items():
             named[f"precision_at_{x}"] = share
+    columns = measured_columns(rows, sample, metrics, store)
+    measured: dict[str, NDArray[np.float64]] = {}
     if "boundary" in metrics:
-        columns = measured_columns(rows, sample, metrics, store)
-        for name, values in boundary.boundary_values(columns, iou, empty).items():
-            if subset is not None:
-                named.update(subset.estimate_mean(name, values))
-            else:
-                named[name] = mask_scores.mean(values)
+        measured |= boundary.boundary_values(columns, iou, empty)
+    if "boxes" in metrics:
+        truth = boxes.chosen_truth(box_truth, stated=store.dataset.boxes is not None)
+        measured |= boxes.box_values(columns, truth, empty, strict=precision_strict)
+    for name, values in measured.items():
+        if subset is not None:
+            named.update(subset.estimate_mean(name, values))
+        else:
+            named[name] = mask_scores.mean(values)
     named["n_examples"] = len(index)
     named["n_conflicting"] = int(np.count_nonzero(rows[:, CONFLICT]))
     return named

@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.lines import WIDTH, incomplete, mark_of, one_line
+from refcocom_gpu.scores.boxes import THRESHOLD
 from refcocom_gpu.scores.causes import MOVED_BY
 from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
 from refcocom_gpu.scores.result import left_out
@@ -19,6 +20,11 @@ BOUNDARY_NAMES = {
     "boundary_iou": "boundary IoU",
     "min_mask_boundary_iou": "min(IoU, boundary IoU)",
     "boundary_f": "boundary F",
+}
+
+BOX_TRUTHS = {
+    "bbox": "boxes are compared with those of the records (box_truth=bbox)",
+    "mask": "boxes are compared with the tight boxes of the true masks (box_truth=mask)",
 }
 
 SHOWN_SLICES = 10
@@ -36,6 +42,9 @@ def score_table(result: Result) -> str:
     rows += [(f"Pr@{x} ({sign})", share) for x, share in result.precision_at.items()]
     rows += [("mIoU per instance", result.miou_per_instance)]
     rows += [(BOUNDARY_NAMES[name], score) for name, score in result.boundary_scores.items()]
+    if of_boxes := result.box_scores:
+        rows += [("box IoU", of_boxes["box_iou"])]
+        rows += [(f"box accuracy@{THRESHOLD} ({sign})", of_boxes["box_accuracy"])]
     of_all = len(result.per_example)
     number = f"{result.n_examples:,}" + (f" of {of_all:,}" if of_all > result.n_examples else "")
     empty = f", {result.n_empty:,} predicted empty" if result.n_empty else ""
@@ -45,6 +54,7 @@ def score_table(result: Result) -> str:
         f"convention {result.convention}; counted on {result.info['device']}",
         *rows_left_out,
         *_about(convention),
+        *([BOX_TRUTHS[of_boxes["box_truth"]]] if of_boxes else []),
         "",
     ]
     mark = mark_of(convention.caveat)

@@ -53,6 +53,7 @@ def run(config: ScoreConfig) -> None:
             precision_strict=strict,
             missing=config.missing,
             metrics=config.metrics,
+            box_truth=config.box_truth,
             progress=counted,
             **asdict(options),
         )
