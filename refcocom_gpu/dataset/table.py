@@ -46,7 +46,8 @@ class Dataset:
             image), `category` string, `supercategory` string, `height` int64, `width` int64,
             `counts` large_binary (COCO compressed RLE string, not yet validated), `label` string,
             `bbox` list<double> (x, y, w, h in pixels as the record states them; null where absent),
-            `ref_id` int64 and `ann_id` int64 (of the original sets; null in others).
+            `ref_id` int64 and `ann_id` int64 (of the original sets; null in others), `no_target` bool (its
+            expressions refer to nothing in the image, and its mask has no pixel).
         examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string, `sent_id` int64
             (of the original sets; null in others).
             Sorted by (sample, sentence_idx), so the examples of a sample are consecutive. The row
@@ -140,6 +141,11 @@ class Dataset:
     def widths(self) -> Ints:
         """`samples.width`, int64 [M], pixels."""
         return to_numpy(self.samples["width"])
+
+    @cached_property
+    def no_target(self) -> NDArray[np.bool_]:
+        """`samples.no_target`, bool [M]."""
+        return np.array(self.samples["no_target"].to_pylist(), np.bool_)
 
     @cached_property
     def example_sample(self) -> Ints:
