@@ -35,12 +35,14 @@ def score_table(result: Result) -> str:
     rows += [(f"Pr@{x} ({sign})", share) for x, share in result.precision_at.items()]
     rows += [("mIoU per instance", result.miou_per_instance)]
     rows += [(BOUNDARY_NAMES[name], score) for name, score in result.boundary_scores.items()]
+    rows += [("N-acc", result.n_acc), ("T-acc", result.t_acc)] if result.n_no_target else []
     of_all = len(result.per_example)
     number = f"{result.n_examples:,}" + (f" of {of_all:,}" if of_all > result.n_examples else "")
     empty = f", {result.n_empty:,} predicted empty" if result.n_empty else ""
+    untargeted = f", {result.n_no_target:,} without a target" if result.n_no_target else ""
     lines = [
         f"{result.info['predictions']['source']}",
-        f"{dataset['source']}: {number} examples{empty}; "
+        f"{dataset['source']}: {number} examples{untargeted}{empty}; "
         f"convention {result.convention}; counted on {result.info['device']}",
         *rows_left_out,
         *_about(convention),

@@ -178,9 +178,7 @@ def _annotation(ann_id: int, ref: _Ref, annotations: dict[int, _Annotation]) -> 
     if annotation is None:
         raise RLEError(f"{INSTANCES} has no annotation {ann_id}")
     if annotation.image_id != ref.image_id:
-        raise RLEError(
-            f"annotation {ann_id} is of image {annotation.image_id}, not {ref.image_id}"
-        )
+        raise RLEError(f"annotation {ann_id} is of image {annotation.image_id}, not {ref.image_id}")
     return annotation
 
 
@@ -194,26 +192,28 @@ def _picture(name: str) -> str:
 
 
 def _refs(path: Path) -> list[_Ref]:
+    is_json = path.suffix == ".json"
     try:
-        try:
-            if path.suffix == ".json":
-                loaded = msgspec.json.decode(regular(path).read_bytes())
-            else:
-                loaded = _load(path, "utf-8")
-        except UnicodeDecodeError:
-            # Python 2 pickled text as bytes, not always in UTF-8; Latin-1 takes each byte as a character.
-            loaded = _load(path, "latin-1")
+        loaded = msgspec.json.decode(regular(path).read_bytes()) if is_json else _pickled(path)
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # a damaged pickle raises nearly any exception
-        kind = "JSON" if path.suffix == ".json" else "a complete pickle"
+        kind = "JSON" if is_json else "a complete pickle"
         raise DatasetError(f"{path}: not {kind}: {first_line(error)}") from None
     try:
         return msgspec.convert(loaded, list[_Ref], strict=False)
     except msgspec.ValidationError as error:
         raise DatasetError(f"{path}: not a list of references: {first_line(error)}") from None
+
+
+def _pickled(path: Path) -> Any:
+    try:
+        return _load(path, "utf-8")
+    except UnicodeDecodeError:
+        # Python 2 pickled text as bytes, not always in UTF-8; Latin-1 takes each byte as a character.
+        return _load(path, "latin-1")
 
 
 def _load(path: Path, encoding: str) -> Any:
