@@ -146,6 +146,19 @@ def test_contradictions_are_refused(tmp_path: Path, ref: dict[str, Any], message
         rc.load_dataset(release(tmp_path / "g", [REFS[0], ref]))
 
 
+def test_targets_outside_the_picture(tmp_path: Path) -> None:
+    """Where no pixel is left, the reference is invalid: it has targets, although its mask is empty."""
+    known = instances()
+    known["annotations"][0]["segmentation"] = [[90, 90, 99, 90, 99, 99]]
+    folder = release(tmp_path / "g", [gref(0, [500]), gref(1, [500, 501])], known)
+    with pytest.raises(DatasetError, match=r"1 cover no pixel of their image \(ref_id 0\)"):
+        rc.load_dataset(folder)
+    with pytest.warns(UserWarning, match="dropped"):
+        dataset = rc.load_dataset(folder, invalid_references="drop")
+    assert (dataset.sample_ids.tolist(), dataset.no_target.tolist()) == ([1], [False])
+    np.testing.assert_array_equal(rc.MaskStore.build(dataset, cache=False).mask(0), drawn(501))
+
+
 def test_damaged_json(tmp_path: Path) -> None:
     folder = release(tmp_path / "g")
     (folder / "grefs(unc).json").write_text("[{")
@@ -323,6 +336,7 @@ def test_the_metric_agrees(store: rc.MaskStore) -> None:
     found = metric.compute()
     for name in ("miou", "ciou"):
         assert found[f"refcocom/{name}"].item() == pytest.approx(expected[name])
+    assert scores_of(metric.result()) == pytest.approx(expected)
 
 
 @settings(deadline=None, max_examples=25)

@@ -337,7 +337,7 @@ def load_dataset(
     Args:
         source: A path, if it exists: a folder of Parquet shards however it was downloaded, one
             Parquet file, a folder that `save_to_disk` wrote, a `.jsonl` or `.json` file of records,
-            one per line, or a release of the original sets. Otherwise `"sample"`, the built-in
+            one per line, or a release of the original sets or of gRefCOCO. Otherwise `"sample"`, the built-in
             sample, or a Hub name `owner/name`.
         revision: Branch, tag or commit of a Hub dataset; for a snapshot folder, the commit that it
             must hold.
