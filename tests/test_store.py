@@ -29,7 +29,10 @@ def masks_dataset(folder, images):
         samples = []
         for mask in masks:
             encoded = rle.encode(mask) if isinstance(mask, np.ndarray) else mask
-            samples.append({"id": sample_id, "sentences": ["one", "two"], "mask": encoded})
+            sample = {"id": sample_id, "sentences": ["one", "two"], "mask": encoded}
+            if isinstance(mask, np.ndarray) and not mask.any():
+                sample["no_target"] = True
+            samples.append(sample)
             sample_id += 3
         lines.append(json.dumps({"image_id": image_id, "samples": samples}))
     path = folder / "masks.jsonl"

@@ -54,8 +54,8 @@ def locate(source: str | Path, revision: str | None) -> Place:
     if path.is_dir():
         path, commit = _snapshot(path, revision)
         is_arrow = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
-        if refs := sorted(path.glob("refs(*).p")):
-            place = Place("refer", _only_pickle(refs), commit)
+        if refs := sorted(entry for entry in path.iterdir() if _is_release(entry)):
+            place = Place("refer", _only_release(refs), commit)
         else:
             place = Place("arrow" if is_arrow else "parquet", path, commit)
     elif path.is_file():
@@ -72,8 +72,13 @@ def locate(source: str | Path, revision: str | None) -> Place:
     return place
 
 
-def _only_pickle(refs: list[Path]) -> Path:
-    """Return the one pickle of a release. Each of several splits the images in its own way, and none is the default."""
+def _is_release(path: Path) -> bool:
+    """Tell whether the name is that of the references of a release, such as `refs(unc).p` or `grefs(unc).json`."""
+    return re.fullmatch(r"g?refs\(.*\)\.(p|json)", path.name) is not None
+
+
+def _only_release(refs: list[Path]) -> Path:
+    """Return the one file of a release. Each of several splits the images in its own way, and none is the default."""
     if len(refs) > 1:
         raise UsageError(
             f"{refs[0].parent} holds {', '.join(path.name for path in refs)}; pass one of them as the path"
@@ -82,7 +87,7 @@ def _only_pickle(refs: list[Path]) -> Path:
 
 
 def _kind_of_file(path: Path) -> Literal["parquet", "json", "refer"]:
-    if path.suffix == ".p":
+    if path.suffix == ".p" or _is_release(path):
         return "refer"
     if path.suffix == ".parquet":
         return "parquet"

@@ -46,7 +46,8 @@ class Dataset:
             image), `category` string, `supercategory` string, `height` int64, `width` int64,
             `counts` large_binary (COCO compressed RLE string, not yet validated), `label` string,
             `bbox` list<double> (x, y, w, h in pixels as the record states them; null where absent),
-            `ref_id` int64 and `ann_id` int64 (of the original sets; null in others).
+            `ref_id` int64 and `ann_id` int64 (of the original sets; null in others), `no_target` bool (its
+            expressions refer to nothing in the image, and its mask has no pixel).
         examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string, `sent_id` int64
             (of the original sets; null in others).
             Sorted by (sample, sentence_idx), so the examples of a sample are consecutive. The row
@@ -148,6 +149,11 @@ class Dataset:
         if column.null_count:
             return None
         return to_numpy(column.flatten()).reshape(-1, 4)
+
+    @cached_property
+    def no_target(self) -> NDArray[np.bool_]:
+        """`samples.no_target`, bool [M]."""
+        return np.array(self.samples["no_target"].to_pylist(), np.bool_)
 
     @cached_property
     def example_sample(self) -> Ints:
@@ -339,7 +345,7 @@ def load_dataset(
     Args:
         source: A path, if it exists: a folder of Parquet shards however it was downloaded, one
             Parquet file, a folder that `save_to_disk` wrote, a `.jsonl` or `.json` file of records,
-            one per line, or a release of the original sets. Otherwise `"sample"`, the built-in
+            one per line, or a release of the original sets or of gRefCOCO. Otherwise `"sample"`, the built-in
             sample, or a Hub name `owner/name`.
         revision: Branch, tag or commit of a Hub dataset; for a snapshot folder, the commit that it
             must hold.

@@ -7,6 +7,7 @@ of. `folder` writes and checks the two files; every score is computed again from
 from __future__ import annotations
 
 import functools
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from refcocom_gpu.scores import causes as failures
 from refcocom_gpu.scores import slices as slicing
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official, get_convention
 from refcocom_gpu.scores.folder import HASH, SCHEMA_VERSION, read_result, write_result
+from refcocom_gpu.scores.no_target import NoTargetScores, no_target_scores
 from refcocom_gpu.scores.under import EMPTY, MISSING, STATUSES, sample_numbers
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 
@@ -253,6 +255,27 @@ class Result:
         """Number of examples whose predicted mask has no pixel."""
         return int(self._has(EMPTY).sum())
 
+    @cached_property
+    def n_no_target(self) -> int:
+        """Number of examples whose true mask has no pixel, because the expression refers to nothing in the image."""
+        targets = to_numpy(self.per_example.column("target_area"))[self.is_counted]
+        return int(np.count_nonzero(targets == 0))
+
+    @property
+    def n_acc(self) -> float:
+        """Share of the examples without a target whose predicted mask is empty (N-acc); NaN if all have a target."""
+        return self._no_target.n_acc
+
+    @property
+    def t_acc(self) -> float:
+        """Share of the examples with a target whose predicted mask is not empty (T-acc); NaN if none has one."""
+        return self._no_target.t_acc
+
+    @cached_property
+    def _no_target(self) -> NoTargetScores:
+        counts = (counts[self.is_counted] for counts in under.counts_of(self.per_example))
+        return no_target_scores(*counts)
+
     def _has(self, status: str) -> NDArray[np.bool_]:
         """[N] whether an example has this status."""
         # Not pc.equal with a string, which imports pandas.
@@ -354,6 +377,7 @@ class Result:
             "n_examples": self.n_examples,
             "n_missing": self.n_missing,
             "n_empty": self.n_empty,
+            **self._about_no_target(),
             # Duplicates are refused, never averaged or dropped: the zero tells a reader of the file so.
             "n_duplicate": 0,
             "convention": self.convention,
@@ -367,6 +391,14 @@ class Result:
             ),
             **self.info,
         }
+
+    def _about_no_target(self) -> dict[str, Any]:
+        """Return what the summary says of a set in which some examples have no target; nothing of another set."""
+        if not self.n_no_target:
+            return {}
+        # JSON has no NaN: T-acc is null where no example has a target.
+        t_acc = None if math.isnan(self.t_acc) else self.t_acc
+        return {"n_no_target": self.n_no_target, "n_acc": self.n_acc, "t_acc": t_acc}
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write `per_example.parquet` and `summary.json`.

@@ -88,7 +88,8 @@ class MaskStore:
             threads: 0 for all cores.
 
         Raises:
-            DatasetError: When masks of the dataset are not valid RLE; the message names the samples.
+            DatasetError: When masks of the dataset are not valid RLE, or have no pixel although their sample does not
+                say `no_target`, or the reverse; the message names the samples.
 
         >>> import refcocom_gpu as rc
         >>> store = rc.MaskStore.build(rc.load_dataset("sample"), cache=False)
@@ -97,7 +98,9 @@ class MaskStore:
         """
         root = cache_root(cache)
         folder = root and root / "stores" / f"{dataset.fingerprint}-v{LAYOUT_VERSION}"
-        return cls(dataset, _runs(dataset, folder, threads), folder, threads, "cpu")
+        store = cls(dataset, _runs(dataset, folder, threads), folder, threads, "cpu")
+        _check_no_target(dataset, store.areas)
+        return store
 
     def to(self, device: str) -> MaskStore:
         """Return the same store for counting on another device; the copies share the tensors of each device.
@@ -302,6 +305,23 @@ def _restore(
     if drawn is not None:
         store._bits, store._boundaries = drawn
     return store
+
+
+def _check_no_target(dataset: Dataset, areas: NDArray[np.int64]) -> None:
+    """Refuse masks without a pixel that are not declared, and declared ones with pixels. The cache cannot tell them."""
+    wrong = np.flatnonzero((areas == 0) != dataset.no_target)
+    if not len(wrong):
+        return
+    shown = [
+        f"sample {dataset.sample_ids[row]}: "
+        + ("no_target is true, but its mask has pixels" if areas[row] else "its mask has no pixel")
+        for row in wrong[:SHOWN].tolist()
+    ]
+    more = f"; and {len(wrong) - SHOWN:,} more" if len(wrong) > SHOWN else ""
+    raise DatasetError(
+        f"{len(wrong):,} masks of {dataset.source} do not fit their samples; no_target: true in a sample says that its "
+        f"expressions refer to nothing in the image: {'; '.join(shown)}{more}"
+    )
 
 
 def _runs(dataset: Dataset, folder: Path | None, threads: int) -> Arrays:

@@ -45,12 +45,14 @@ def score_table(result: Result) -> str:
     if of_boxes := result.box_scores:
         rows += [("box IoU", of_boxes["box_iou"])]
         rows += [(f"box accuracy@{THRESHOLD} ({sign})", of_boxes["box_accuracy"])]
+    rows += [("N-acc", result.n_acc), ("T-acc", result.t_acc)] if result.n_no_target else []
     of_all = len(result.per_example)
     number = f"{result.n_examples:,}" + (f" of {of_all:,}" if of_all > result.n_examples else "")
     empty = f", {result.n_empty:,} predicted empty" if result.n_empty else ""
+    untargeted = f", {result.n_no_target:,} without a target" if result.n_no_target else ""
     lines = [
         f"{result.info['predictions']['source']}",
-        f"{dataset['source']}: {number} examples{empty}; "
+        f"{dataset['source']}: {number} examples{untargeted}{empty}; "
         f"convention {result.convention}; counted on {result.info['device']}",
         *rows_left_out,
         *_about(convention),

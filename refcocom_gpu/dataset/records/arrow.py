@@ -107,6 +107,7 @@ def _from_batch(batch: pa.RecordBatch, where: str, first: int) -> Columns:
             _counts(sample["mask.counts"], sample_name),
             _text(sample.get("label"), len(image)),
             _boxes(sample.get("bbox"), len(image), sample_name),
+            no_target=_flags(sample.get("no_target"), len(image)),
         ),
         _examples(sample["sentences"], where, sample_name),
     )
@@ -192,6 +193,11 @@ def _lengths(lists: pa.Array) -> Ints:
 def _text(column: pa.Array | None, length: int) -> pa.Array:
     column = pa.nulls(length, pa.string()) if column is None else column.cast(pa.string())
     return column.fill_null("")
+
+
+def _flags(column: pa.Array | None, length: int) -> pa.Array:
+    column = pa.nulls(length, pa.bool_()) if column is None else column.cast(pa.bool_())
+    return column.fill_null(False)
 
 
 def _meta_size(column: pa.Array | None, length: int) -> pa.Array:

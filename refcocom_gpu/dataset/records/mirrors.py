@@ -17,6 +17,7 @@ from refcocom_gpu.dataset.records.references import (
     checked_box,
     in_split,
     mask_of,
+    no_pixel,
     read_references,
 )
 from refcocom_gpu.dataset.records.tables import Columns, listed
@@ -26,7 +27,7 @@ from refcocom_gpu.utils.text import first_line
 MIRROR_FIELDS = (
     "ref_id", "ann_id", "image_id", "file_name", "split", "sentences", "raw_sentences", "sent_ids", "segmentation",
     "mask", "bbox", "height", "width", "category", "supercategory", "category_id", "raw_anns", "raw_image_info",
-    "image_info",
+    "image_info", "no_target",
 )  # fmt: skip
 """The fields that are read."""
 
@@ -108,7 +109,8 @@ def _reference(row: Mapping[str, Any]) -> Reference:
     absent = [name for name in ("ref_id", "image_id") if row.get(name) is None]
     places = (row.get("segmentation"), row.get("mask"), annotation.get("segmentation"))
     segmentation = next((value for value in places if value is not None), None)
-    if segmentation is None:
+    no_target = bool(row.get("no_target"))
+    if segmentation is None and not no_target:
         absent.append("segmentation")
     sentences = _sentences(row)
     if sentences is None:
@@ -116,7 +118,9 @@ def _reference(row: Mapping[str, Any]) -> Reference:
     if absent:
         raise DatasetError(f"missing {listed(absent)}; fields found: {listed(row)}")
     sizes = [_integer(row.get(name, image.get(name))) for name in ("height", "width")]
-    height, width, counts = mask_of(segmentation, *sizes)
+    height, width, counts = (
+        no_pixel(*sizes) if segmentation is None else mask_of(segmentation, *sizes)
+    )
     category = row.get("category")
     return Reference(
         ref_id=_required(row["ref_id"], "ref_id"),
@@ -133,6 +137,7 @@ def _reference(row: Mapping[str, Any]) -> Reference:
         sentences=sentences or [],
         ann_id=_whole(row.get("ann_id", annotation.get("id"))),
         sent_ids=_sentence_ids(row, len(sentences or [])),
+        no_target=no_target,
     )
 
 

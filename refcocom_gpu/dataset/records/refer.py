@@ -1,12 +1,15 @@
-"""A release of RefCOCO, RefCOCO+ or RefCOCOg in, flat columns out; it holds `refs(….p)` beside `instances.json`.
+"""A release of RefCOCO, RefCOCO+, RefCOCOg or gRefCOCO in, flat columns out; references beside `instances.json`.
 
-The format (REFER, Kazemzadeh et al. 2014, Yu et al. 2016): a pickled list of references, and COCO's annotations.
-Unpickling runs whatever code a pickle names. A release names none, so every name is refused.
+The format (REFER, Kazemzadeh et al. 2014, Yu et al. 2016): `refs(….p)`, a pickled list of references, and COCO's
+annotations. Unpickling runs whatever code a pickle names. A release names none, so every name is refused. In gRefCOCO
+(Liu et al. 2023, henghuiding/ReLA, `gres_model/data/datasets/grefer.py`) the references are `grefs(….json)`; each lists
+its annotations, and -1 stands for none: its expressions have no target. The mask of several is their union.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from refcocom_gpu.dataset.records.references import (
     checked_box,
     in_split,
     mask_of,
+    no_pixel,
     read_references,
+    union_of,
 )
 from refcocom_gpu.dataset.records.tables import Columns
 from refcocom_gpu.errors import DatasetError, RLEError
@@ -26,6 +31,9 @@ from refcocom_gpu.utils.files import regular
 from refcocom_gpu.utils.text import first_line
 
 INSTANCES = "instances.json"
+
+NO_TARGET = -1
+"""The annotation that gRefCOCO names where expressions have no target."""
 
 
 class _Sentence(msgspec.Struct):
@@ -36,11 +44,12 @@ class _Sentence(msgspec.Struct):
 
 class _Ref(msgspec.Struct):
     ref_id: int
-    ann_id: int
+    ann_id: int | list[int]
     image_id: int
     split: str
     sentences: list[_Sentence]
     file_name: str = ""
+    no_target: bool | None = None
 
 
 class _Image(msgspec.Struct):
@@ -87,7 +96,7 @@ def from_refer(path: Path, split: str) -> tuple[Columns, Invalid]:
     """Read a split of a release.
 
     Args:
-        path: The pickle; `instances.json` lies beside it.
+        path: The references, a pickle or JSON; `instances.json` lies beside it.
         split: `train`, `validation` (or `val`), `test`, `testA`, `testB`.
 
     Returns:
@@ -119,55 +128,92 @@ def _reference(
     annotations: dict[int, _Annotation],
     categories: dict[int, _Category],
 ) -> Reference:
-    annotation, image = annotations.get(ref.ann_id), images.get(ref.image_id)
-    if annotation is None:
-        raise RLEError(f"{INSTANCES} has no annotation {ref.ann_id}")
+    image = images.get(ref.image_id)
     if image is None:
         raise RLEError(f"{INSTANCES} has no image {ref.image_id}")
-    if annotation.image_id != ref.image_id:
-        raise RLEError(
-            f"annotation {ref.ann_id} is of image {annotation.image_id}, not {ref.image_id}"
-        )
+    targets = [_annotation(ann_id, ref, annotations) for ann_id in _targets(ref)]
     sentences = [s.sent if s.sent is not None else s.raw for s in ref.sentences]
     if None in sentences:
         raise RLEError(f"sentence {sentences.index(None)} has neither sent nor raw")
-    category = categories.get(annotation.category_id)
-    height, width, counts = mask_of(
-        msgspec.json.decode(annotation.segmentation), image.height, image.width
-    )
+    masks = [
+        mask_of(msgspec.json.decode(target.segmentation), image.height, image.width)
+        for target in targets
+    ]
+    height, width, counts = union_of(masks) if masks else no_pixel(image.height, image.width)
+    boxes = [checked_box(target.bbox) for target in targets]
+    # Several targets have a category where they share it, and neither one box nor one annotation.
+    shared = {target.category_id for target in targets}
+    category = categories.get(shared.pop()) if len(shared) == 1 else None
+    single = targets[0] if len(targets) == 1 else None
     return Reference(
         ref_id=ref.ref_id,
         image_id=ref.image_id,
-        file_name=image.file_name or ref.file_name,
+        file_name=image.file_name or _picture(ref.file_name),
         category=category.name if category else "",
         supercategory=category.supercategory if category else "",
-        bbox=checked_box(annotation.bbox),
+        bbox=boxes[0] if single else None,
         height=height,
         width=width,
         counts=counts,
         sentences=[text for text in sentences if text is not None],
-        ann_id=ref.ann_id,
+        ann_id=single.id if single else None,
         sent_ids=[sentence.sent_id for sentence in ref.sentences],
+        no_target=not targets,
     )
 
 
+def _targets(ref: _Ref) -> list[int]:
+    """Return the annotations of a reference, each once; none where its expressions have no target."""
+    ids = list(dict.fromkeys(ref.ann_id if isinstance(ref.ann_id, list) else [ref.ann_id]))
+    named = [ann_id for ann_id in ids if ann_id != NO_TARGET]
+    if named and (len(named) < len(ids) or ref.no_target):
+        raise RLEError(f"it has no target, but names the annotation {named[0]}")
+    if not named and (ref.no_target is False or not (ids or ref.no_target)):
+        raise RLEError("it names no annotation, but does not say that it has no target")
+    return named
+
+
+def _annotation(ann_id: int, ref: _Ref, annotations: dict[int, _Annotation]) -> _Annotation:
+    annotation = annotations.get(ann_id)
+    if annotation is None:
+        raise RLEError(f"{INSTANCES} has no annotation {ann_id}")
+    if annotation.image_id != ref.image_id:
+        raise RLEError(f"annotation {ann_id} is of image {annotation.image_id}, not {ref.image_id}")
+    return annotation
+
+
+def _picture(name: str) -> str:
+    """Return the file of the picture: a reference's name ends in a number of its own, which is left out.
+
+    >>> _picture("COCO_train2014_000000000009_16.jpg"), _picture("9.jpg")
+    ('COCO_train2014_000000000009.jpg', '9.jpg')
+    """
+    return re.sub(r"^(COCO_[a-z]+\d{4}_\d{12})_\d+(?=\.\w+$)", r"\1", name)
+
+
 def _refs(path: Path) -> list[_Ref]:
+    is_json = path.suffix == ".json"
     try:
-        try:
-            loaded = _load(path, "utf-8")
-        except UnicodeDecodeError:
-            # Python 2 pickled text as bytes, not always in UTF-8; Latin-1 takes each byte as a character.
-            loaded = _load(path, "latin-1")
+        loaded = msgspec.json.decode(regular(path).read_bytes()) if is_json else _pickled(path)
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # a damaged pickle raises nearly any exception
-        raise DatasetError(f"{path}: not a complete pickle: {first_line(error)}") from None
+        kind = "JSON" if is_json else "a complete pickle"
+        raise DatasetError(f"{path}: not {kind}: {first_line(error)}") from None
     try:
         return msgspec.convert(loaded, list[_Ref], strict=False)
     except msgspec.ValidationError as error:
         raise DatasetError(f"{path}: not a list of references: {first_line(error)}") from None
+
+
+def _pickled(path: Path) -> Any:
+    try:
+        return _load(path, "utf-8")
+    except UnicodeDecodeError:
+        # Python 2 pickled text as bytes, not always in UTF-8; Latin-1 takes each byte as a character.
+        return _load(path, "latin-1")
 
 
 def _load(path: Path, encoding: str) -> Any:

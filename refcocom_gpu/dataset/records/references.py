@@ -23,7 +23,7 @@ from refcocom_gpu.dataset.records.tables import (
 )
 from refcocom_gpu.errors import DatasetError, OutsideError, RLEError, UsageError
 from refcocom_gpu.masks.polygons import parse_polygons, rasterise
-from refcocom_gpu.masks.rle import check, column, parse
+from refcocom_gpu.masks.rle import check, check_counts, column, parse
 from refcocom_gpu.utils.text import first_line
 
 NAMED = 5
@@ -47,8 +47,9 @@ class Reference:
         width: W of the image.
         counts: The mask, a compressed COCO string; empty where its polygons lie outside the image.
         sentences: Its referring expressions.
-        ann_id: The id of its annotation; None where not stated. Several instances may have the same.
+        ann_id: The id of its annotation; None where not one is stated. Several instances may have the same.
         sent_ids: The id of each sentence; empty where not stated.
+        no_target: Its expressions refer to nothing in the image; its mask has no pixel.
     """
 
     ref_id: int
@@ -63,6 +64,7 @@ class Reference:
     sentences: Sequence[str]
     ann_id: int | None = None
     sent_ids: Sequence[int | None] = ()
+    no_target: bool = False
 
 
 class Invalid(NamedTuple):
@@ -169,6 +171,34 @@ def mask_of(segmentation: Any, height: int | None, width: int | None) -> tuple[i
     return mask_height, mask_width, counts
 
 
+def no_pixel(height: int | None, width: int | None) -> tuple[int, int, bytes]:
+    """Return the mask of expressions without a target, as `mask_of` does.
+
+    Raises:
+        RLEError: The size of the image is unknown.
+
+    >>> no_pixel(2, 3)
+    (2, 3, b'6')
+    """
+    if height is None or width is None:
+        raise RLEError("it has no target, and the height and width of its image are absent")
+    return height, width, check_counts([height * width])
+
+
+def union_of(masks: Sequence[tuple[int, int, bytes]]) -> tuple[int, int, bytes]:
+    """Return the union of masks of one size, as `mask_of` does; those that cover no pixel add nothing.
+
+    Args:
+        masks: At least one.
+
+    >>> union_of([(2, 3, b"123"), (2, 3, b""), (2, 3, b"06")])
+    (2, 3, b'06')
+    """
+    height, width, _ = masks[0]
+    drawn = [{"size": [height, width], "counts": counts} for *_, counts in masks if counts]
+    return mask_of(drawn, height, width) if drawn else masks[0]
+
+
 def _drawn(polygons: list[Any], height: int, width: int) -> tuple[int, int, bytes]:
     from pycocotools import mask as coco
 
@@ -251,6 +281,7 @@ def columns_of(references: Iterable[Reference]) -> Columns:
             pa.array([r.bbox for _, r in samples], BOX),
             ref_id=ints(r.ref_id for _, r in samples),
             ann_id=ints(r.ann_id for _, r in samples),
+            no_target=pa.array([r.no_target for _, r in samples], pa.bool_()),
         ),
         examples_table(
             ints(sample for sample, _, _, _ in examples),

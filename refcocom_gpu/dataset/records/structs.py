@@ -40,6 +40,7 @@ class _Sample(msgspec.Struct):
     supercategory: str | None = None
     label: str | None = None
     bbox: list[float] | None = None
+    no_target: bool | None = None
 
 
 class _Meta(msgspec.Struct):
@@ -152,15 +153,17 @@ def _from_structs(
                 runs.encode() if isinstance(runs, str) else compress(runs),
                 sample.label or "",
                 sample.bbox,
+                bool(sample.no_target),
             ))  # fmt: skip
         images.append((image_id, record.file_name or "", meta.height or 0, meta.width or 0))
     raise_problems(problems, where, "record")
     number, text, binary = pa.int64(), pa.string(), pa.large_binary()
-    sample_types = (number, number, text, text, number, number, binary, text, BOX)
+    sample_types = (number, number, text, text, number, number, binary, text, BOX, pa.bool_())
     try:
+        *described, no_target = _transpose(samples, sample_types)
         return Columns(
             images_table(*_transpose(images, (number, text, number, number))),
-            samples_table(*_transpose(samples, sample_types)),
+            samples_table(*described, no_target=no_target),
             examples_table(*_transpose(examples, (number, number, text))),
         )
     except (OverflowError, pa.ArrowInvalid) as error:

@@ -22,7 +22,7 @@ class Columns(NamedTuple):
         samples: `sample_id` int64, `image` int64 (row of `images`), `category` string,
             `supercategory` string, `height` int64, `width` int64, `counts` large_binary, `label`
             string, `bbox` list<double> (x, y, w, h; null where not stated), `ref_id` int64 and
-            `ann_id` int64 (null where not stated).
+            `ann_id` int64 (null where not stated), `no_target` bool (its expressions refer to nothing).
         examples: `sample` int64 (row of `samples`), `sentence_idx` int64, `sentence` string,
             `sent_id` int64 (null where not stated).
     """
@@ -66,13 +66,16 @@ def images_table(*columns: pa.Array) -> pa.Table:
 
 
 def samples_table(
-    *columns: pa.Array, ref_id: pa.Array | None = None, ann_id: pa.Array | None = None
+    *columns: pa.Array,
+    no_target: pa.Array,
+    ref_id: pa.Array | None = None,
+    ann_id: pa.Array | None = None,
 ) -> pa.Table:
     """Make `Columns.samples` from its columns in order; the ids of the original sets are null where none are given."""
     names = ["sample_id", "image", "category", "supercategory", "height", "width", "counts"]
-    names += ["label", "bbox", "ref_id", "ann_id"]
+    names += ["label", "bbox", "ref_id", "ann_id", "no_target"]
     ids = [_ids(column, len(columns[0])) for column in (ref_id, ann_id)]
-    return pa.table([*columns, *ids], names=names)
+    return pa.table([*columns, *ids, no_target], names=names)
 
 
 def examples_table(*columns: pa.Array, sent_id: pa.Array | None = None) -> pa.Table:
