@@ -1,0 +1,103 @@
+"""Two versions of a dataset's masks, compared, in; a table for a terminal out."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TYPE_CHECKING
+
+from refcocom_gpu.cli.tables.conversion import match_lines
+from refcocom_gpu.cli.tables.lines import WIDTH, one_line
+from refcocom_gpu.cli.tables.result import BOUNDARY_NAMES
+
+if TYPE_CHECKING:
+    from refcocom_gpu.construct.truth_noise import TruthNoise
+
+SHOWN_SWAPS = 10
+"""Pairs of runs that are listed one by one."""
+
+MEASURE_NAMES = {"iou": "IoU", "boundary_iou": "boundary IoU"}
+
+
+def truth_noise_table(noise: TruthNoise) -> str:
+    """Return what is matched, how far matched masks agree, and the scores and ranks that follow, in percent."""
+    dataset, truth = (one_line(d.source) for d in (noise.match.target, noise.match.source))
+    lines = [
+        f"The masks of {dataset} beside those of {truth}",
+        "",
+        *match_lines(noise.match),
+        f"  Of the {noise.match.source.n_examples:,} sentences of {truth}, "
+        f"{noise.match.source.n_examples - noise.match.n_matched:,} have no counterpart and are left out too.",
+        "",
+        *_agreement(noise),
+        "",
+        *_baseline(noise, dataset, truth),
+    ]
+    if noise.runs:
+        lines += ["", *_runs(noise, dataset, truth)]
+    note = (
+        "Masks that overlap too little are not matched, so two versions differ by at least as much as this shows."
+    )
+    return "\n".join([*lines, "", textwrap.fill(note, WIDTH)])
+
+
+def _agreement(noise: TruthNoise) -> list[str]:
+    """Return the mean and the quantiles of the agreement of each pair of masks."""
+    rows = {name: noise.agreement(measure) for measure, name in MEASURE_NAMES.items()}
+    heads = [f"{float(q):.0%}" if float(q) else "lowest" for q in rows["IoU"]["quantiles"]]
+    lines = [
+        f"Agreement of {noise.masks.num_rows:,} pairs of masks, in percent: mean and quantiles",
+        f"  {'':<24}" + "".join(f"{head:>8}" for head in ("mean", *heads)),
+    ]
+    for name, row in rows.items():
+        cells = (row["mean"], *row["quantiles"].values())
+        lines.append(f"  {name:<24}" + "".join(f"{100 * cell:>8.2f}" for cell in cells))
+    return lines
+
+
+def _baseline(noise: TruthNoise, dataset: str, truth: str) -> list[str]:
+    result, match = noise.baseline, noise.match
+    left = match.target.n_examples - match.n_matched
+    scores = [
+        ("mIoU", result.miou),
+        ("cIoU", result.ciou),
+        *((f"Pr@{x} (≥)", share) for x, share in result.precision_at.items()),
+        *((BOUNDARY_NAMES[name], score) for name, score in result.boundary_scores.items()),
+    ]
+    return [
+        f"A perfect model of {dataset} scored on {truth}, or the reverse",
+        *(
+            f"  {name:<24}{100 * score:>8.2f} %   ({result.n_examples:,} examples, {left:,} left out)"
+            for name, score in scores
+        ),
+    ]
+
+
+def _runs(noise: TruthNoise, dataset: str, truth: str) -> list[str]:
+    """Return the scores and ranks of the runs on both versions, in the order of the dataset."""
+    ranks, names = noise.ranks, [one_line(run.name) for run in noise.runs]
+    width = max(len("run"), *map(len, names))
+    lines = [
+        f"Runs on the {noise.baseline.n_examples:,} matched examples: A is {dataset}, B is {truth}",
+        f"  {'run':<{width}}  rank A  rank B  mIoU A  mIoU B     B−A  cIoU A  cIoU B",
+    ]
+    for k in sorted(range(len(names)), key=lambda k: (ranks[k, 0], ranks[k, 1])):
+        a, b = noise.runs[k].on_dataset, noise.runs[k].on_truth
+        change = f"{100 * (b.miou - a.miou):+.2f}".replace("-", "−")
+        missing = f"   ({a.n_missing:,} missing, scored as empty)" if a.n_missing else ""
+        lines.append(
+            f"  {names[k]:<{width}}{ranks[k, 0]:>8,}{ranks[k, 1]:>8,}{100 * a.miou:>8.2f}{100 * b.miou:>8.2f}"
+            f"{change:>8}{100 * a.ciou:>8.2f}{100 * b.ciou:>8.2f}{missing}"
+        )
+    if len(names) < 2:
+        return lines
+    swaps, n_pairs = noise.swaps, len(names) * (len(names) - 1) // 2
+    tau = "none, all scores are equal" if math.isnan(noise.tau) else f"{noise.tau:.3f}"
+    lines += ["", f"Kendall's tau by mIoU: {tau}; {len(swaps):,} of {n_pairs:,} pairs swap"]
+    lines += [
+        f"  {one_line(swap.better_on_dataset)} is better on A, {one_line(swap.better_on_truth)} on B"
+        for swap in swaps[:SHOWN_SWAPS]
+    ]
+    if len(swaps) > SHOWN_SWAPS:
+        lines.append(f"  … and {len(swaps) - SHOWN_SWAPS:,} more (json=true lists all)")
+    return lines
