@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 SHOWN_SWAPS = 10
 """Pairs of runs that are listed one by one."""
 
+NOTE = (
+    "Two masks of one object that overlap too little are not found to be a pair. So the versions differ by at least as "
+    "much as is shown here, and more where samples are left out for their masks."
+)
+
 MEASURE_NAMES = {"iou": "IoU", "boundary_iou": "boundary IoU"}
 
 
@@ -26,8 +31,7 @@ def truth_noise_table(noise: TruthNoise) -> str:
         f"The masks of {dataset} beside those of {truth}",
         "",
         *match_lines(noise.match),
-        f"  Of the {noise.match.source.n_examples:,} sentences of {truth}, "
-        f"{noise.match.source.n_examples - noise.match.n_matched:,} have no counterpart and are left out too.",
+        *_left_of_truth(noise, truth),
         "",
         *_agreement(noise),
         "",
@@ -35,10 +39,18 @@ def truth_noise_table(noise: TruthNoise) -> str:
     ]
     if noise.runs:
         lines += ["", *_runs(noise, dataset, truth)]
-    note = (
-        "Masks that overlap too little are not matched, so two versions differ by at least as much as this shows."
-    )
-    return "\n".join([*lines, "", textwrap.fill(note, WIDTH)])
+    return "\n".join([*lines, "", textwrap.fill(NOTE, WIDTH)])
+
+
+def _left_of_truth(noise: TruthNoise, truth: str) -> list[str]:
+    """Return what of the truth has no counterpart: the lines above count what of the dataset has none."""
+    source = noise.match.source
+    samples = source.n_samples - noise.masks.num_rows
+    sentences = source.n_examples - noise.match.n_matched
+    return [
+        f"  left out too, of {truth}: {samples:,} of {source.n_samples:,} samples, "
+        f"{sentences:,} of {source.n_examples:,} sentences"
+    ]
 
 
 def _agreement(noise: TruthNoise) -> list[str]:
@@ -56,8 +68,7 @@ def _agreement(noise: TruthNoise) -> list[str]:
 
 
 def _baseline(noise: TruthNoise, dataset: str, truth: str) -> list[str]:
-    result, match = noise.baseline, noise.match
-    left = match.target.n_examples - match.n_matched
+    result = noise.baseline
     scores = [
         ("mIoU", result.miou),
         ("cIoU", result.ciou),
@@ -66,11 +77,15 @@ def _baseline(noise: TruthNoise, dataset: str, truth: str) -> list[str]:
     ]
     return [
         f"A perfect model of {dataset} scored on {truth}, or the reverse",
-        *(
-            f"  {name:<24}{100 * score:>8.2f} %   ({result.n_examples:,} examples, {left:,} left out)"
-            for name, score in scores
-        ),
+        f"  {_of_all(noise)}",
+        *(f"  {name:<24}{100 * score:>8.2f} %" for name, score in scores),
     ]
+
+
+def _of_all(noise: TruthNoise) -> str:
+    """Say over which examples a score is, and how many are not among them."""
+    n, total = noise.match.n_matched, noise.match.target.n_examples
+    return f"over {n:,} matched of {total:,} examples, {total - n:,} left out"
 
 
 def _runs(noise: TruthNoise, dataset: str, truth: str) -> list[str]:
@@ -78,7 +93,8 @@ def _runs(noise: TruthNoise, dataset: str, truth: str) -> list[str]:
     ranks, names = noise.ranks, [one_line(run.name) for run in noise.runs]
     width = max(len("run"), *map(len, names))
     lines = [
-        f"Runs on the {noise.baseline.n_examples:,} matched examples: A is {dataset}, B is {truth}",
+        f"Runs scored on A, which is {dataset}, and on B, which is {truth}",
+        f"  {_of_all(noise)}",
         f"  {'run':<{width}}  rank A  rank B  mIoU A  mIoU B     B−A  cIoU A  cIoU B",
     ]
     for k in sorted(range(len(names)), key=lambda k: (ranks[k, 0], ranks[k, 1])):

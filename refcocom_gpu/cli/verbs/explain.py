@@ -1,4 +1,4 @@
-"""`refcocom explain RESULT`: a config in; scores under every convention, or on another truth, and why they differ, out."""
+"""`refcocom explain RESULT`: a config in; scores under every convention, or on another truth, and why they differ."""
 
 from __future__ import annotations
 
