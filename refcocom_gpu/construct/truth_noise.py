@@ -26,7 +26,7 @@ from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scorer import Progress, check_missing, count, score
 from refcocom_gpu.scores import metrics
-from refcocom_gpu.scores.result import Result, per_example
+from refcocom_gpu.scores.result import Result, about_dataset, per_example
 from refcocom_gpu.store.match import DatasetMatch, match_datasets
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
@@ -111,7 +111,8 @@ class TruthNoise:
     def ranks(self) -> Ints:
         """[R, 2] rank of each run by mIoU on the dataset and on the truth, 1 the best; equal scores share a rank."""
         scores = self.mious
-        return 1 + np.count_nonzero(scores[None] > scores[:, None], axis=1)
+        ranks: Ints = 1 + np.count_nonzero(scores[None] > scores[:, None], axis=1)
+        return ranks
 
     @property
     def tau(self) -> float:
@@ -133,8 +134,8 @@ class TruthNoise:
         return {
             "schema": "refcocom-truth-noise",
             "version": 1,
-            "dataset": _about(match.target),
-            "truth": _about(match.source),
+            "dataset": about_dataset(match.target),
+            "truth": about_dataset(match.source),
             **match.counts(),
             "n_masks": self.masks.num_rows,
             "n_examples": self.baseline.n_examples,
@@ -288,15 +289,6 @@ def _compare(match: DatasetMatch, redrawn: MaskStore) -> tuple[pa.Table, Result]
     )
     rows = from_numpy(np.flatnonzero(match.source_index >= 0))
     return masks, Result(by_example.take(rows))
-
-
-def _about(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.source,
-        "fingerprint": dataset.fingerprint,
-        "n_samples": dataset.n_samples,
-        "n_examples": dataset.n_examples,
-    }
 
 
 def _scores(result: Result) -> dict[str, Any]:

@@ -17,8 +17,8 @@ SHOWN_SWAPS = 10
 """Pairs of runs that are listed one by one."""
 
 NOTE = (
-    "Two masks of one object that overlap too little are not found to be a pair. So the versions differ by at least as "
-    "much as is shown here, and more where samples are left out for their masks."
+    "Two masks of one object that overlap too little are not taken for a pair, so the versions may differ by more than "
+    "this shows."
 )
 
 MEASURE_NAMES = {"iou": "IoU", "boundary_iou": "boundary IoU"}
