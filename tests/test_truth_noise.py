@@ -211,7 +211,9 @@ def test_runs_are_scored_and_ranked_on_both(pair, runs):
     assert text.count("missing, scored as empty") == 1
     assert f"({n_missing:,} missing, scored as empty)" in text
     assert "as original is better on A, as refined on B" in text
-    assert max(map(len, text.splitlines())) <= 120
+    # The folder of B and the remark on missing examples may be longer.
+    lines = [line for line in text.splitlines()[3:] if not line.endswith("scored as empty)")]
+    assert max(map(len, lines)) <= 100
     json.dumps(noise.summary(), allow_nan=False)
 
 

@@ -158,7 +158,7 @@ class CompareConfig(_Output, _Slices, _Scoring, _Dataset):
 
 @dataclass
 class ExplainConfig(_Counting, _Dataset):
-    """Say why other evaluators, or other versions of the masks, give other numbers for the same predictions."""
+    """Say why other evaluators, or other true masks, give other numbers for the same predictions."""
 
     result: Any = option(
         None,

@@ -7,7 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.conversion import match_lines
-from refcocom_gpu.cli.tables.lines import WIDTH, one_line
+from refcocom_gpu.cli.tables.lines import WIDTH, incomplete
 from refcocom_gpu.cli.tables.result import BOUNDARY_NAMES
 
 if TYPE_CHECKING:
@@ -26,29 +26,31 @@ MEASURE_NAMES = {"iou": "IoU", "boundary_iou": "boundary IoU"}
 
 def truth_noise_table(noise: TruthNoise) -> str:
     """Return what is matched, how far matched masks agree, and the scores and ranks that follow, in percent."""
-    dataset, truth = (one_line(d.source) for d in (noise.match.target, noise.match.source))
     lines = [
-        f"The masks of {dataset} beside those of {truth}",
+        "Two versions of the true masks",
+        f"  A  {noise.match.target.source}",
+        f"  B  {noise.match.source.source}",
         "",
+        "What of A is in B",
         *match_lines(noise.match),
-        *_left_of_truth(noise, truth),
+        *_left_of_truth(noise),
         "",
         *_agreement(noise),
         "",
-        *_baseline(noise, dataset, truth),
+        *_baseline(noise),
     ]
     if noise.runs:
-        lines += ["", *_runs(noise, dataset, truth)]
+        lines += ["", *_runs(noise)]
     return "\n".join([*lines, "", textwrap.fill(NOTE, WIDTH)])
 
 
-def _left_of_truth(noise: TruthNoise, truth: str) -> list[str]:
+def _left_of_truth(noise: TruthNoise) -> list[str]:
     """Return what of the truth has no counterpart: the lines above count what of the dataset has none."""
     source = noise.match.source
     samples = source.n_samples - noise.masks.num_rows
     sentences = source.n_examples - noise.match.n_matched
     return [
-        f"  left out too, of {truth}: {samples:,} of {source.n_samples:,} samples, "
+        f"  left out too, of B: {samples:,} of {source.n_samples:,} samples, "
         f"{sentences:,} of {source.n_examples:,} sentences"
     ]
 
@@ -67,7 +69,8 @@ def _agreement(noise: TruthNoise) -> list[str]:
     return lines
 
 
-def _baseline(noise: TruthNoise, dataset: str, truth: str) -> list[str]:
+def _baseline(noise: TruthNoise) -> list[str]:
+    """Return the scores of one version's masks as predictions of the other's."""
     result = noise.baseline
     scores = [
         ("mIoU", result.miou),
@@ -76,7 +79,7 @@ def _baseline(noise: TruthNoise, dataset: str, truth: str) -> list[str]:
         *((BOUNDARY_NAMES[name], score) for name, score in result.boundary_scores.items()),
     ]
     return [
-        f"A perfect model of {dataset} scored on {truth}, or the reverse",
+        "A perfect model of A scored on B, or of B on A",
         f"  {_of_all(noise)}",
         *(f"  {name:<24}{100 * score:>8.2f} %" for name, score in scores),
     ]
@@ -88,22 +91,21 @@ def _of_all(noise: TruthNoise) -> str:
     return f"over {n:,} matched of {total:,} examples, {total - n:,} left out"
 
 
-def _runs(noise: TruthNoise, dataset: str, truth: str) -> list[str]:
-    """Return the scores and ranks of the runs on both versions, in the order of the dataset."""
-    ranks, names = noise.ranks, [one_line(run.name) for run in noise.runs]
+def _runs(noise: TruthNoise) -> list[str]:
+    """Return the scores and ranks of the runs on both versions, in the order of A."""
+    ranks, names = noise.ranks, [run.name for run in noise.runs]
     width = max(len("run"), *map(len, names))
     lines = [
-        f"Runs scored on A, which is {dataset}, and on B, which is {truth}",
+        "Runs scored on A and on B",
         f"  {_of_all(noise)}",
         f"  {'run':<{width}}  rank A  rank B  mIoU A  mIoU B     B−A  cIoU A  cIoU B",
     ]
     for k in sorted(range(len(names)), key=lambda k: (ranks[k, 0], ranks[k, 1])):
         a, b = noise.runs[k].on_dataset, noise.runs[k].on_truth
         change = f"{100 * (b.miou - a.miou):+.2f}".replace("-", "−")
-        missing = f"   ({a.n_missing:,} missing, scored as empty)" if a.n_missing else ""
         lines.append(
             f"  {names[k]:<{width}}{ranks[k, 0]:>8,}{ranks[k, 1]:>8,}{100 * a.miou:>8.2f}{100 * b.miou:>8.2f}"
-            f"{change:>8}{100 * a.ciou:>8.2f}{100 * b.ciou:>8.2f}{missing}"
+            f"{change:>8}{100 * a.ciou:>8.2f}{100 * b.ciou:>8.2f}{incomplete(a)}"
         )
     if len(names) < 2:
         return lines
@@ -111,7 +113,7 @@ def _runs(noise: TruthNoise, dataset: str, truth: str) -> list[str]:
     tau = "none, all scores are equal" if math.isnan(noise.tau) else f"{noise.tau:.3f}"
     lines += ["", f"Kendall's tau by mIoU: {tau}; {len(swaps):,} of {n_pairs:,} pairs swap"]
     lines += [
-        f"  {one_line(swap.better_on_dataset)} is better on A, {one_line(swap.better_on_truth)} on B"
+        f"  {swap.better_on_dataset} is better on A, {swap.better_on_truth} on B"
         for swap in swaps[:SHOWN_SWAPS]
     ]
     if len(swaps) > SHOWN_SWAPS:
