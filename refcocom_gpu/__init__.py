@@ -13,6 +13,8 @@ from refcocom_gpu._version import __version__ as __version__
 if TYPE_CHECKING:
     from refcocom_gpu import adapters as adapters
     from refcocom_gpu.construct.call import construct as construct
+    from refcocom_gpu.construct.truth_noise import TruthNoise as TruthNoise
+    from refcocom_gpu.construct.truth_noise import truth_noise as truth_noise
     from refcocom_gpu.dataset.table import Dataset as Dataset
     from refcocom_gpu.dataset.table import load_dataset as load_dataset
     from refcocom_gpu.errors import AnswerError as AnswerError
@@ -72,6 +74,8 @@ _HOMES = {
     "MaskStore": "store.store",
     "RefCOCOMMetric": "training.metric",
     "SyncError": "errors",
+    "TruthNoise": "construct.truth_noise",
+    "truth_noise": "construct.truth_noise",
 }
 _MODULES = ("adapters", "construct", "sweep")
 __all__ = [*_HOMES]

@@ -164,14 +164,21 @@ class CompareConfig(_Output, _Slices, _Scoring, _Dataset):
 
 @dataclass
 class ExplainConfig(_Counting, _Dataset):
-    """Say why other evaluators print other numbers for the same predictions."""
+    """Say why other evaluators, or other true masks, give other numbers for the same predictions."""
 
     result: Any = option(
         None,
         "folder that score wrote to output_dir, or predictions in any accepted format, "
-        "which are scored against `dataset`",
+        "which are scored against `dataset`; with truth=, each of several is a set of its own, a sweep's folder many",
         path=True,
     )
+    truth: str | None = option(
+        None,
+        "name or path of another version of the masks of `dataset`: how far the two differ, and what that does to "
+        "the scores and ranks of RESULT, if there is one",
+        path=True,
+    )
+    truth_split: str | None = option(None, "its split; null for that of `dataset`")
     reported: str | None = option(
         None, "a published number, 0.712, 71.2 or 71.2%: which scores come within its tolerance"
     )

@@ -17,6 +17,7 @@
 | `run` | the whole construction |
 | `call` | `rc.construct(…)` from Python; this package may itself be called |
 | `judge`, `curves` | an audit and exact masks → how much closer the refined masks are; the same as a plot |
+| `truth_noise` | two versions of a set's masks → how far they differ, and what that does to scores and ranks |
 
 The method follows what is published about how RefCOCO-M was made. Its models and thresholds are not published; those
 here are our own choices. Start reading at `construct` in `run.py`.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu.errors import DataError, Problem, Problems, UsageError
+from refcocom_gpu.errors import Problem, Problems, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.header import model_of
 from refcocom_gpu.predictions.keys import Keys
@@ -141,11 +141,8 @@ def convert(
     source = find_source(predictions)
     _check_output(path, source, overwrite=overwrite)
     match = None if from_dataset is None else match_datasets(from_dataset, dataset)
-    if match is not None and not match.n_matched:
-        raise DataError(
-            f"no example of {match.target.source} has a counterpart in {match.source.source}: "
-            + ", ".join(f"{n:,} {rule}" for rule, n in match.counts()["sentences"].items())
-        )
+    if match is not None:
+        match.check_common()
     problems = Problems()
     of_run = dataset if from_dataset is None else from_dataset
     batches, keys = read_predictions(source, of_run, options, problems)

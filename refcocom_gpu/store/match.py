@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.dataset.lookup import normal_text
 from refcocom_gpu.dataset.table import Dataset
+from refcocom_gpu.errors import DataError
 from refcocom_gpu.store.others import MASK_IOU
 from refcocom_gpu.store.pairs import BOX_IOU, BOX_MASK_IOU, MARGIN, Pairs
 from refcocom_gpu.store.store import MaskStore, as_store
@@ -111,6 +112,18 @@ class DatasetMatch:
             "samples": _counted(self.sample_rule, SAMPLE_RULES),
             "sentences": _counted(self.rule, SENTENCE_RULES),
         }
+
+    def check_common(self) -> None:
+        """Refuse two datasets of which no example is matched.
+
+        Raises:
+            DataError: There is none; the message counts the rules.
+        """
+        if not self.n_matched:
+            raise DataError(
+                f"no example of {self.target.source} has a counterpart in {self.source.source}: "
+                + ", ".join(f"{n:,} {rule}" for rule, n in self.counts()["sentences"].items())
+            )
 
     def __repr__(self) -> str:
         return (

@@ -18,23 +18,12 @@ def conversion_table(made: Conversion) -> str:
     """Return how many predictions were written and why others were not; those that may be meant differently by name."""
     lines, match = [], made.match
     if match is not None:
-        from refcocom_gpu.store.match import SAMPLE_RULES, SENTENCE_RULES
-
         source, target = match.source, match.target
         lines += [
             f"{source.source} ({source.n_examples:,} sentences) → {target.source} ({target.n_examples:,} sentences)",
             "",
+            *match_lines(match),
         ]
-        counts = match.counts()
-        for what, total, rules in (
-            ("samples", target.n_samples, SAMPLE_RULES),
-            ("sentences", target.n_examples, SENTENCE_RULES),
-        ):
-            lines.append(_number(what, total))
-            lines += [
-                _number(f"  {rules[name].outcome}", n, f"{rules[name].meaning} ({name})")
-                for name, n in counts[what].items()
-            ]
     lines.append(_number("predictions", made.n_read))
     if match is not None:
         lines.append(_number("  carried", made.n_written))
@@ -53,6 +42,23 @@ def conversion_table(made: Conversion) -> str:
     if made.unread:
         lines += ["", "Answers that could not be read", *_listed(list(map(str, made.unread)))]
     return "\n".join([*lines, "", f"Wrote {made.path}"])
+
+
+def match_lines(match: DatasetMatch) -> list[str]:
+    """Return how many samples and sentences of the target are matched, ambiguous and absent, by rule."""
+    from refcocom_gpu.store.match import SAMPLE_RULES, SENTENCE_RULES
+
+    counts, lines = match.counts(), []
+    for what, total, rules in (
+        ("samples", match.target.n_samples, SAMPLE_RULES),
+        ("sentences", match.target.n_examples, SENTENCE_RULES),
+    ):
+        lines.append(_number(what, total))
+        lines += [
+            _number(f"  {rules[name].outcome}", n, f"{rules[name].meaning} ({name})")
+            for name, n in counts[what].items()
+        ]
+    return lines
 
 
 def _ambiguous(match: DatasetMatch) -> list[str]:
