@@ -83,6 +83,11 @@ class _Scoring(_Counting):
         "official",
         "convention the scores follow; score also takes those of other evaluators, and all",
     )
+    metrics: Any = option(
+        "iou",
+        "what is counted: iou, or [iou,boundary] for boundary IoU and Boundary F too",
+        listed=True,
+    )
 
 
 @dataclass
@@ -122,11 +127,6 @@ class ScoreConfig(_Output, _Slices, _Precision, _Dataset):
         None,
         "file, folder, glob or list in any accepted format; `sample` and `sample-coarse` are built in",
         path=True,
-    )
-    metrics: Any = option(
-        "iou",
-        "what is counted: iou, or [iou,boundary] for boundary IoU and Boundary F too",
-        listed=True,
     )
     eval_results: str | None = option(
         None,

@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.lines import WIDTH, incomplete, mark_of, one_line
+from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
 from refcocom_gpu.scores.result import left_out
 from refcocom_gpu.scores.slices import MIN_IMAGES
@@ -13,12 +14,6 @@ from refcocom_gpu.scores.slices import MIN_IMAGES
 if TYPE_CHECKING:
     from refcocom_gpu.scores.conventions import Convention
     from refcocom_gpu.scores.result import Result
-
-BOUNDARY_NAMES = {
-    "boundary_iou": "boundary IoU",
-    "min_mask_boundary_iou": "min(IoU, boundary IoU)",
-    "boundary_f": "boundary F",
-}
 
 SHOWN_SLICES = 10
 """Slices of a grouping that are printed."""
@@ -34,7 +29,8 @@ def score_table(result: Result) -> str:
     rows = [("mIoU", result.miou), *([("cIoU", result.ciou)] if convention.names[1] else [])]
     rows += [(f"Pr@{x} ({sign})", share) for x, share in result.precision_at.items()]
     rows += [("mIoU per instance", result.miou_per_instance)]
-    rows += [(BOUNDARY_NAMES[name], score) for name, score in result.boundary_scores.items()]
+    if scores := result.boundary_scores:
+        rows += zip(boundary.LABELS, scores.values(), strict=True)
     of_all = len(result.per_example)
     number = f"{result.n_examples:,}" + (f" of {of_all:,}" if of_all > result.n_examples else "")
     empty = f", {result.n_empty:,} predicted empty" if result.n_empty else ""
