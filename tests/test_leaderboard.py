@@ -38,6 +38,7 @@ class File:
     error: str | None = None
     warnings: tuple[str, ...] = ()
     digest: str | None = "0" * 32
+    measured: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def drawn(seed, quality, name=None, **options):

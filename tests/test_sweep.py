@@ -525,10 +525,12 @@ import os, random, signal, sys, time
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.sweep import task
 import refcocom_gpu.scores.leaderboard, refcocom_kernels.cpu.numba.rle
+import refcocom_kernels.cpu.numba.boundary, refcocom_kernels.cpu.numba.contours
 
-words = ["sweep", "dataset=sample", "predictions=runs/*/preds.jsonl", "engine.workers=2", "quiet=true"]
+metrics, kills = sys.argv[1:]
+words = ["sweep", "dataset=sample", "predictions=runs/*/preds.jsonl", "engine.workers=2", "quiet=true", metrics]
 real, draws = task.count, random.Random(0)
-for _ in range(10):
+for _ in range(int(kills)):
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -552,18 +554,21 @@ assert main([*words, "output_dir=killed"]) == main([*words, "output_dir=whole"])
 """
 
 
-def test_killed_at_any_moment(tmp_path):
-    """SIGKILL, ten times: what the last run leaves is what a run that nobody killed leaves, byte for byte."""
+@pytest.mark.parametrize(
+    ("metrics", "kills"),
+    [("iou", 10), pytest.param("[iou,boundary]", 5, marks=pytest.mark.slow)],
+)
+def test_killed_at_any_moment(tmp_path, metrics, kills):
+    """SIGKILL, several times: what the last run leaves is what a run that nobody killed leaves, byte for byte."""
     made_runs(tmp_path / "runs", 20)
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, "-c", DRIVER, f"metrics={metrics}", str(kills)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     kept = [int(line) for line in done.stdout.split()]
     # Nothing that was kept is lost, and the kills met the sweep at its work.
-    assert len(kept) == 10
+    assert len(kept) == kills
     assert kept == sorted(kept)
-    assert len(set(kept)) > 3, kept
+    assert len(set(kept)) > kills // 3, kept
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert not list((tmp_path / "killed").rglob("*.tmp"))
 

@@ -83,17 +83,23 @@ def known_of(folder):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_rerun_mends_every_file(again, damage, made):
-    """Walks over every file that a sweep wrote, also the hidden ones."""
     folder, rerun = again
+    mends_every_file(folder, rerun, DAMAGES[damage])
+    assert contents(folder) == contents(made / "out")
+
+
+def mends_every_file(folder, rerun, damage):
+    """Walks over every file that a sweep of three sets wrote, also the hidden ones."""
+    before = contents(folder)
     rerun()
     whole, known = contents(folder), known_of(folder)
-    assert whole == contents(made / "out")
+    assert whole == before
     names = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
     assert len(names) == 4 + 2 + 3 + 3 + 1
     for k, path in enumerate(names):
         content, state = path.read_bytes(), path.stat()
         same_kind = [p for p in names if p.suffix == path.suffix and p != path] or [names[k - 1]]
-        damaged = DAMAGES[damage](content, same_kind[0].read_bytes())
+        damaged = damage(content, same_kind[0].read_bytes())
         if damaged is None:
             path.unlink()
         else:
@@ -455,8 +461,9 @@ def test_the_page_about_sweeps(made, tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(compile(code, "sweep.md", "exec"), {})
     assert "lisa@6000 {'step': 6000, 'note': 'a'} 0." in capsys.readouterr().out
-    (block,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
-    for line in block.splitlines():
-        assert main(shlex.split(line)[1:]) == 0, line
+    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL):
+        for line in block.splitlines():
+            assert main(shlex.split(line)[1:]) == 0, line
+    assert "boundary IoU" in capsys.readouterr().out
     for name in re.findall(r"^\| `(\w+\.\w+)`", page, re.MULTILINE):
         assert (tmp_path / "sweep" / name).is_file(), name

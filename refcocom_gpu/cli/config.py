@@ -83,6 +83,12 @@ class _Scoring(_Counting):
         "official",
         "convention the scores follow; score also takes those of other evaluators, and all",
     )
+    metrics: Any = option(
+        "iou",
+        "what is counted beside iou, [iou,A,B]: boundary for boundary IoU and Boundary F; score also takes causes for "
+        "why each example fails, and boxes for box IoU and accuracy",
+        listed=True,
+    )
 
 
 @dataclass
@@ -122,12 +128,6 @@ class ScoreConfig(_Output, _Slices, _Precision, _Dataset):
         None,
         "file, folder, glob or list in any accepted format; `sample` and `sample-coarse` are built in",
         path=True,
-    )
-    metrics: Any = option(
-        "iou",
-        "what is counted beside iou, [iou,A,B]: boundary for boundary IoU and Boundary F, "
-        "causes for why each example fails, boxes for box IoU and accuracy",
-        listed=True,
     )
     box_truth: str | None = option(
         None,

@@ -8,7 +8,7 @@ measure for its columns of a stack of masks, or of a column of runs; logits are 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,10 @@ METRICS: Mapping[str, Metric] = {
     ),
     "boxes": Metric((*PRED_BOX, *TARGET_BOX, *BBOX), PRED_BOX, _stored_boxes),
 }  # fmt: skip
+
+
+RANKED = (IOU, "boundary")
+"""The metrics by which sets of predictions are ranked and compared."""
 
 
 class Measure(ABC):
@@ -245,14 +249,18 @@ def best_other(counts: Vector, areas: Vector) -> tuple[Vector, Vector]:
     return intersection, area
 
 
-def chosen_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
+def chosen_metrics(
+    metrics: str | Sequence[str], *, known: Collection[str] = METRICS, where: str = ""
+) -> tuple[str, ...]:
     """Return the metrics that are counted: IoU, which always is, those that were asked for, and what they imply.
 
     Args:
         metrics: A name or names.
+        known: Those that may be asked for.
+        where: What asks, for the message.
 
     Raises:
-        UsageError: For an unknown name; the message lists the known ones.
+        UsageError: For another name; the message lists the known ones.
 
     >>> chosen_metrics("boundary"), chosen_metrics(["iou"]), chosen_metrics("causes")
     (('iou', 'boundary'), ('iou',), ('iou', 'boundary', 'causes'))
@@ -260,7 +268,9 @@ def chosen_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     for name in names:
         if name not in METRICS:
-            raise UsageError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
+            raise UsageError(f"unknown metric {name!r}; known: {', '.join(known)}")
+        if name not in known:
+            raise UsageError(f"{where} counts {', '.join(known)}, not {name}; score does")
     wanted = {IOU, *names, *(implied for name in names for implied in METRICS[name].implies)}
     return tuple(name for name in METRICS if name in wanted)
 

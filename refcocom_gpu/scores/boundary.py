@@ -28,7 +28,11 @@ IOU_COLUMNS = ("boundary_intersection", "pred_boundary", "target_boundary")
 NAMES = ("boundary_iou", "min_mask_boundary_iou", "boundary_f")
 """The scores of an example, and of a set their means."""
 
+LABELS = ("boundary IoU", "min(IoU, boundary IoU)", "boundary F")
+"""`NAMES` as people read them."""
+
 F_COLUMNS = ("contour_pred", "contour_target", "contour_pred_matched", "contour_target_matched")
+COLUMNS = (*IOU_COLUMNS, *F_COLUMNS)
 
 
 def boundary_f(
@@ -78,7 +82,7 @@ def boundary_values(columns: Mapping[str, Ints], iou: Floats, empty: float) -> d
 
 def are_counted(table: pa.Table) -> bool:
     """Return whether a table of examples holds the columns of this module."""
-    return {*IOU_COLUMNS, *F_COLUMNS} <= {*table.column_names}
+    return {*COLUMNS} <= {*table.column_names}
 
 
 def boundary_columns(table: pa.Table) -> dict[str, Ints]:
@@ -92,4 +96,4 @@ def boundary_columns(table: pa.Table) -> dict[str, Ints]:
             "boundaries were not counted; score with metrics=[iou,boundary] "
             '(in Python: metrics=["iou", "boundary"])'
         )
-    return {name: to_numpy(table.column(name)) for name in (*IOU_COLUMNS, *F_COLUMNS)}
+    return {name: to_numpy(table.column(name)) for name in COLUMNS}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import ComparisonError, UsageError
+from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.breakdown import BREAKDOWNS, Difference, breakdowns
 from refcocom_gpu.scores.conventions import OFFICIAL
@@ -52,6 +53,8 @@ class ResultComparison:
         b: The second result, of the same examples.
         miou: Difference in mIoU with its interval.
         ciou: Difference in cIoU with its interval.
+        boundaries: The differences in the three boundary scores with their intervals, by name; none where one of the
+            results does not hold them.
         breakdowns: `category`, `size`, `length` and other slices that were asked for: the difference in mIoU within
             each group. The intervals of one breakdown hold jointly.
         level: Probability that an interval covers; for a breakdown, that all its intervals do.
@@ -70,6 +73,16 @@ class ResultComparison:
     replicates: int
     seed: int
     top: int
+    boundaries: dict[str, Difference] = field(default_factory=dict)
+
+    @property
+    def without_boundaries(self) -> list[str]:
+        """Which of the two, `a` or `b`, does not hold boundaries; none of them where neither does."""
+        held = {
+            "a": boundary.are_counted(self.a.per_example),
+            "b": boundary.are_counted(self.b.per_example),
+        }
+        return [side for side, is_held in held.items() if not is_held] if any(held.values()) else []
 
     @cached_property
     def difference(self) -> Floats:
@@ -115,6 +128,8 @@ class ResultComparison:
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the table of examples, ready for JSON."""
+        lacking = self.without_boundaries
+        scores = "mIoU, of cIoU and of boundary scores" if self.boundaries else "mIoU and of cIoU"
         return {
             "schema": "refcocom-comparison",
             "version": SCHEMA_VERSION,
@@ -125,6 +140,8 @@ class ResultComparison:
             "n_examples": self.a.n_examples,
             "miou": asdict(self.miou),
             "ciou": asdict(self.ciou),
+            **{name: asdict(difference) for name, difference in self.boundaries.items()},
+            **({"without_boundaries": lacking} if lacking else {}),
             "won": self.won,
             "lost": self.lost,
             "tied": self.tied,
@@ -139,7 +156,7 @@ class ResultComparison:
                 "replicates": self.replicates,
                 "seed": self.seed,
                 "meaning": "Differences are A minus B of the same expressions. Images are the unit, because "
-                "expressions of one image are not independent. The intervals of mIoU and of cIoU hold each by "
+                f"expressions of one image are not independent. The intervals of {scores} hold each by "
                 "itself, those of one breakdown jointly, with the probability `level`. Groups whose results differ "
                 f"in fewer than {MIN_IMAGES} images have null for standard error and interval.",
             },
@@ -232,7 +249,23 @@ def compare(
         for label, (x, y, sums) in overall.items()
     )
     groups = breakdowns(table, wanted, first.iou, second.iou, level)
-    return ResultComparison(names, first, second, miou, ciou, groups, level, replicates, seed, top)
+    settings = level, replicates, seed
+    boundaries = _boundaries(first, second, image, settings)
+    return ResultComparison(names, first, second, miou, ciou, groups, *settings, top, boundaries)
+
+
+def _boundaries(
+    a: Result, b: Result, image: NDArray[np.int64], settings: tuple[float, int, int]
+) -> dict[str, Difference]:
+    """Return the differences in boundary scores by name; none where a result does not hold them."""
+    if not (a.boundary_scores and b.boundary_scores):
+        return {}
+    found = {}
+    for name, label in zip(boundary.NAMES, boundary.LABELS, strict=True):
+        values = np.stack([a.boundary_values[name], b.boundary_values[name]], axis=1)
+        scores = a.boundary_scores[name], b.boundary_scores[name]
+        found[name] = _overall(label, *scores, image, (values,), settings)
+    return found
 
 
 def _overall(
@@ -340,6 +373,7 @@ def _side(name: str, result: Result) -> dict[str, Any]:
         "name": name,
         "miou": result.miou,
         "ciou": result.ciou,
+        **result.boundary_scores,
         "n_missing": result.n_missing,
         "n_empty": result.n_empty,
         "predictions": result.info.get("predictions"),

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from refcocom_gpu.errors import ResultsError, UsageError
+from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores.folder import holds_result
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.result import SCHEMA, Result, load_result
@@ -116,18 +117,22 @@ class SweepResults(Mapping[int | str, Result]):
         """
         counts = _verified(self.folder, row["per_example"], row["per_example_xxh3_128"])
         examples = _verified(self.folder, EXAMPLES, self.about["examples_xxh3_128"])
+        about = self.about
+        measured = boundary.COLUMNS if "boundary" in about["options"].get("metrics", ()) else ()
         for name in OF_PREDICTIONS:
             examples = examples.append_column(name, counts.column(name))
-        about = self.about
         info = {
             "dataset": about["dataset"],
             "predictions": {"source": row["path"], "xxh3_128": row["predictions"]},
             "sweep": {key: row[key] for key in ("row", "name", "model", "columns")},
             "options": about["options"],
+            **({"metrics": about["options"]["metrics"]} if measured else {}),
             "warnings": row["warnings"],
             "versions": {"refcocom-gpu": about["refcocom_gpu"]},
         }
         table = examples.select(SCHEMA.names).cast(SCHEMA)
+        for name in measured:
+            table = table.append_column(name, counts.column(name))
         return Result(table, info, about["convention"], about["precision"] == ">")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from refcocom_gpu.counting.measures import IOU, RANKED, chosen_metrics
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.engines import make_engine
 from refcocom_gpu.predictions.options import ReadOptions
@@ -26,6 +27,7 @@ def sweep(
     missing: str = "error",
     convention: str = "official",
     precision_strict: bool = False,
+    metrics: str | Sequence[str] = (IOU,),
     replicates: int = REPLICATES,
     seed: int = 0,
     best_per: str | None = None,
@@ -46,6 +48,7 @@ def sweep(
         missing: As for `score`.
         convention: As for `score`.
         precision_strict: As for `score`.
+        metrics: As for `score`; the leaderboard has their columns, and is ordered by mIoU.
         replicates: Resamples of the bootstrap behind the ranks.
         seed: Seed of the bootstrap.
         best_per: `model` or another column of the manifest: rank only the best of each.
@@ -75,7 +78,12 @@ def sweep(
     ranking = Ranking(convention, precision_strict, replicates, seed, best_per)
     items = read_inputs(predictions, manifest)
     store = as_store(store)
-    options = Options(ReadOptions(**{"threads": 1, **reading}), missing, store.device)
+    options = Options(
+        ReadOptions(**{"threads": 1, **reading}),
+        missing,
+        chosen_metrics(metrics, known=RANKED, where="a sweep"),
+        store.device,
+    )
     with contextlib.closing(make_engine(engine, workers)) as made:
         return run_sweep(
             items,

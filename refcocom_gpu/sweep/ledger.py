@@ -13,12 +13,14 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from refcocom_gpu.counting.measures import METRICS
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.sweep.task import Known, key_of
 from refcocom_gpu.utils.cache import Built, DamagedError, open_arrays, write_arrays
@@ -35,12 +37,14 @@ class Kept(NamedTuple):
         absent: Indices without a prediction, int64.
         model: The model in the header of the file; None if there is none.
         warnings: What makes the predictions look misread.
+        measured: [N] int64 columns of metrics besides IoU, by name.
     """
 
     counts: NDArray[np.int64]
     absent: NDArray[np.int64]
     model: str | None
     warnings: tuple[str, ...] = ()
+    measured: Mapping[str, NDArray[np.int64]] = MappingProxyType({})
 
 
 class Ledger:
@@ -89,6 +93,7 @@ class Ledger:
             "absent": kept.absent,
             "model": _to_bytes(kept.model or ""),
             "warnings": _to_bytes(json.dumps(kept.warnings)),
+            **kept.measured,
         }
         try:
             write_arrays(self._path(key), arrays, dict(identity))
@@ -109,11 +114,13 @@ class Ledger:
             self.finished.discard(key)
             self.damaged.add(f"{RESULTS}/{key}.safetensors")
             return None
+        columns = (name for metric in METRICS.values() for name in metric.columns)
         return Kept(
             arrays["counts"],
             arrays["absent"],
             arrays["model"].tobytes().decode() or None,
             tuple(json.loads(arrays["warnings"].tobytes())),
+            {name: arrays[name] for name in columns if name in arrays},
         )
 
     def note(self, known: Iterable[Known]) -> None:

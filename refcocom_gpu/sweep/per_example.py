@@ -155,6 +155,9 @@ def _content_name(
         digest.update(np.ascontiguousarray(array).data)
     manifest = [[name, str(column.type), column[0].as_py()] for name, column in columns.items()]
     digest.update(json.dumps([LAYOUT, result.path, result.model, manifest, empty]).encode())
+    for name, array in result.measured.items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -162,7 +165,8 @@ def _table(store: MaskStore, target: _Target, empty: float) -> pa.Table:
     result = target.result
     assert result.counts is not None
     absent = np.zeros(0, np.int64) if result.absent is None else result.absent
-    table = per_example(store, result.counts, absent).select(CARRIED)
+    table = per_example(store, result.counts, absent, result.measured)
+    table = table.select([*CARRIED, *result.measured])
     ious = metrics.iou(
         result.counts[:, 0],
         result.counts[:, 1],

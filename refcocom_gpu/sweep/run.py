@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from refcocom_gpu.counting.measures import METRICS
 from refcocom_gpu.engines import make_engine
 from refcocom_gpu.engines.engine import Engine, Lost
 from refcocom_gpu.errors import UsageError
@@ -134,8 +135,7 @@ def run_sweep(
         products = write_per_example(ledger, store, results, ranking.convention, verify=verify)
         ledger.compact()
         board = make_leaderboard(results, store, **asdict(ranking))
-        about = {"missing": options.missing, **options.reading.deciding()}
-        index = index_files(results, board, products, store, about)
+        index = index_files(results, board, products, store, options.deciding)
         written = write_files(folder, {**leaderboard_files(board), **index})
     return Outcome(
         results,
@@ -189,7 +189,13 @@ class _Sweep:
                 if result.counts is None or result.absent is None:
                     continue
                 self.n_scored += 1
-                kept = Kept(result.counts, result.absent, result.header_model, result.warnings)
+                kept = Kept(
+                    result.counts,
+                    result.absent,
+                    result.header_model,
+                    result.warnings,
+                    result.measured,
+                )
                 self.ledger.put(self._identity(number, result.digest), kept)
                 # The result maps the counts from the file, so that thousands of results need not stay in memory.
                 self._join(waiting, number, kept)
@@ -247,6 +253,8 @@ class _Sweep:
         # Other machines may lack this cache or hold another state of it, so they get arrays instead of its path.
         if any(set(item.formats.split(",")) - RLE_FORMATS for item in self.items):
             self.store.pack()
+        for name in self.options.metrics:
+            METRICS[name].stored(self.store)
         return self.store.detached(), options
 
     def _hash(self, file: str) -> LocalHash | None:
@@ -284,6 +292,7 @@ class _Sweep:
                 columns=item.columns,
                 counts=kept.counts,
                 absent=kept.absent,
+                measured=kept.measured,
                 warnings=kept.warnings,
                 digest=digest,
                 header_model=kept.model,

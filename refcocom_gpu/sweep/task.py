@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu import errors
 from refcocom_gpu._version import __version__
+from refcocom_gpu.counting.measures import IOU
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import RefCOCOMError, UsageError
 from refcocom_gpu.predictions.header import model_of
@@ -70,6 +71,7 @@ class FileResult:
         columns: The other columns of the manifest.
         counts: [N, 2] int64 intersection and predicted area; None if there is an error.
         absent: Indices of examples without a prediction, scored as empty (`missing=zero`), int64.
+        measured: [N] int64 columns of metrics besides IoU, by name.
         error: Why there are no counts.
         warnings: What makes the predictions look misread.
         digest: 32 hex digits, the hash of what was read; None if nothing could be read.
@@ -82,6 +84,7 @@ class FileResult:
     columns: Mapping[str, Any] = field(default_factory=dict)
     counts: NDArray[Any] | None = None
     absent: NDArray[Any] | None = None
+    measured: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     error: str | None = None
     warnings: tuple[str, ...] = ()
     digest: str | None = None
@@ -96,6 +99,7 @@ class Options:
     Attributes:
         reading: How they are read.
         missing: As for `score`.
+        metrics: What is counted, from `chosen_metrics`.
         device: Where a worker counts.
         code: `code_version()` of the process that keeps the results.
         finished: Keys whose counts are kept; an item with such a key is hashed but not scored.
@@ -104,10 +108,17 @@ class Options:
 
     reading: ReadOptions = field(default_factory=lambda: ReadOptions(threads=1))
     missing: str = "error"
+    metrics: tuple[str, ...] = (IOU,)
     device: str = "cpu"
     code: str = ""
     finished: frozenset[str] = frozenset()
     known: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The options that decide counts. Metrics are among them if any besides IoU are counted."""
+        metrics = {} if self.metrics == (IOU,) else {"metrics": list(self.metrics)}
+        return {"missing": self.missing, **self.reading.deciding(), **metrics}
 
     def identity(self, dataset: Dataset, digest: str, formats: str) -> dict[str, str]:
         """Return exactly what decides the counts of a set of predictions."""
@@ -116,7 +127,7 @@ class Options:
             "formats": formats,
             "dataset": dataset.fingerprint,
             "key": dataset.key,
-            "options": json.dumps({"missing": self.missing, **self.reading.deciding()}),
+            "options": json.dumps(self.deciding),
             "code": self.code,
         }
 
@@ -202,6 +213,7 @@ def _score(store: MaskStore, work: Work, options: Options) -> FileResult:
                 store.to(options.device),
                 options.reading,
                 missing=options.missing,
+                metrics=options.metrics,
             )
         except RefCOCOMError as error:
             # The user knows the address of a file, not the temporary name under which it was fetched.
@@ -227,6 +239,7 @@ def _result(
         columns=item.columns,
         counts=None if counted is None else counted.counts,
         absent=None if counted is None else counted.absent,
+        measured={} if counted is None else counted.measured or {},
         warnings=() if counted is None else (*counted.warnings, *left_out(counted._asdict())),
         digest=digest,
         header_model=header_model,

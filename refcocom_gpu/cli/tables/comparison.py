@@ -17,6 +17,7 @@ def comparison_table(comparison: ResultComparison) -> str:
     """Return both results in percent, their difference in percentage points, and its parts by kind of example."""
     a = comparison.a
     dataset = a.info.get("dataset", {})
+    scores = [comparison.miou, comparison.ciou, *comparison.boundaries.values()]
     percent = f"{100 * comparison.level:g} %"
     lines = [
         *(
@@ -31,7 +32,11 @@ def comparison_table(comparison: ResultComparison) -> str:
         f"{dataset.get('source', 'dataset')}: {a.n_examples:,} examples in {comparison.miou.n_images:,} images; "
         f"convention {a.convention}; in percent",
         "",
-        *_differences("score", [comparison.miou, comparison.ciou]),
+        *_differences("score", scores),
+        *(
+            f"  boundaries were not counted in {side.upper()}; metrics=[iou,boundary] counts them"
+            for side in comparison.without_boundaries
+        ),
         "",
         f"  * the {percent} interval, over other images like these, excludes 0.",
         f"  A is better on {comparison.won:,} examples, worse on {comparison.lost:,}, equal on {comparison.tied:,}.",
@@ -58,7 +63,7 @@ def comparison_table(comparison: ResultComparison) -> str:
 
 
 def _differences(title: str, groups: list[Difference]) -> list[str]:
-    width = max(len(title), *(len(group.label) for group in groups))
+    width = max(map(len, [title, *(group.label for group in groups)]))
     lines = [
         f"  {title:<{width}}  examples  images       A       B   A − B  interval of the difference"
     ]

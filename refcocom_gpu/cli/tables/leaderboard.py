@@ -17,6 +17,9 @@ TABLE_WIDTH = 100
 CELL = 28
 """Characters of a cell of a leaderboard; of a longer name the end is kept, where checkpoints differ."""
 
+BOUNDARY = "boundary_iou"
+"""The column of a leaderboard that is printed where boundaries were counted."""
+
 NORMAL_95 = 1.96
 """Standard errors to either side of a score that a 95 % interval extends."""
 
@@ -49,11 +52,20 @@ def leaderboard_table(board: Leaderboard) -> str:
             for head, name in (("cIoU", "ciou"), ("Pr@0.5", "pr50"))
         ),
     ]
-    optional = (("missing", "n_missing"), ("best of", "best_of"))
-    for head, name in optional:
-        if any(row[name] for row in rows):
-            scores.append((head, [f"{row[name] or 0:,}" for row in rows], False))
+    optional = [
+        (head, [f"{row[name] or 0:,}" for row in rows], False)
+        for head, name in (("missing", "n_missing"), ("best of", "best_of"))
+        if any(row[name] for row in rows)
+    ]
     left_out = []
+    if board.has_boundaries:
+        cells = ["" if (score := row[BOUNDARY]) is None else percent(score) for row in rows]
+        column = ("boundary IoU", cells, False)
+        if _width([*names, *scores, column, *optional]) <= TABLE_WIDTH:
+            scores.append(column)
+        else:
+            left_out.append(BOUNDARY)
+    scores += optional
     for name in board.manifest:
         column = (
             _end(name),

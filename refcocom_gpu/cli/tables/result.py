@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.lines import WIDTH, incomplete, mark_of, one_line
+from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores.boxes import THRESHOLD
 from refcocom_gpu.scores.causes import MOVED_BY
 from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
@@ -15,12 +16,6 @@ from refcocom_gpu.scores.slices import MIN_IMAGES
 if TYPE_CHECKING:
     from refcocom_gpu.scores.conventions import Convention
     from refcocom_gpu.scores.result import Result
-
-BOUNDARY_NAMES = {
-    "boundary_iou": "boundary IoU",
-    "min_mask_boundary_iou": "min(IoU, boundary IoU)",
-    "boundary_f": "boundary F",
-}
 
 BOX_TRUTHS = {
     "bbox": "boxes are compared with those of the records (box_truth=bbox)",
@@ -41,7 +36,8 @@ def score_table(result: Result) -> str:
     rows = [("mIoU", result.miou), *([("cIoU", result.ciou)] if convention.names[1] else [])]
     rows += [(f"Pr@{x} ({sign})", share) for x, share in result.precision_at.items()]
     rows += [("mIoU per instance", result.miou_per_instance)]
-    rows += [(BOUNDARY_NAMES[name], score) for name, score in result.boundary_scores.items()]
+    if of_boundaries := result.boundary_scores:
+        rows += zip(boundary.LABELS, of_boundaries.values(), strict=True)
     if of_boxes := result.box_scores:
         rows += [("box IoU", of_boxes["box_iou"])]
         rows += [(f"box accuracy@{THRESHOLD} ({sign})", of_boxes["box_accuracy"])]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.conversion import match_lines
 from refcocom_gpu.cli.tables.lines import WIDTH, incomplete
-from refcocom_gpu.cli.tables.result import BOUNDARY_NAMES
+from refcocom_gpu.scores.boundary import LABELS
 
 if TYPE_CHECKING:
     from refcocom_gpu.construct.truth_noise import TruthNoise
@@ -76,7 +76,7 @@ def _baseline(noise: TruthNoise) -> list[str]:
         ("mIoU", result.miou),
         ("cIoU", result.ciou),
         *((f"Pr@{x} (≥)", share) for x, share in result.precision_at.items()),
-        *((BOUNDARY_NAMES[name], score) for name, score in result.boundary_scores.items()),
+        *zip(LABELS, result.boundary_scores.values(), strict=True),
     ]
     return [
         "A perfect model of A scored on B, or of B on A",

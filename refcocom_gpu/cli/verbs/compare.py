@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from refcocom_gpu.cli.config import CompareConfig
-from refcocom_gpu.cli.verbs import load, print_, progress
+from refcocom_gpu.cli.verbs import load, print_, progress, say
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scores.folder import check_output
@@ -19,6 +19,7 @@ from refcocom_gpu.utils.options import part_of
 def run(config: CompareConfig) -> None:
     """Compare A and B; write and print the comparison as the config says."""
     from refcocom_gpu.cli.tables.comparison import comparison_table
+    from refcocom_gpu.counting.measures import RANKED, chosen_metrics
     from refcocom_gpu.scores.comparison import JSON, PARQUET, compare, name_of
     from refcocom_gpu.scores.uncertainty import quantile_place
 
@@ -29,6 +30,7 @@ def run(config: CompareConfig) -> None:
         raise UsageError(
             f"compare takes two, A and B, not {given}: refcocom compare A B (a glob in quotes is one set)"
         )
+    metrics = chosen_metrics(config.metrics, known=RANKED, where="compare")
     quantile_place(config.level, config.replicates)
     output = None if config.output_dir is None else Path(config.output_dir)
     if output is not None:
@@ -45,6 +47,10 @@ def run(config: CompareConfig) -> None:
         slices=config.slices or (),
         tags=config.tags,
     )
+    if len(metrics) > 1 and not (comparison.boundaries or comparison.without_boundaries):
+        say(
+            "warning: boundaries were counted in neither A nor B; score them with metrics=[iou,boundary]"
+        )
     if output is not None:
         comparison.save(output, overwrite=config.overwrite)
     if config.json:
@@ -87,6 +93,7 @@ def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> li
                     store,
                     convention=config.convention,
                     missing=config.missing,
+                    metrics=config.metrics,
                     progress=counted,
                     **asdict(options),
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 from refcocom_gpu.scores.result import SCHEMA
 
@@ -31,6 +32,9 @@ SCORES = (
 )
 """Columns after the manifest's; scores and differences are shares of 1."""
 
+BOUNDARY = tuple((f"{name}{end}", pa.float64()) for name in boundary.NAMES for end in ("", "_se"))
+"""Columns before `n_examples` where boundaries were counted: means over examples and their standard errors."""
+
 HEADS = (
     "rank",
     "model",
@@ -47,6 +51,11 @@ HEADS = (
 
 RESERVED = frozenset((*HEADS, *(name for name, _ in (*NAMES, *SCORES)), *SCHEMA.names, "iou"))
 """Names that no column of a manifest may have, here or beside the counts of examples: it has one name everywhere."""
+
+BOUNDARY_RESERVED = frozenset(
+    (*boundary.LABELS, *boundary.COLUMNS, *(name for name, _ in BOUNDARY))
+)
+"""Names that are reserved too where boundaries were counted."""
 
 SELECTION = (
     "Each row is the best of all with the same {}, chosen by its mIoU on this set. The highest of several scores is "
@@ -67,3 +76,17 @@ MEANING = {
     "like_best": "The first row is not surely better: its lead may be chance.",
 }
 """What a reader may conclude from a column."""
+
+BOUNDARY_MEANING = {
+    "boundary_iou": "Mean IoU of the pixels within 2 % of the diagonal from each contour; its standard error, "
+    "`boundary_iou_se`, is like that of mIoU, as are the two below. They decide no rank.",
+    "min_mask_boundary_iou": "Mean of the lower of IoU and boundary IoU.",
+    "boundary_f": "Mean F-measure of the contours, whose pixels match within 0.8 % of the diagonal.",
+}
+"""The same, for `BOUNDARY`."""
+
+
+def score_columns(*, boundaries: bool) -> tuple[tuple[str, pa.DataType], ...]:
+    """Return the columns after the manifest's: `SCORES`, and `BOUNDARY` among them where boundaries were counted."""
+    at = [name for name, _ in SCORES].index("n_examples")
+    return (*SCORES[:at], *(BOUNDARY if boundaries else ()), *SCORES[at:])

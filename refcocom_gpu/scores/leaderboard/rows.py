@@ -16,14 +16,23 @@ import pyarrow as pa
 
 from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores import boundary, metrics
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official
 from refcocom_gpu.scores.leaderboard.best import best_of_each, check_best_per
-from refcocom_gpu.scores.leaderboard.columns import MEANING, NAMES, RESERVED, SCORES, SELECTION
+from refcocom_gpu.scores.leaderboard.columns import (
+    BOUNDARY_MEANING,
+    BOUNDARY_RESERVED,
+    MEANING,
+    NAMES,
+    RESERVED,
+    SCORES,
+    SELECTION,
+    score_columns,
+)
 from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
-from refcocom_gpu.scores.metrics import Floats
+from refcocom_gpu.scores.metrics import Floats, Ints
 from refcocom_gpu.scores.result import about_dataset
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.store.store import MaskStore
@@ -42,7 +51,7 @@ class Leaderboard:
     """Scored files, best first.
 
     Attributes:
-        table: Columns `NAMES`, those of the manifest, then `SCORES`; one row per file, files with an error last.
+        table: Columns `NAMES`, those of the manifest, then `score_columns`; one row per file, files with an error last.
         about: What the scores are scores of and what their uncertainty means, ready for JSON.
         order: For each row of the table, the place of its file among the results.
         others: The places of files that were scored and are not the best of theirs, best first.
@@ -56,7 +65,13 @@ class Leaderboard:
     @property
     def manifest(self) -> list[str]:
         """Names of the columns of the manifest."""
-        return self.table.column_names[len(NAMES) : -len(SCORES)]  # type: ignore[no-any-return]
+        names: list[str] = self.table.column_names
+        return names[len(NAMES) : names.index(SCORES[0][0])]
+
+    @property
+    def has_boundaries(self) -> bool:
+        """Whether the table has the columns `BOUNDARY`."""
+        return boundary.NAMES[0] in self.table.column_names[len(NAMES) + len(self.manifest) :]
 
 
 def make_leaderboard(
@@ -78,7 +93,7 @@ def make_leaderboard(
     readable = [result for result in results if result.error is None]
     for first in range(0, len(readable), BLOCK):
         pairs = [
-            _scored(result, store, OFFICIAL.empty, precision_strict)
+            _scored(result, store, image, precision_strict)
             for result in readable[first : first + BLOCK]
         ]
         sums, n = un.per_image(np.stack([ious for _, ious in pairs], axis=1), image)
@@ -116,7 +131,7 @@ def make_leaderboard(
             "replicates": replicates,
             "seed": seed,
             "critical_value": critical,
-            "meaning": MEANING,
+            "meaning": MEANING | (BOUNDARY_MEANING if _has_boundaries(results) else {}),
         },
     }
     order = tuple(place[id(row["result"])] for row in rows)
@@ -125,7 +140,7 @@ def make_leaderboard(
         for name, column in manifest_columns(results).items()
     }
     return Leaderboard(
-        _table(rows, columns, selection),
+        _table(rows, columns, score_columns(boundaries=_has_boundaries(results)), selection),
         about,
         order,
         tuple(place[id(result)] for result in others),
@@ -138,9 +153,14 @@ def manifest_columns(results: Sequence[FileResult]) -> dict[str, pa.Array]:
     Their names, types and order do not depend on the order of the results.
     """
     order = sorted(range(len(results)), key=lambda k: _identity(results[k]))
-    columns = typed_columns([results[k].columns for k in order], RESERVED)
+    reserved = RESERVED | (BOUNDARY_RESERVED if _has_boundaries(results) else set())
+    columns = typed_columns([results[k].columns for k in order], reserved)
     back = pa.array(np.argsort(order), pa.int64())
     return {name: column.take(back) for name, column in columns.items()}
+
+
+def _has_boundaries(results: Sequence[FileResult]) -> bool:
+    return any(result.measured for result in results)
 
 
 def _identity(result: FileResult) -> tuple[str, ...]:
@@ -149,7 +169,7 @@ def _identity(result: FileResult) -> tuple[str, ...]:
 
 
 def _scored(
-    result: FileResult, store: MaskStore, empty: float, strict: bool
+    result: FileResult, store: MaskStore, image: Ints, strict: bool
 ) -> tuple[dict[str, Any], Floats]:
     """Return a row without the columns that depend on other rows, and [N] IoUs."""
     counts = result.counts
@@ -157,6 +177,7 @@ def _scored(
         actual = "no counts" if counts is None else f"counts of shape {counts.shape}"
         raise UsageError(f"{result.path}: {actual} where [{len(store)}, 2] is expected")
     triple = counts[:, 0], counts[:, 1], store.areas[store.example_sample]
+    empty = OFFICIAL.empty
     ious = metrics.iou(*triple, empty=empty)
     precision = metrics.precision_at(ious, strict=strict)
     absent = np.zeros(len(store), np.bool_)
@@ -166,11 +187,23 @@ def _scored(
         "miou": metrics.mean(ious),
         "ciou": metrics.ciou(*triple, empty=empty),
         **{f"pr{round(100 * x)}": share for x, share in precision.items()},
+        **(_boundary_row(result, ious, image) if result.measured else {}),
         "n_examples": len(store),
         "n_missing": int(absent.sum()),
         "n_empty": int(((counts[:, 1] == 0) & ~absent).sum()),
     }
     return row, ious
+
+
+def _boundary_row(result: FileResult, ious: Floats, image: Ints) -> dict[str, float]:
+    """Return the columns `BOUNDARY` of a row; without standard errors where all examples are of one image."""
+    values = boundary.boundary_values(result.measured, ious, OFFICIAL.empty)
+    row = {name: metrics.mean(of_examples) for name, of_examples in values.items()}
+    if len(np.unique(image)) > 1:
+        ratio = un.ratio_by_image(image, np.stack([*values.values()], axis=1))
+        ses = un.cluster_se(ratio).tolist()
+        row |= {f"{name}_se": se for name, se in zip(values, ses, strict=True)}
+    return row
 
 
 def _add_ranks(
@@ -223,7 +256,10 @@ def _add_ranks(
 
 
 def _table(
-    rows: list[dict[str, Any]], manifest: Mapping[str, pa.Array], selection: str | None
+    rows: list[dict[str, Any]],
+    manifest: Mapping[str, pa.Array],
+    scores: Sequence[tuple[str, pa.DataType]],
+    selection: str | None,
 ) -> pa.Table:
     results: list[FileResult] = [row.pop("result") for row in rows]
     for row, result in zip(rows, results, strict=True):
@@ -235,7 +271,7 @@ def _table(
         )
     arrays = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in NAMES}
     arrays |= manifest
-    arrays |= {name: pa.array([row.get(name) for row in rows], kind) for name, kind in SCORES}
+    arrays |= {name: pa.array([row.get(name) for row in rows], kind) for name, kind in scores}
     table = pa.table(arrays)
     metadata = {"schema": "refcocom-leaderboard", "version": str(SCHEMA_VERSION)}
     return table.replace_schema_metadata(metadata | ({"selection": selection} if selection else {}))

@@ -33,6 +33,10 @@ class FileResult(Protocol):
         """Indices of the examples that had no prediction and count as empty; None means that there are none."""
 
     @property
+    def measured(self) -> Mapping[str, NDArray[np.int64]]:
+        """[N] columns of metrics besides IoU, by name."""
+
+    @property
     def error(self) -> str | None:
         """Why the file has no scores."""
 
