@@ -25,9 +25,11 @@ from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source, find_source, read_predictions
 from refcocom_gpu.predictions.values import judge_set
+from refcocom_gpu.scores.about import about_run
 from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official, get_convention
-from refcocom_gpu.scores.result import Result, about_run, per_example
+from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.result import Result
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.utils.changes import unchanged
 

@@ -103,9 +103,11 @@ class Attempt:
         """Wait for the end and return how it ended."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            ended, _ = os.waitpid(self.pid, os.WNOHANG)
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
             if ended:
-                return self._said() or f"{TRACEBACK}: the process died"
+                return (
+                    self._said() or f"{TRACEBACK}: the process died by signal {os.WTERMSIG(status)}"
+                )
             time.sleep(0.002)
         self.kill()
         return HANG

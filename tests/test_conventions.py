@@ -16,9 +16,10 @@ from PIL import Image
 import refcocom_gpu as rc
 from refcocom_gpu.scores import under
 from refcocom_gpu.scores.conventions import CONVENTIONS, LOGITS, OFFICIAL, RESIZED, Convention
+from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 from refcocom_gpu.scores.no_target import no_target_scores
-from refcocom_gpu.scores.result import SCHEMA, Result
+from refcocom_gpu.scores.result import Result
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refcocom_gpu as rc
-from refcocom_gpu.scores import metrics
-from refcocom_gpu.scores import result as results
+from refcocom_gpu.scores import example_table, metrics
 
 counts = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50)).map(
     lambda t: (t[0], t[0] + t[1], t[0] + t[2])
@@ -138,7 +137,7 @@ def test_round_trip_gives_every_score_to_the_bit(result, tmp_path):
         assert getattr(again, name) == getattr(result, name), name
     assert again.iou.tobytes() == result.iou.tobytes()
     assert again.per_example.equals(result.per_example)
-    assert again.per_example.schema.equals(results.SCHEMA, check_metadata=True)
+    assert again.per_example.schema.equals(example_table.SCHEMA, check_metadata=True)
     assert again.summary() == json.loads(json.dumps(result.summary()))
     written = json.loads((folder / "summary.json").read_text())
     assert written["miou"] == result.miou

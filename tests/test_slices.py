@@ -19,7 +19,7 @@ from refcocom_gpu.cli.config import VERBS, keys_of
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.perimeter import perimeters
-from refcocom_gpu.scores.result import SCHEMA
+from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.slices import GROUPINGS, MIN_IMAGES, slicing_of
 from refcocom_gpu.scores.slices.words import PLACES, RELATIONAL, SPATIAL, has_words
 

@@ -26,7 +26,9 @@ from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scorer import Progress, check_missing, count, score
 from refcocom_gpu.scores import metrics
-from refcocom_gpu.scores.result import Result, about_dataset, per_example
+from refcocom_gpu.scores.about import about_dataset
+from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.result import Result
 from refcocom_gpu.store.match import DatasetMatch, match_datasets
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy

@@ -6,10 +6,8 @@ of. `folder` writes and checks the two files; every score is computed again from
 
 from __future__ import annotations
 
-import functools
 import math
-import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,31 +24,11 @@ from refcocom_gpu.scores import slices as slicing
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official, get_convention
 from refcocom_gpu.scores.folder import HASH, SCHEMA_VERSION, read_result, write_result
 from refcocom_gpu.scores.no_target import NoTargetScores, no_target_scores
-from refcocom_gpu.scores.under import EMPTY, MISSING, STATUSES, sample_numbers
-from refcocom_gpu.utils.arrow import from_numpy, to_numpy
+from refcocom_gpu.scores.under import EMPTY, MISSING, sample_numbers
+from refcocom_gpu.utils.arrow import to_numpy
 
 if TYPE_CHECKING:
-    from refcocom_gpu.dataset.table import Dataset
     from refcocom_gpu.store.store import MaskStore
-
-SCHEMA = pa.schema(
-    [
-        ("index", pa.int64()),
-        ("sample_id", pa.int64()),
-        ("sentence_idx", pa.int64()),
-        ("image_id", pa.int64()),
-        ("sentence", pa.string()),
-        ("category", pa.string()),
-        ("supercategory", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("intersection", pa.int64()),
-        ("pred_area", pa.int64()),
-        ("target_area", pa.int64()),
-        ("status", pa.string()),
-    ],
-    metadata={"schema": "refcocom-per-example", "version": str(SCHEMA_VERSION)},
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -415,109 +393,6 @@ class Result:
         """
         write_result(folder, self.per_example, self.summary(), overwrite=overwrite)
         return Path(folder)
-
-
-_STATUS = pa.StringArray.from_buffers(
-    3,
-    pa.py_buffer(np.cumsum([0, *map(len, STATUSES)]).astype(np.int32)),
-    pa.py_buffer("".join(STATUSES).encode()),
-)
-
-
-def per_example(
-    store: MaskStore,
-    counts: NDArray[np.int64],
-    absent: NDArray[np.int64],
-    measured: Mapping[str, NDArray[Any]] | None = None,
-) -> pa.Table:
-    """Make the table of a result.
-
-    Args:
-        store: Ground truth.
-        counts: [N, 2] intersection and predicted area.
-        absent: Indices of the examples that had no prediction.
-        measured: [N] columns of metrics besides IoU, by name.
-
-    Returns:
-        `SCHEMA`, then the measured columns; N rows.
-    """
-    status = np.where(counts[:, 1] > 0, 0, 1)
-    status[absent] = 2
-    table = store.dataset.described
-    for name, column in (
-        ("intersection", from_numpy(counts[:, 0])),
-        ("pred_area", from_numpy(counts[:, 1])),
-        ("target_area", from_numpy(store.areas[store.example_sample])),
-        ("status", _STATUS.take(from_numpy(status))),
-    ):
-        table = table.append_column(name, column)
-    table = table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
-    for name, column in (measured or {}).items():
-        table = table.append_column(name, from_numpy(np.ascontiguousarray(column)))
-    return table
-
-
-def about_run(store: MaskStore, device: str | None = None) -> dict[str, Any]:
-    """Return what a summary says of any run: its dataset, device and versions.
-
-    Args:
-        store: Ground truth.
-        device: The device that counted; the store's by default.
-    """
-    return {
-        "dataset": about_dataset(store.dataset),
-        "device": device or store.device,
-        "versions": dict(_versions()),
-    }
-
-
-def about_dataset(dataset: Dataset) -> dict[str, Any]:
-    """Return what a summary says of the dataset that was scored."""
-    return {
-        "source": dataset.source,
-        "revision": dataset.revision,
-        "split": dataset.split,
-        "fingerprint": dataset.fingerprint,
-        "n_images": dataset.n_images,
-        "n_samples": dataset.n_samples,
-        "n_examples": dataset.n_examples,
-        "n_dropped": dataset.n_dropped,
-        "counts_as_published": dataset.published_difference() is None,
-    }
-
-
-def left_out(predictions: Mapping[str, Any]) -> list[str]:
-    """Say which predictions stand for no row of a result.
-
-    Args:
-        predictions: What the summary says of them.
-
-    >>> left_out({"n_extra": 5236, "n_repeated": 0})
-    ['5,236 predictions of examples that the dataset does not have were left out']
-    """
-    reasons = {
-        "n_extra": "of examples that the dataset does not have",
-        "n_repeated": "that repeat the mask of another",
-    }
-    return [
-        f"{number:,} prediction{'s' if number > 1 else ''} {reason} "
-        f"{'were' if number > 1 else 'was'} left out"
-        for name, reason in reasons.items()
-        if (number := predictions.get(name, 0))
-    ]
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"python": platform.python_version()}
-    for name in ("refcocom-gpu", "numpy", "numba", "torch", "pyarrow"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "absent"
-    return versions
 
 
 def load_result(folder: str | Path) -> Result:

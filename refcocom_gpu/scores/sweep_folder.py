@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xxhash
 
+from refcocom_gpu.scores.example_table import per_example
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.leaderboard.rows import Leaderboard, manifest_columns
 from refcocom_gpu.scores.leaderboard.scored import FileResult
-from refcocom_gpu.scores.result import per_example
 from refcocom_gpu.utils.files import parquet_bytes
 from refcocom_gpu.utils.text import as_text
 

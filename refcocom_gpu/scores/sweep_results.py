@@ -18,9 +18,10 @@ import xxhash
 
 from refcocom_gpu.errors import ResultsError, UsageError
 from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.folder import holds_result
 from refcocom_gpu.scores.leaderboard.formats import shown
-from refcocom_gpu.scores.result import SCHEMA, Result, load_result
+from refcocom_gpu.scores.result import Result, load_result
 from refcocom_gpu.scores.sweep_folder import (
     CHECK,
     EXAMPLES,

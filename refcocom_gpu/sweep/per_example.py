@@ -21,8 +21,8 @@ from refcocom_gpu.engines.threads import ThreadsEngine
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores.conventions import get_convention
+from refcocom_gpu.scores.example_table import per_example
 from refcocom_gpu.scores.leaderboard.rows import manifest_columns
-from refcocom_gpu.scores.result import per_example
 from refcocom_gpu.scores.sweep_folder import CARRIED, PER_EXAMPLE, Product
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.ledger import Ledger

@@ -23,7 +23,7 @@ from refcocom_gpu.predictions.header import model_of
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source
 from refcocom_gpu.scorer import Counted, count
-from refcocom_gpu.scores.result import left_out
+from refcocom_gpu.scores.about import left_out
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.contents import at_hand, is_url, remote_token
 from refcocom_gpu.sweep.item import Item

@@ -23,9 +23,11 @@ from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import UnknownNameError, UsageError
 from refcocom_gpu.predictions.arguments import ABSENT, UPDATE, index_and_masks
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.scores.about import about_run
 from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official
-from refcocom_gpu.scores.result import Result, about_run, per_example
+from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.result import Result
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.training.base import CountsMetric
 from refcocom_gpu.training.batches import read_batch

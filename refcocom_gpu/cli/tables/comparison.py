@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.lines import incomplete, one_line
+from refcocom_gpu.scores.about import left_out
 from refcocom_gpu.scores.breakdown import Difference
-from refcocom_gpu.scores.result import left_out
 from refcocom_gpu.scores.slices import MIN_IMAGES, is_open
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.lines import WIDTH, mark_of
+from refcocom_gpu.scores.about import left_out
 from refcocom_gpu.scores.conventions import OFFICIAL
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
-from refcocom_gpu.scores.result import left_out
 
 if TYPE_CHECKING:
     from refcocom_gpu.scores.explain import Reason, Row

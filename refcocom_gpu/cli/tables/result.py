@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.lines import WIDTH, incomplete, mark_of, one_line
 from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores.about import left_out
 from refcocom_gpu.scores.boxes import THRESHOLD
 from refcocom_gpu.scores.causes import MOVED_BY
 from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
-from refcocom_gpu.scores.result import left_out
 from refcocom_gpu.scores.slices import MIN_IMAGES
 
 if TYPE_CHECKING:

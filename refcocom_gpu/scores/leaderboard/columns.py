@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
-from refcocom_gpu.scores.result import SCHEMA
 
 NAMES = (("rank", pa.int64()), ("model", pa.string()), ("path", pa.string()))
 """Columns before the manifest's."""

@@ -18,6 +18,7 @@ from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import boundary, metrics
 from refcocom_gpu.scores import uncertainty as un
+from refcocom_gpu.scores.about import about_dataset
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official
 from refcocom_gpu.scores.leaderboard.best import best_of_each, check_best_per
 from refcocom_gpu.scores.leaderboard.columns import (
@@ -33,7 +34,6 @@ from refcocom_gpu.scores.leaderboard.columns import (
 from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
 from refcocom_gpu.scores.metrics import Floats, Ints
-from refcocom_gpu.scores.result import about_dataset
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.text import as_text

@@ -1,0 +1,76 @@
+"""A store and the counts of a run in, the table of a result out: one row per example, in index order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from refcocom_gpu.scores.folder import SCHEMA_VERSION
+from refcocom_gpu.scores.under import STATUSES
+from refcocom_gpu.utils.arrow import from_numpy
+
+if TYPE_CHECKING:
+    from refcocom_gpu.store.store import MaskStore
+
+SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("sample_id", pa.int64()),
+        ("sentence_idx", pa.int64()),
+        ("image_id", pa.int64()),
+        ("sentence", pa.string()),
+        ("category", pa.string()),
+        ("supercategory", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("intersection", pa.int64()),
+        ("pred_area", pa.int64()),
+        ("target_area", pa.int64()),
+        ("status", pa.string()),
+    ],
+    metadata={"schema": "refcocom-per-example", "version": str(SCHEMA_VERSION)},
+)
+
+
+_STATUS = pa.StringArray.from_buffers(
+    3,
+    pa.py_buffer(np.cumsum([0, *map(len, STATUSES)]).astype(np.int32)),
+    pa.py_buffer("".join(STATUSES).encode()),
+)
+
+
+def per_example(
+    store: MaskStore,
+    counts: NDArray[np.int64],
+    absent: NDArray[np.int64],
+    measured: Mapping[str, NDArray[Any]] | None = None,
+) -> pa.Table:
+    """Make the table of a result.
+
+    Args:
+        store: Ground truth.
+        counts: [N, 2] intersection and predicted area.
+        absent: Indices of the examples that had no prediction.
+        measured: [N] columns of metrics besides IoU, by name.
+
+    Returns:
+        `SCHEMA`, then the measured columns; N rows.
+    """
+    status = np.where(counts[:, 1] > 0, 0, 1)
+    status[absent] = 2
+    table = store.dataset.described
+    for name, column in (
+        ("intersection", from_numpy(counts[:, 0])),
+        ("pred_area", from_numpy(counts[:, 1])),
+        ("target_area", from_numpy(store.areas[store.example_sample])),
+        ("status", _STATUS.take(from_numpy(status))),
+    ):
+        table = table.append_column(name, column)
+    table = table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
+    for name, column in (measured or {}).items():
+        table = table.append_column(name, from_numpy(np.ascontiguousarray(column)))
+    return table
