@@ -51,6 +51,9 @@ from refcocom_gpu.dataset.sample import make_predictions, make_records
 SECONDS = 120
 """An attempt that takes longer hangs: the longest takes some seconds on a machine that does nothing else."""
 
+MOST_STARTS = 10
+"""For each kill, so many starts at most: some end before they are killed."""
+
 ROOM = 2 * 2**30
 """Bytes that an attempt may map beyond what this process has; bombs inflate to more."""
 
@@ -221,7 +224,9 @@ def kills(arena: Arena, n: int, draws: random.Random) -> Iterator[tuple[str, str
         takes = time.monotonic() - start
         shutil.rmtree(folder)
         kept = 0
-        for _ in range(times):
+        for _ in range(MOST_STARTS * times):
+            if times == 0:
+                break
             attempt = Attempt(work)
             time.sleep(draws.uniform(0, takes))
             if attempt.kill() == RIGHT:
@@ -229,6 +234,7 @@ def kills(arena: Arena, n: int, draws: random.Random) -> Iterator[tuple[str, str
                 shutil.rmtree(folder)
                 kept = 0
                 continue
+            times -= 1
             now = len(
                 list(Path(folder).rglob("*.safetensors")) + list(Path(folder).rglob("*.msgpack"))
             )

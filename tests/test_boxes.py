@@ -55,6 +55,8 @@ def dataset_of(folder, truth, box_of=None):
         samples = []
         for mask in masks:
             sample = {"id": number, "sentences": ["one", "two"], "mask": rle.encode(mask)}
+            if not np.any(mask):
+                sample["no_target"] = True
             if box_of is not None:
                 sample["bbox"] = box_of(number, mask)
             samples.append(sample)
