@@ -1,10 +1,8 @@
 """Files of models' answers: scored as the masks are; every row that cannot be read is listed."""
 
 import json
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +21,7 @@ from answers import (
 from helpers import coco_encode, write_jsonl
 
 import refcocom_gpu as rc
-from refcocom_gpu.adapters import gemini, moondream
-from refcocom_gpu.adapters.sources import SOURCES, options_of
-from refcocom_gpu.masks import rle
+from refcocom_gpu.adapters import gemini
 
 
 def gemini_rows():
@@ -232,46 +228,3 @@ def test_importing_stays_light():
     assert rc.adapters.gemini is gemini
     with pytest.raises(AttributeError, match="no attribute 'reed'"):
         rc.adapters.reed  # noqa: B018
-
-
-def readme_rows():
-    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-    section = text.partition("## Raw answers of models")[2].partition("\n## ")[0]
-    return re.findall(r"^\| (.+?) \| `(source=.+?)` \|$", section, re.MULTILINE)
-
-
-def readme_responses():
-    """A response of each source that stands for a rectangle: all pixels of the first image but its edges."""
-    height, width = size_of(0)
-    truth = np.zeros((height, width), bool)
-    truth[height // 4 : height // 2, width // 4 : width // 2] = True
-    x0, y0, x1, y1 = width // 4, height // 4, width // 2, height // 2
-    pairs = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
-    part = [[1000 * x / width, 1000 * y / height] for x, y in pairs]
-    box = [part[0][1], part[0][0], part[2][1], part[2][0]]
-    corners = dict(zip(moondream.CORNERS, [box[k] / 1000 for k in (1, 0, 3, 2)], strict=True))
-    processed = {"processed_size": [height * 2, width * 2]}
-    return truth, {
-        "gemini": {"response": [gemini_entry(box, [p[::-1] for p in part])]},
-        "moondream": {"response": {"path": "M 0 0 H 1 V 1 H 0 Z", "bbox": corners}},
-        "qwen": {"response": [{"points": [[2 * x, 2 * y] for x, y in pairs]}], **processed},
-        "florence": {"response": {"polygons": [[np.ravel(pairs).tolist()]], "labels": [""]}},
-        "points": {"response": part},
-        "svg": {"response": f"M {x0} {y0} H {x1} V {y1} H {x0} Z"},
-        "rle": {"response": coco_encode(truth)},
-    }  # fmt: skip
-
-
-def test_every_line_of_the_readme(tmp_path):
-    truth, responses = readme_responses()
-    listed = []
-    for _, line in readme_rows():
-        options = eval(f"dict({line})")
-        source = options["source"]
-        listed.append(source)
-        (row,) = [{**key_of(0), **responses[source]}]
-        ((key, prediction),) = read(tmp_path, [row], **options)
-        assert key == DATASET.key_of(0)
-        assert (rle.decode(prediction) ^ truth).sum() <= 0.02 * truth.sum(), source
-        assert set(options) - {"source", "combine"} <= set(options_of(source))
-    assert listed == list(SOURCES)

@@ -366,3 +366,12 @@ def test_what_is_left_out_on_request_is_counted(folder, capsys):
     convert("more.jsonl", "two.parquet", *options, "json=true", "quiet=true")
     made = json.loads(capsys.readouterr().out)
     assert (made["n_extra"], made["n_repeated"], made["n_written"]) == (1, 1, N)
+
+
+def test_nothing_that_can_be_read_is_no_file(folder, capsys):
+    rows = [{**key, "response": "I see no mask"} for key in KEYS[:3]]
+    write_jsonl(folder / "answers.jsonl", rows)
+    words = ["answers.jsonl", "out.parquet", "source=qwen", "missing=skip"]
+    assert "no prediction that could be read" in refused(capsys, *words, "version=3", code=3)
+    assert "not '9'" in refused(capsys, *words, "version=9")
+    assert not list(folder.glob("out*"))

@@ -338,3 +338,12 @@ def test_what_is_not_a_number_is_null():
 
 
 NOTHING = result_of([((1, 0), "", 0, 0, 0, "empty")])
+
+
+def test_a_wrong_path_is_told_before_the_hub_is_asked(folder, capsys, monkeypatch):
+    def asked(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("refcocom_gpu.cli.verbs.explain.load", asked)
+    assert main(["explain", "nothere"]) == 2
+    assert "no prediction file at nothere" in capsys.readouterr().err

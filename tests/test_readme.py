@@ -19,6 +19,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+from refcocom_gpu.adapters.sources import SOURCES
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.dataset.sample import make_predictions, make_records
 from refcocom_gpu.masks import rle
@@ -168,6 +169,8 @@ def test_every_row_has_a_line():
     assert len(tables) == 3
     rows = sum(len(table.strip().splitlines()) - 2 for table in tables)
     assert len(LINES) == rows - 1
+    named = re.findall(r"source=(\w+)", " ".join(LINES))
+    assert set(named) == set(SOURCES)
 
 
 @pytest.mark.parametrize("line", LINES)

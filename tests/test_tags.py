@@ -1,6 +1,7 @@
 """Files of tags: each example gets the value of its key, whatever names it; each mistake is named with its count."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,3 +284,21 @@ def test_mistakes_are_found_before_anything_is_scored(tmp_path, monkeypatch, cap
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert "1 of 1 rows are of no example" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"sample_id,min\xe9\n20002,a\n", "names of its columns are not UTF-8"),
+        (b"sample_id,mine\n20002,caf\xe9\n", "column mine is not UTF-8 text"),
+        (None, "is a pipe, not a file"),
+    ],
+)
+def test_files_that_are_no_text(tmp_path, capsys, content, says):
+    path = tmp_path / "tags.csv"
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(content)
+    assert main(["score", "sample", "dataset=sample", f"tags={path}"]) == 2
+    assert says in capsys.readouterr().err

@@ -63,12 +63,7 @@ def masks_of(
     array([[1, 1, 0, 0],
            [1, 1, 0, 0]])
     """
-    name = str(version).removesuffix(".0")
-    if name not in VERSIONS:
-        raise UsageError(
-            "Qwen-VL needs version=2, version=2.5 or version=3: 2 and 3 write 0…1000, 2.5 writes pixels of the "
-            f"processed image; not {version!r}"
-        )
+    name = check_version(version)
     if boxes is not None and boxes not in BOXES:
         raise UsageError(f"boxes must be {' or '.join(BOXES)}, not {boxes!r}")
     if isinstance(output, str):
@@ -82,6 +77,24 @@ def masks_of(
         draw(to_polygons(_polygons(entry, boxes)), height, width, unit, score_of(entry))
         for entry in objects_of(output)
     ]
+
+
+def check_version(version: str | float | None = None, **_: Any) -> str:
+    """Return the version as `VERSIONS` has it; the other options do not matter.
+
+    Raises:
+        UsageError: It is not declared, or unknown.
+
+    >>> check_version(3.0)
+    '3'
+    """
+    name = str(version).removesuffix(".0")
+    if name not in VERSIONS:
+        raise UsageError(
+            "Qwen-VL needs version=2, version=2.5 or version=3: 2 and 3 write 0…1000, 2.5 writes pixels of the "
+            f"processed image; not {version!r}"
+        )
+    return name
 
 
 def _boxes_in(text: str, version: str) -> list[dict[str, Any]]:

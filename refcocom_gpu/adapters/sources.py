@@ -97,12 +97,16 @@ def reader_of(source: str, options: Mapping[str, Any]) -> Callable[..., list[Can
     if source not in SOURCES:
         raise UsageError(f"source must be one of {', '.join(SOURCES)}, not {source!r}")
     adapter = SOURCES[source]
-    masks_of = import_module(f"refcocom_gpu.adapters.{adapter.module}").masks_of
+    module = import_module(f"refcocom_gpu.adapters.{adapter.module}")
+    masks_of = module.masks_of
     known = options_of(source)
     for name in options:
         if name not in known:
             taken = ", ".join(known) or "no options"
             raise UsageError(f"source={source} takes {taken}, not {name}")
+    if source == "qwen":
+        # Before the answers are read, of which perhaps none can be.
+        module.check_version(**options)
 
     def read(output: Any, height: int, width: int, **own: Any) -> list[Candidate]:
         if isinstance(output, str):

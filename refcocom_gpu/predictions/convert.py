@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu.errors import Problem, Problems, UsageError
+from refcocom_gpu.errors import DataError, Problem, Problems, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.header import model_of
 from refcocom_gpu.predictions.keys import Keys
@@ -126,7 +126,7 @@ def convert(
 
     Raises:
         PredictionError: The predictions have mistakes, or some are missing; nothing is written.
-        DataError: The two datasets have no example in common, or an image has two sizes.
+        DataError: The two datasets have no example in common, an image has two sizes, or there is no prediction.
         UsageError: For an unknown option, a file that is absent, or one that is there already.
 
     >>> import tempfile, refcocom_gpu as rc
@@ -165,6 +165,10 @@ def convert(
         if missing == "error":
             _add_missing(absent, source, keys, problems)
         problems.raise_if_any()
+        if not keys.given.any():
+            raise DataError(
+                f"{source.name} holds no prediction that could be read; nothing was written"
+            )
         n_written = int(writer.journal.written.sum())
         writer.close()
     finally:

@@ -62,11 +62,13 @@ def _result(config: ExplainConfig, options: ReadOptions) -> Result:
     """Load the result, or score the predictions."""
     if isinstance(config.result, str) and (found := find_result(config.result)) is not None:
         return found
+    from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
     from refcocom_gpu.store.store import MaskStore
     from refcocom_gpu.utils.devices import resolve_device
 
     device = resolve_device(config.device)
+    find_source(config.result)  # a wrong path is told before a dataset is fetched
     dataset = load(config.dataset)
     store = MaskStore.build(dataset, threads=config.threads).to(device)
     with progress(dataset.n_examples, shown=not (config.quiet or config.json)) as counted:

@@ -23,7 +23,7 @@ from refcocom_gpu.errors import TagsError, UsageError
 from refcocom_gpu.predictions.key_forms import whole_number
 from refcocom_gpu.scores.slices.groupings import ALL, GROUPINGS
 from refcocom_gpu.scores.under import sample_numbers
-from refcocom_gpu.utils.files import hash_file
+from refcocom_gpu.utils.files import hash_file, regular
 from refcocom_gpu.utils.text import first_line
 
 SUFFIXES = (".csv", ".parquet")
@@ -78,14 +78,25 @@ def read_tags(path: str | Path, examples: pa.Table) -> Tags:
 def _read(path: Path) -> pa.Table:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"tags={path}: a file of tags ends in {' or '.join(SUFFIXES)}")
+    regular(path)
     try:
         if path.suffix.lower() == ".csv":
             with path.open("rb") as file:
                 options = pa.csv.ConvertOptions(strings_can_be_null=True)
-                return pa.csv.read_csv(file, convert_options=options)
+                table = pa.csv.read_csv(file, convert_options=options)
+            table.column_names  # noqa: B018 (Arrow decodes the names when they are asked for)
+            if binary := [field.name for field in table.schema if pa.types.is_binary(field.type)]:
+                raise UsageError(
+                    f"tags={path} cannot be read: column {binary[0]} is not UTF-8 text; save the file as UTF-8"
+                )
+            return table
         with pq.ParquetFile(path.absolute()) as parquet:
             names = parquet.schema_arrow.names
             return parquet.read([name for name in names if name != MASK])
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"tags={path} cannot be read: the names of its columns are not UTF-8; save the file as UTF-8"
+        ) from None
     except pa.ArrowException as error:
         raise UsageError(f"tags={path} cannot be read: {first_line(error)}") from None
     except OSError as error:
