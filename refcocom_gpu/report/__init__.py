@@ -1,0 +1,11 @@
+"""Results come in; what people look at goes out: overlays of masks on pictures, plots, and pages of HTML.
+
+| module | |
+|---|---|
+| `overlay` | a picture and masks → pixels with outlines and colours |
+| `canvas` | a dataset → the picture of an example, or grey where it is not at hand |
+| `thumbnails` | examples → small encoded overlays, drawn on all cores |
+| `figures` | numbers → plots as SVG that follow the page's colours |
+| `page` | a template and its values → one self-contained file |
+| `score`, `comparison`, `sweep`, `before_after` | what stands on each kind of page |
+"""
