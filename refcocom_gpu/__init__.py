@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from refcocom_gpu.construct.call import construct as construct
     from refcocom_gpu.construct.truth_noise import TruthNoise as TruthNoise
     from refcocom_gpu.construct.truth_noise import truth_noise as truth_noise
+    from refcocom_gpu.construct.versions import before_after as before_after
     from refcocom_gpu.dataset.table import Dataset as Dataset
     from refcocom_gpu.dataset.table import load_dataset as load_dataset
     from refcocom_gpu.errors import AnswerError as AnswerError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from refcocom_gpu.predictions.convert import Conversion as Conversion
     from refcocom_gpu.predictions.convert import convert as convert
     from refcocom_gpu.predictions.writer import PredictionWriter as PredictionWriter
+    from refcocom_gpu.report.call import report as report
+    from refcocom_gpu.report.show import show as show
     from refcocom_gpu.scorer import score as score
     from refcocom_gpu.scores.comparison import ResultComparison as ResultComparison
     from refcocom_gpu.scores.comparison import compare as compare
@@ -76,8 +79,10 @@ _HOMES = {
     "SyncError": "errors",
     "TruthNoise": "construct.truth_noise",
     "truth_noise": "construct.truth_noise",
+    "before_after": "construct.versions",
+    "show": "report.show",
 }
-_MODULES = ("adapters", "construct", "sweep")
+_MODULES = ("adapters", "construct", "report", "sweep")
 __all__ = [*_HOMES]
 
 

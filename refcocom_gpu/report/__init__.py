@@ -8,4 +8,10 @@
 | `figures` | numbers → plots as SVG that follow the page's colours |
 | `page` | a template and its values → one self-contained file |
 | `score`, `comparison`, `sweep`, `before_after` | what stands on each kind of page |
+| `show` | one example → a picture |
+| `call` | `rc.report(…)` from Python; this package may itself be called |
 """
+
+from refcocom_gpu.utils.calls import make_callable
+
+make_callable(__name__, "call")

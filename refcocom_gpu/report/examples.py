@@ -54,13 +54,16 @@ class Cards:
     """What the cards of a page show.
 
     Attributes:
-        table: Key, sentence and category of N examples: `index`, `sample_id`, `sentence_idx`, `sentence`, `category`.
+        table: `index`, `sample_id`, `sentence` and, of examples, `sentence_idx`; N rows.
         facts: Numbers of each.
         choices: By label, names and [N] codes: what examples can be chosen by.
         orders: Label, the fact that sorts and whether the highest come first; None for an order by chance.
         labels: Of the pictures on a card, side by side; one empty label for one picture.
         sketch: From an index and the place of a label to what is drawn; None where masks are not at hand.
         chosen: Indices of the examples that are drawn where not all are.
+        problem: Why masks are not at hand.
+        suffixes: Of the names of the pictures of a card, one for each label.
+        notes: By label, [N] texts of which an empty one is not shown.
     """
 
     table: pa.Table
@@ -71,7 +74,8 @@ class Cards:
     sketch: Callable[[int, int], Sketch] | None = None
     chosen: Iterable[int] = ()
     problem: str = "masks are not at hand"
-    suffixes: Sequence[str] = field(default=("", "b"))
+    suffixes: Sequence[str] = ("", "b")
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def data(
         self,
@@ -89,13 +93,11 @@ class Cards:
             progress: Called with the number of pictures that are drawn since.
         """
         index = to_numpy(self.table.column("index"))
-        keys = zip(
-            *(self.table.column(name).to_pylist() for name in ("sample_id", "sentence_idx")),
-            strict=True,
-        )
+        parts = [name for name in ("sample_id", "sentence_idx") if name in self.table.column_names]
+        keys = zip(*(self.table.column(name).to_pylist() for name in parts), strict=True)
         return {
             "index": index.tolist(),
-            "names": [f"{sample}_{sentence}" for sample, sentence in keys],
+            "names": ["_".join(map(str, key)) for key in keys],
             "texts": self.table.column("sentence").to_pylist(),
             "facts": [
                 {
@@ -104,6 +106,9 @@ class Cards:
                     "values": [None if x != x else round(x, 4) for x in fact.values.tolist()],
                 }
                 for fact in self.facts
+            ],
+            "notes": [
+                {"label": label, "values": [*values]} for label, values in self.notes.items()
             ],
             "choices": [
                 {"label": label, "names": [*names], "codes": codes.tolist()}

@@ -90,13 +90,14 @@ def svg(
     return head + text[text.index(">") + 1 :].strip()
 
 
-def distribution(name: str, values: Floats, *, label: str = "IoU") -> str:
+def distribution(name: str, values: Floats, *, label: str = "IoU", what: str = "examples") -> str:
     """Plot how many examples have which IoU, with their mean.
 
     Args:
         name: As of `svg`.
         values: [N], 0…1.
         label: Of the values.
+        what: What has them.
     """
     mean = float(np.mean(values))
 
@@ -108,12 +109,12 @@ def distribution(name: str, values: Floats, *, label: str = "IoU") -> str:
             f"mean {100 * mean:.2f} % ", (mean, 1), xycoords=("data", "axes fraction"), ha=side, va="top",
             color=SECOND, xytext=(-3 if side == "right" else 3, 0), textcoords="offset points",
         )  # fmt: skip
-        axes.set(xlabel=label, ylabel="examples", xlim=(0, 1))
+        axes.set(xlabel=label, ylabel=what, xlim=(0, 1))
         axes.grid(visible=False, axis="x")
 
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
     text = (
-        f"Distribution of {label} over {len(values):,} examples: mean {mean:.4f}, median {middle:.4f}, "
+        f"Distribution of {label} over {len(values):,} {what}: mean {mean:.4f}, median {middle:.4f}, "
         f"quartiles {low:.4f} and {high:.4f}."
     )
     return svg(name, text, draw)

@@ -6,6 +6,7 @@ is striped too, so that it differs by more than its colour.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,8 +20,8 @@ Colour = tuple[int, int, int]
 HIT, EXTRA, MISSED = (86, 180, 233), (213, 94, 0), (240, 228, 66)
 """Sky blue, vermilion and yellow: pixels of both masks, of the prediction alone, of the truth alone."""
 
-FIRST, SECOND = (230, 159, 0), (0, 158, 115)
-"""Orange and bluish green: outlines of the first and the second version of a mask."""
+FIRST, SECOND = (230, 159, 0), (86, 180, 233)
+"""Orange and sky blue: outlines of the first and the second version of a mask."""
 
 LIGHT, DARK = (255, 255, 255), (0, 0, 0)
 GREY = 190
@@ -37,36 +38,47 @@ STRIPE = 6
 MARGIN = 0.35
 """Space around the masks, as a share of the larger side of both."""
 
+ASPECT = 4 / 3
+"""Width over height of the pictures on a page."""
+
 LEAST = 0.3
 """Least share of an image's side that a window shows, so that a small object keeps its surroundings."""
 
 
-def window_of(mask: Mask) -> Window:
-    """Return the part of an image that shows a mask and what is around it; all where no pixel is set.
+def window_of(mask: Mask, *, margin: float = MARGIN, least: float = LEAST) -> Window:
+    """Return the part of an image that shows a mask and what is around it, in the shape of a card where it can.
 
     Args:
-        mask: [H, W], the union of all that is to be seen.
+        mask: [H, W], the union of all that is to be seen; the window of an empty one is the whole image.
+        margin: Space around the mask, as a share of its larger side.
+        least: Least share of the image's sides that a window shows.
 
     >>> mask = np.zeros((100, 200), bool)
     >>> mask[40:60, 100:120] = True
     >>> window_of(mask)
-    (slice(33, 67, None), slice(80, 140, None))
+    (slice(27, 73, None), slice(80, 140, None))
     """
     if not mask.any():
         return slice(None), slice(None)
-    spans = [np.flatnonzero(mask.any(axis=axis))[[0, -1]] for axis in (1, 0)]
-    reach = MARGIN * max(int(last - first) + 1 for first, last in spans)
+    spans = [np.flatnonzero(mask.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]
+    reach = 2 * margin * max(int(end - first) for first, end in spans)
+    height, width = (
+        max(int(end - first) + reach, least * side)
+        for (first, end), side in zip(spans, mask.shape, strict=True)
+    )
+    sides = max(height, width / ASPECT), max(width, height * ASPECT)
     rows, columns = (
-        _widened(int(first), int(last) + 1, reach, side)
-        for (first, last), side in zip(spans, mask.shape, strict=True)
+        _around((int(first) + int(end)) / 2, side, whole)
+        for (first, end), side, whole in zip(spans, sides, mask.shape, strict=True)
     )
     return rows, columns
 
 
-def _widened(first: int, end: int, reach: float, side: int) -> slice:
-    grown = max(end - first + 2 * reach, LEAST * side)
-    middle = (first + end) / 2
-    return slice(max(0, round(middle - grown / 2)), min(side, round(middle + grown / 2)))
+def _around(middle: float, side: float, whole: int) -> slice:
+    """Return a span around a place, moved where it would leave the image."""
+    side = min(side, whole)
+    first = min(max(middle - side / 2, 0.0), whole - side)
+    return slice(int(first), math.ceil(first + side))
 
 
 def fitted(
@@ -123,21 +135,36 @@ def scored(picture: Pixels, truth: Pixels, prediction: Pixels) -> Pixels:
     return outlined(shown, [(true, LIGHT)])
 
 
-def outlined(picture: Pixels, masks: Sequence[tuple[Mask, Colour]]) -> Pixels:
+def outlined(picture: Pixels, masks: Sequence[tuple[Mask, Colour]], thickness: int = 1) -> Pixels:
     """Draw the outline of each mask in its colour, with a dark line outside, which shows it on light pictures too.
 
     Args:
         picture: [h, w, 3], changed in place.
         masks: [h, w] bool each, and its colour; the later ones lie above.
+        thickness: Pixels of the coloured line.
 
     Returns:
         The picture.
     """
     for mask, colour in masks:
-        inside = eroded(mask)
+        inside = mask
+        for _ in range(thickness):
+            inside = eroded(inside)
         picture[~mask & ~eroded(~mask)] = DARK
         picture[mask & ~inside] = colour
     return picture
+
+
+def faded(picture: Pixels, share: float = 0.6) -> Pixels:
+    """Return a picture with a share of its colours replaced by grey, on which coloured lines stand out.
+
+    Args:
+        picture: [h, w, 3].
+        share: 0…1.
+    """
+    grey = (picture @ LUMINANCE)[..., None]
+    mixed: Pixels = (picture * (1 - share) + grey * share).astype(np.uint8)
+    return mixed
 
 
 def eroded(mask: Mask) -> Mask:

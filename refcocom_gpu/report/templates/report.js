@@ -123,6 +123,7 @@ function gallery(root) {
       fact(label, `${signed && value > 0 ? "+" : ""}${value.toFixed(3)}`.replace("-", "−"));
     }
     for (const { label, names, codes } of data.choices) fact(label, names[codes[k]]);
+    for (const { label, values } of data.notes) if (values[k]) fact(label, values[k]);
     fact("key", data.names[k]);
     words.append(sentence, facts);
     article.append(words);
@@ -156,7 +157,9 @@ function gallery(root) {
       chosen.sort((a, b) => place(a) - place(b));
     } else if (fact !== undefined) {
       const values = data.facts[fact].values;
-      chosen.sort((a, b) => (down ? values[b] - values[a] : values[a] - values[b]) || a - b);
+      // What is not known comes last.
+      const place = (k) => (values[k] === null ? Infinity : down ? -values[k] : values[k]);
+      chosen.sort((a, b) => (place(a) === place(b) ? a - b : place(a) - place(b)));
     }
     cards.replaceChildren();
     shown = 0;
