@@ -1,4 +1,4 @@
-"""Masks that are saved are those that were counted, from every form of input and on both sides; and what guards them."""
+"""Masks that are saved are those that were counted, from every form of input and on both sides."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 from sweeps import STORE as SWEPT
@@ -83,7 +83,8 @@ def test_beside_other_metrics(store, masks):
 def test_masks_and_maps_of_one_set_are_chosen_by_size(store, masks):
     """Integers of the size of their image are masks, others are resized: both are counted, one is taken."""
     size = (64, 64)
-    soft = [mask.astype(np.uint8) if k % 2 else np.kron(mask, np.ones((2, 2), np.uint8)) for k, mask in enumerate(masks)]  # fmt: skip
+    twice = np.ones((2, 2), np.uint8)
+    soft = [np.kron(mask, twice[: 2 - k % 2, : 2 - k % 2]) for k, mask in enumerate(masks)]
     result = rc.score(in_batches(soft), store, resize_masks="nearest", save_masks=True)
     same_masks(result, masks)
     assert any(store.mask(k).shape == size for k in range(len(store)))
@@ -132,10 +133,13 @@ def test_joined_masks_and_polygons(store, masks, tmp_path):
     same_masks(rc.score(polygons, store, polygons="pixels", save_masks=True), drawn_by)
 
 
+@settings(max_examples=20)
 @given(data=st.data())
 def test_missing_and_empty_are_told_apart(store, masks, data, tmp_path_factory):
     n = len(store)
-    kinds = data.draw(st.lists(st.sampled_from(["mask", "empty", "missing"]), min_size=n, max_size=n))
+    kinds = data.draw(
+        st.lists(st.sampled_from(["mask", "empty", "missing"]), min_size=n, max_size=n)
+    )
     given_ = {
         k: masks[k] if kind == "mask" else None for k, kind in enumerate(kinds) if kind != "missing"
     }
@@ -163,7 +167,9 @@ def test_keys_by_position(tmp_path):
         ]
         lines.append(json.dumps({"image_id": image_id, "samples": samples}))
     (tmp_path / "d.jsonl").write_text("\n".join(lines))
-    store = rc.MaskStore.build(rc.load_dataset(tmp_path / "d.jsonl", key="image_position"), cache=False)
+    store = rc.MaskStore.build(
+        rc.load_dataset(tmp_path / "d.jsonl", key="image_position"), cache=False
+    )
     masks = [np.roll(store.mask(k), k, 0) for k in range(len(store))]
     result = rc.score(in_batches(masks), store, save_masks=True)
     result.save(tmp_path / "out")
@@ -241,7 +247,9 @@ def test_options_of_the_first_reading_hold(store, masks):
     make, options = FORMS["letterboxed"]
     predictions = make(masks)
     result = rc.score(in_batches(predictions), store, **options)
-    same_masks(result.with_masks(in_batches(predictions)), expected_masks(predictions, store, options))
+    same_masks(
+        result.with_masks(in_batches(predictions)), expected_masks(predictions, store, options)
+    )
     with pytest.raises(rc.ResultsError, match="predictions differ"):
         result.with_masks(in_batches(predictions), letterbox=None)
 
@@ -249,7 +257,9 @@ def test_options_of_the_first_reading_hold(store, masks):
 def test_others_are_refused(store, masks, tmp_path):
     result = rc.score(in_batches(masks), store)
     other = [*masks[:-1], masks[-1] ^ True]
-    with pytest.raises(rc.ResultsError, match=r"1 predictions differ; the first is that of sample_id"):
+    with pytest.raises(
+        rc.ResultsError, match=r"1 predictions differ; the first is that of sample_id"
+    ):
         result.with_masks(in_batches(other))
     with pytest.raises(rc.ResultsError, match="predictions differ"):
         result.with_masks({0: masks[0]})
@@ -275,11 +285,15 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "would replace it" in capsys.readouterr().err
 
 
+def runs_of(root):
+    return [str(root / "runs" / "*" / "preds.jsonl")]
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     root = tmp_path_factory.mktemp("swept")
     made_runs(root / "runs", 2)
-    rc.sweep([root / "runs"], SWEPT, root / "out", replicates=99, save_masks=True)
+    rc.sweep(runs_of(root), SWEPT, root / "out", replicates=99, save_masks=True)
     return root
 
 
@@ -303,7 +317,7 @@ def test_a_rerun_mends_masks(swept, tmp_path, damage):
     shutil.copytree(swept / "out", folder)
 
     def rerun(**options):
-        return rc.sweep([swept / "runs"], SWEPT, folder, replicates=99, **options)
+        return rc.sweep(runs_of(swept), SWEPT, folder, replicates=99, **options)
 
     whole = contents(folder)
     assert rerun(save_masks=True).n_scored == 0
@@ -329,13 +343,13 @@ def test_a_rerun_mends_masks(swept, tmp_path, damage):
 def test_masks_of_a_sweep_that_had_none(swept, tmp_path):
     folder = tmp_path / "out"
     options = {"replicates": 99}
-    assert rc.sweep([swept / "runs"], SWEPT, folder, **options).n_scored == 2
+    assert rc.sweep(runs_of(swept), SWEPT, folder, **options).n_scored == 2
     assert not (folder / "masks").exists()
     with pytest.raises(rc.UsageError, match="save_masks=true"):
         rc.load_results(f"{folder}:1").mask_of(0)
-    assert rc.sweep([swept / "runs"], SWEPT, folder, save_masks=True, **options).n_scored == 2
+    assert rc.sweep(runs_of(swept), SWEPT, folder, save_masks=True, **options).n_scored == 2
     assert rc.load_results(f"{folder}:1").masks is not None
     # What the sweep no longer has is deleted.
-    first = sorted((swept / "runs").iterdir())[0]
+    first = swept / "runs" / "step-00" / "preds.jsonl"
     rc.sweep([first], SWEPT, folder, **options)
     assert len([*(folder / "masks").iterdir()]) == 1
