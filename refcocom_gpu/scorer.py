@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.doubts import doubts
+from refcocom_gpu.counting.mask_saver import MaskSaver
 from refcocom_gpu.counting.measures import IOU, chosen_metrics, measured_columns
 from refcocom_gpu.counting.rows import N_COUNTS, TRAITS
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, UsageError
+from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source, find_source, read_predictions
 from refcocom_gpu.predictions.values import judge_set
@@ -48,6 +50,7 @@ class Counted(NamedTuple):
         n_extra: Number of predictions that were left out because the dataset has no such example.
         n_repeated: Number of predictions that were left out because they repeat a mask.
         measured: [N] columns of metrics besides IoU, by name.
+        masks: N masks that were counted, if they were to be saved.
     """
 
     counts: NDArray[np.int64]
@@ -56,6 +59,7 @@ class Counted(NamedTuple):
     n_extra: int = 0
     n_repeated: int = 0
     measured: dict[str, NDArray[Any]] | None = None
+    masks: Column | None = None
 
 
 def score(
@@ -67,6 +71,7 @@ def score(
     precision_strict: bool | None = None,
     metrics: str | Sequence[str] = (IOU,),
     box_truth: str | None = None,
+    save_masks: bool = False,
     progress: Progress | None = None,
     **reading: Any,
 ) -> Result:
@@ -87,6 +92,8 @@ def score(
             convention has these.
         box_truth: What boxes are compared with: `bbox`, those that the records state, or `mask`, the tight boxes of the
             true masks; by default `bbox` where every record states one.
+        save_masks: Keep the masks that are counted, as RLE strings: `Result.masks`, `Result.mask_of`, and a file beside
+            the counts where the result is saved.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
             `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`. For rows that call the
@@ -118,7 +125,15 @@ def score(
     store = as_store(store)
     check_truth(box_truth, metrics, stated=store.dataset.boxes is not None)
     with unchanged(source.files):
-        counted = count(source, store, options, missing=missing, metrics=metrics, progress=progress)
+        counted = count(
+            source,
+            store,
+            options,
+            missing=missing,
+            metrics=metrics,
+            save_masks=save_masks,
+            progress=progress,
+        )
         about = source.about()
     for text in counted.warnings:
         warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=2)
@@ -135,7 +150,9 @@ def score(
         "wall_seconds": round(time.perf_counter() - start, 6),
     }
     table = per_example(store, counted.counts, counted.absent, counted.measured)
-    return Result(table, info, convention, precision_strict, box_truth=box_truth)
+    return Result(
+        table, info, convention, precision_strict, box_truth=box_truth, held_masks=counted.masks
+    )
 
 
 def count(
@@ -145,6 +162,7 @@ def count(
     *,
     missing: str = "error",
     metrics: str | Sequence[str] = (IOU,),
+    save_masks: bool = False,
     progress: Progress | None = None,
 ) -> Counted:
     """Count predictions against a store.
@@ -155,6 +173,7 @@ def count(
         options: What the predictions cannot say themselves.
         missing: As for `score`.
         metrics: As for `score`.
+        save_masks: As for `score`.
         progress: As for `score`.
 
     Raises:
@@ -166,7 +185,8 @@ def count(
     source = predictions if isinstance(predictions, Source) else find_source(predictions)
     problems = Problems()
     batches, keys = read_predictions(source, store.dataset, options, problems)
-    counter = batch_counter(store, options, problems, metrics)
+    saver = MaskSaver(store, options.threads) if save_masks else None
+    counter = batch_counter(store, options, problems, metrics, saver)
     for batch in batches:
         counter.add(batch)
         if progress is not None:
@@ -193,7 +213,10 @@ def count(
         )
     found = (*problems.warnings, *doubts(rows[given], given, store))
     measured = measured_columns(rows, store.example_sample, metrics, store)
-    return Counted(rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated, measured)
+    masks = None if saver is None else saver.strings(rows[:, -1])
+    return Counted(
+        rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated, measured, masks
+    )
 
 
 def check_missing(missing: str) -> None:

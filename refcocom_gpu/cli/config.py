@@ -106,6 +106,13 @@ class _Output:
 
 
 @dataclass
+class _Masks:
+    save_masks: bool = option(
+        False, "also write the masks that are counted, as native predictions, to output_dir"
+    )
+
+
+@dataclass
 class _Slices:
     slices: Any = option(
         None,
@@ -121,7 +128,7 @@ class _Slices:
 
 
 @dataclass
-class ScoreConfig(_Output, _Slices, _Precision, _Dataset):
+class ScoreConfig(_Output, _Masks, _Slices, _Precision, _Dataset):
     """Score one set of predictions."""
 
     predictions: Any = option(
@@ -190,7 +197,7 @@ class ExplainConfig(_Counting, _Dataset):
 
 
 @dataclass
-class SweepConfig(_Output, _Precision, _ManyFiles):
+class SweepConfig(_Output, _Masks, _Precision, _ManyFiles):
     """Score many prediction files into one folder; stopped at any moment, it goes on where it was."""
 
     manifest: str | None = option(

@@ -30,13 +30,19 @@ class Backend(ABC):
         store: Ground truth.
         options: How predictions are read.
         metrics: What is counted, from `measures.chosen_metrics`.
+        saver: A further measure of one column, the last: from `mask_saver`.
     """
 
     def __init__(
-        self, store: MaskStore, options: ReadOptions, metrics: Sequence[str] = (IOU,)
+        self,
+        store: MaskStore,
+        options: ReadOptions,
+        metrics: Sequence[str] = (IOU,),
+        saver: Measure | None = None,
     ) -> None:
         self.store, self.options = store, options
-        self.metrics, self.n_columns = tuple(metrics), n_columns(metrics)
+        self.savers = () if saver is None else (saver,)
+        self.metrics, self.n_columns = tuple(metrics), n_columns(metrics) + len(self.savers)
 
     @property
     @abstractmethod
@@ -51,7 +57,7 @@ class Backend(ABC):
     @property
     @abstractmethod
     def measures(self) -> Sequence[Measure]:
-        """Who counts the columns of the metrics besides IoU, in their order."""
+        """Who counts the columns of the metrics besides IoU, in their order; then `savers`."""
 
     @abstractmethod
     def zeros(self, k: int) -> Vector:

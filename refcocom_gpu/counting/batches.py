@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import rle_status
 
 from refcocom_gpu.counting.host import HostCounter
-from refcocom_gpu.counting.measures import IOU, n_columns
+from refcocom_gpu.counting.measures import IOU, Measure
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.masks.causes import explain_counts
@@ -71,10 +71,11 @@ class HostBatches(BatchCounter):
         options: ReadOptions,
         problems: Problems,
         metrics: Sequence[str] = (IOU,),
+        saver: Measure | None = None,
     ) -> None:
         super().__init__(store, options, problems)
-        self._counter = HostCounter(store, options, metrics)
-        self._rows = np.zeros((len(store), n_columns(metrics)), np.int64)
+        self._counter = HostCounter(store, options, metrics, saver)
+        self._rows = self._counter.zeros(len(store))
 
     def add(self, batch: Batch) -> None:
         """Count a batch."""

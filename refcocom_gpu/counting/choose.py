@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from refcocom_gpu.counting.batches import BatchCounter, HostBatches
 from refcocom_gpu.counting.host import HostCounter
-from refcocom_gpu.counting.measures import IOU
+from refcocom_gpu.counting.measures import IOU, Measure
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.options import ReadOptions
 
@@ -37,7 +37,11 @@ def counter_on(
 
 
 def batch_counter(
-    store: MaskStore, options: ReadOptions, problems: Problems, metrics: Sequence[str] = (IOU,)
+    store: MaskStore,
+    options: ReadOptions,
+    problems: Problems,
+    metrics: Sequence[str] = (IOU,),
+    saver: Measure | None = None,
 ) -> BatchCounter:
     """Make the counter of prediction files for a store's device.
 
@@ -46,9 +50,10 @@ def batch_counter(
         options: How predictions are read.
         problems: Collects malformed RLE and non-finite logits.
         metrics: What is counted, from `measures.chosen_metrics`.
+        saver: As of `Backend`.
     """
     if store.device == "cpu":
-        return HostBatches(store, options, problems, metrics)
+        return HostBatches(store, options, problems, metrics, saver)
     from refcocom_gpu.counting.stream import DeviceBatches
 
-    return DeviceBatches(store, options, problems, metrics)
+    return DeviceBatches(store, options, problems, metrics, saver)

@@ -14,7 +14,7 @@ import numpy as np
 from refcocom_kernels import codes
 
 from refcocom_gpu.counting.backend import Backend, Ints, Vector
-from refcocom_gpu.counting.measures import IOU
+from refcocom_gpu.counting.measures import IOU, Measure
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS, TRAITS
 from refcocom_gpu.counting.sam import sam_counts, sam_masks
 from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
@@ -44,9 +44,13 @@ class Counter(Backend):
     """Counts predictions of any kind against a store; see `Backend` for the letters and arguments."""
 
     def __init__(
-        self, store: MaskStore, options: ReadOptions, metrics: Sequence[str] = (IOU,)
+        self,
+        store: MaskStore,
+        options: ReadOptions,
+        metrics: Sequence[str] = (IOU,),
+        saver: Measure | None = None,
     ) -> None:
-        super().__init__(store, options, metrics)
+        super().__init__(store, options, metrics, saver)
         self._looked_at = 0
         self._centred: dict[tuple[int, int], tuple[Vector, Vector]] = {}
 

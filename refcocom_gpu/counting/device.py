@@ -29,6 +29,7 @@ class DeviceCounter(Counter):
         options: How predictions are read.
         device: By default the device of the store.
         metrics: As of `Backend`.
+        saver: As of `Backend`.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class DeviceCounter(Counter):
         options: ReadOptions,
         device: torch.device | None = None,
         metrics: Sequence[str] = (IOU,),
+        saver: Measure | None = None,
     ) -> None:
-        super().__init__(store, options, metrics)
+        super().__init__(store, options, metrics, saver)
         self.truth = store.tensors(device)
         self.device = self.truth.device
 
@@ -46,7 +48,10 @@ class DeviceCounter(Counter):
     def measures(self) -> Sequence[Measure]:
         """As `Backend.measures`."""
         largest = self.largest(None)
-        return [DEVICE_MEASURES[name](self.truth, largest) for name in self.metrics if name != IOU]
+        chosen = [
+            DEVICE_MEASURES[name](self.truth, largest) for name in self.metrics if name != IOU
+        ]
+        return [*chosen, *self.savers]
 
     @property
     def heights(self) -> Tensor:

@@ -26,7 +26,8 @@ class HostCounter(Counter):
     def measures(self) -> Sequence[Measure]:
         """As `Backend.measures`."""
         threads = self.options.threads
-        return [HOST_MEASURES[name](self.store, threads) for name in self.metrics if name != IOU]
+        chosen = [HOST_MEASURES[name](self.store, threads) for name in self.metrics if name != IOU]
+        return [*chosen, *self.savers]
 
     @property
     def heights(self) -> Ints:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from refcocom_gpu.counting.batches import BatchCounter, HostBatches, group_rows, on_host
 from refcocom_gpu.counting.device import DeviceCounter
-from refcocom_gpu.counting.measures import IOU
+from refcocom_gpu.counting.measures import IOU, Measure
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS
 from refcocom_gpu.counting.staging import BUFFER_BYTES, Staging
 from refcocom_gpu.errors import Problems
@@ -48,9 +48,10 @@ class DeviceBatches(BatchCounter):
         options: ReadOptions,
         problems: Problems,
         metrics: Sequence[str] = (IOU,),
+        saver: Measure | None = None,
     ) -> None:
         super().__init__(store, options, problems)
-        self._counter = DeviceCounter(store, options, metrics=metrics)
+        self._counter = DeviceCounter(store, options, metrics=metrics, saver=saver)
         self._device = self._counter.device
         self._staging = Staging(self._device)
         self._rows = self._counter.zeros(len(store))
@@ -60,7 +61,7 @@ class DeviceBatches(BatchCounter):
             free, _ = torch.cuda.mem_get_info(self._device)
             self._part_bytes = min(BUFFER_BYTES, free // FREE_SHARE)
         # Counts single predictions that do not fit on the device; `finish` adds their counts to the others.
-        self._host = HostBatches(store, options, problems, metrics)
+        self._host = HostBatches(store, options, problems, metrics, saver)
         self._on_host: list[int] = []
 
     def add(self, batch: Batch) -> None:

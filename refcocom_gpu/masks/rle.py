@@ -61,6 +61,19 @@ def column(strings: Iterable[bytes]) -> Column:
     return Column(np.frombuffer(b"".join(parts), np.uint8), cpu.offsets_from(lengths))
 
 
+def joined(columns: Sequence[Column]) -> Column:
+    """Return the strings of columns, one after another, as one column.
+
+    >>> joined([column([b"04"]), column([b"1", b""])]).offsets
+    array([0, 2, 3, 3])
+    """
+    lengths = [np.diff(part.offsets) for part in columns]
+    return Column(
+        np.concatenate([np.zeros(0, np.uint8), *(part.data for part in columns)]),
+        cpu.offsets_from(np.concatenate([np.zeros(0, np.int64), *lengths])),
+    )
+
+
 def check_size(size: Any) -> tuple[int, int]:
     """Check the size of a mask and return H and W.
 

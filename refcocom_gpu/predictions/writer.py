@@ -25,6 +25,7 @@ from refcocom_gpu.predictions.batches import row_of_batch
 from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.journal import Journal
 from refcocom_gpu.predictions.keys import Keys, describe_key
+from refcocom_gpu.predictions.native import native_schema
 from refcocom_gpu.predictions.normalise import as_rows, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.runs import NO_RUNS, array_runs
@@ -240,15 +241,7 @@ def _to_jsonl(journal: Journal, path: Path, keep: NDArray[np.bool_] | None) -> N
 
 
 def _to_parquet(journal: Journal, path: Path, keep: NDArray[np.bool_] | None) -> None:
-    mask = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
-    schema = pa.schema(
-        [
-            *((name, pa.int64()) for name in journal.dataset.example_key_fields),
-            ("sentence", pa.string()),
-            ("segmentation", mask),
-        ],
-        metadata={key: str(value) for key, value in journal.header.items()},
-    )
+    schema = native_schema(journal.dataset.example_key_fields, journal.header)
     with pq.ParquetWriter(path, schema, **PARQUET) as writer:
         for rows in journal.groups(keep):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))

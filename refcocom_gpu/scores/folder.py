@@ -1,6 +1,6 @@
-"""The table and the summary of a result in, two files of a folder out; and back, checked against each other.
+"""The table, the summary and perhaps the masks of a result in, files of a folder out; and back, checked.
 
-Both files are written under temporary names and renamed. The summary is renamed last and holds the hash of the table,
+All files are written under temporary names and renamed. The summary is renamed last and holds the hashes of the others,
 so a folder either holds a whole result or is refused.
 """
 
@@ -23,9 +23,11 @@ from refcocom_gpu.utils.folders import check_writable
 from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
-PER_EXAMPLE, SUMMARY = "per_example.parquet", "summary.json"
+PER_EXAMPLE, SUMMARY, MASKS = "per_example.parquet", "summary.json", "predictions.parquet"
 HASH = "per_example_xxh3_128"
 """Key of the summary that holds the hash of the Parquet file."""
+MASKS_HASH = "predictions_xxh3_128"
+"""Key of the summary that holds the hash of the masks, if there are any."""
 
 
 def check_output(
@@ -58,24 +60,46 @@ def holds_result(folder: str | Path) -> bool:
 
 
 def write_result(
-    folder: str | Path, table: pa.Table, summary: dict[str, Any], *, overwrite: bool
+    folder: str | Path,
+    table: pa.Table,
+    summary: dict[str, Any],
+    *,
+    overwrite: bool,
+    masks: bytes | None = None,
 ) -> None:
-    """Write both files of a result.
+    """Write the files of a result.
 
     Args:
         folder: Made where absent; other files in it are left alone.
         table: One row per example.
         summary: Ready for JSON.
-        overwrite: Replace an existing result.
+        overwrite: Replace an existing result, and delete its masks if this one has none.
+        masks: Content of `MASKS`.
 
     Raises:
         UsageError: As `check_output` does, and when the folder cannot be written.
     """
-    check_output(folder, overwrite=overwrite)
+    names = [SUMMARY, PER_EXAMPLE] if masks is None else [SUMMARY, PER_EXAMPLE, MASKS]
+    check_output(folder, overwrite=overwrite, names=names)
     parquet = parquet_bytes(table)
     content = {**summary, HASH: xxhash.xxh3_128_hexdigest(parquet)}
+    files = {PER_EXAMPLE: parquet}
+    if masks is not None:
+        content[MASKS_HASH] = xxhash.xxh3_128_hexdigest(masks)
+        files = {MASKS: masks, **files}
+    outdated = masks is None and _holds_masks(Path(folder))
     text = as_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    write_files(folder, {PER_EXAMPLE: parquet, SUMMARY: text.encode()})
+    write_files(folder, {**files, SUMMARY: text.encode()})
+    if outdated:
+        (Path(folder) / MASKS).unlink(missing_ok=True)
+
+
+def _holds_masks(folder: Path) -> bool:
+    """Return whether a folder holds masks that a result wrote there, and not predictions that someone else did."""
+    try:
+        return MASKS_HASH in json.loads((folder / SUMMARY).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def read_result(folder: str | Path) -> tuple[pa.Table, dict[str, Any]]:

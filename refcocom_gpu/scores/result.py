@@ -18,16 +18,25 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import boundary, boxes, consistency, metrics, under
+from refcocom_gpu.scores import boundary, boxes, consistency, metrics, saved_masks, under
 from refcocom_gpu.scores import causes as failures
 from refcocom_gpu.scores import slices as slicing
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official, get_convention
-from refcocom_gpu.scores.folder import HASH, SCHEMA_VERSION, read_result, write_result
+from refcocom_gpu.scores.folder import (
+    HASH,
+    MASKS,
+    MASKS_HASH,
+    SCHEMA_VERSION,
+    read_result,
+    write_result,
+)
 from refcocom_gpu.scores.no_target import NoTargetScores, no_target_scores
+from refcocom_gpu.scores.saved_masks import MasksFile
 from refcocom_gpu.scores.under import EMPTY, MISSING, sample_numbers
 from refcocom_gpu.utils.arrow import to_numpy
 
 if TYPE_CHECKING:
+    from refcocom_gpu.masks.rle import Column
     from refcocom_gpu.store.store import MaskStore
 
 
@@ -43,6 +52,7 @@ class Result:
         sliced: The groupings whose slices the summary holds.
         box_truth: What boxes are compared with: `bbox`, those of the records; `mask`, those of the true masks; None for
             `bbox` where every record states one.
+        held_masks: The masks, or the file that holds them; `masks` reads it.
     """
 
     per_example: pa.Table
@@ -51,6 +61,7 @@ class Result:
     precision_strict: bool | None = None
     sliced: tuple[str, ...] = ()
     box_truth: str | None = None
+    held_masks: Column | MasksFile | None = None
 
     def under(self, convention: str) -> Result:
         """Return the result of the same counts under another convention; Pr@X compares as that one does.
@@ -67,7 +78,13 @@ class Result:
         (105, True)
         """
         get_convention(convention)
-        return Result(self.per_example, self.info, convention, box_truth=self.box_truth)
+        return Result(
+            self.per_example,
+            self.info,
+            convention,
+            box_truth=self.box_truth,
+            held_masks=self.held_masks,
+        )
 
     @property
     def is_strict(self) -> bool:
@@ -338,6 +355,49 @@ class Result:
         sliced = [*self.sliced, *slicing.chosen(names, slicing.names_of(table)), *of_file]
         return replace(self, per_example=table, info=info, sliced=tuple(dict.fromkeys(sliced)))
 
+    @cached_property
+    def masks(self) -> Column | None:
+        """The predicted masks as N RLE strings in index order, empty without a prediction; None if none are held.
+
+        They are at hand after `save_masks=true`; those of a folder are read and checked now, or `ResultsError` is
+        raised.
+        """
+        held = self.held_masks
+        return held.read(self.per_example) if isinstance(held, MasksFile) else held
+
+    def mask_of(self, index: int) -> NDArray[np.bool_]:
+        """Return the predicted mask of one example: [H, W] bool, with no pixel where there was no prediction.
+
+        Raises:
+            UsageError: The result holds no masks.
+            ResultsError: The file of masks is absent or altered.
+            IndexError: There is no such example.
+        """
+        return saved_masks.mask_of(self, index)
+
+    def with_masks(
+        self, predictions: Any, *, store: MaskStore | None = None, **reading: Any
+    ) -> Result:
+        """Return the same result with masks, from the predictions that it was scored from, given again.
+
+        Args:
+            predictions: As for `score`.
+            store: Ground truth, where `keys` or `name` need more of it than the table holds.
+            reading: Fields of `ReadOptions` that are now others than those that were scored with.
+
+        Raises:
+            ResultsError: They are others: the hash of their file, which are missing, or the area of a mask.
+            PredictionError: They cannot be read.
+
+        >>> import refcocom_gpu as rc
+        >>> result = rc.score("sample", "sample")
+        >>> int(result.with_masks("sample").mask_of(0).sum()) == result.per_example["pred_area"][0].as_py()
+        True
+        """
+        from refcocom_gpu.scores.masks_again import masks_again
+
+        return replace(self, held_masks=masks_again(self, predictions, store, **reading))
+
     def summary(self) -> dict[str, Any]:
         """Return every score and what it is a score of, ready for JSON."""
         return {
@@ -379,7 +439,7 @@ class Result:
         return {"n_no_target": self.n_no_target, "n_acc": self.n_acc, "t_acc": t_acc}
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `per_example.parquet` and `summary.json`.
+        """Write `per_example.parquet` and `summary.json`, and with masks `predictions.parquet`, which `score` reads.
 
         Args:
             folder: Made where absent; other files in it are left alone.
@@ -391,7 +451,11 @@ class Result:
         Raises:
             UsageError: When the folder holds a result and `overwrite` is False, or when it cannot be written.
         """
-        write_result(folder, self.per_example, self.summary(), overwrite=overwrite)
+        masks = None
+        if self.masks is not None:
+            fingerprint = self.info.get("dataset", {}).get("fingerprint")
+            masks = saved_masks.masks_bytes(self.per_example, self.masks, fingerprint)
+        write_result(folder, self.per_example, self.summary(), overwrite=overwrite, masks=masks)
         return Path(folder)
 
 
@@ -411,7 +475,10 @@ def load_result(folder: str | Path) -> Result:
         precision_strict=summary["precision"] == ">",
         sliced=tuple(summary.get("slices", ())),
         box_truth=summary.get("box_truth"),
+        held_masks=MasksFile(Path(folder) / MASKS, digest)
+        if (digest := summary.get(MASKS_HASH)) is not None
+        else None,
     )
-    computed = {*result.summary(), HASH}
+    computed = {*result.summary(), HASH, MASKS_HASH}
     result.info.update({key: value for key, value in summary.items() if key not in computed})
     return result

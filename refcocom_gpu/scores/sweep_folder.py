@@ -23,7 +23,7 @@ from refcocom_gpu.utils.text import as_text
 if TYPE_CHECKING:
     from refcocom_gpu.store.store import MaskStore
 
-INDEX, EXAMPLES, PER_EXAMPLE = "sweep.json", "examples.parquet", "per_example"
+INDEX, EXAMPLES, PER_EXAMPLE, MASKS = "sweep.json", "examples.parquet", "per_example", "masks"
 SCHEMA_NAME, SCHEMA_VERSION = "refcocom-sweep", 1
 
 CARRIED = (
@@ -54,6 +54,7 @@ def index_files(
     results: Sequence[FileResult],
     board: Leaderboard,
     products: Sequence[Product | None],
+    masks: Sequence[Product | None],
     store: MaskStore,
     options: Mapping[str, Any],
 ) -> dict[str, bytes]:
@@ -63,6 +64,7 @@ def index_files(
         results: All of the sweep.
         board: The leaderboard of them.
         products: For each result the file of its examples.
+        masks: For each result the file of its masks, if they are kept.
         store: Ground truth.
         options: How the predictions were read.
     """
@@ -74,7 +76,7 @@ def index_files(
     numbered = [*enumerate(board.order, 1), *((None, place) for place in board.others)]
     rows = []
     for number, place in numbered:
-        result, product = results[place], products[place]
+        result, product, kept = results[place], products[place], masks[place]
         if product is not None:
             rows.append(
                 {
@@ -86,6 +88,7 @@ def index_files(
                     "warnings": list(result.warnings),
                     "per_example": as_text(product.file),
                     "per_example_xxh3_128": product.digest,
+                    **({"masks": kept.file, "masks_xxh3_128": kept.digest} if kept else {}),
                 }
             )
     about = board.about

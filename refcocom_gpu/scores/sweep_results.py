@@ -22,6 +22,7 @@ from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.folder import holds_result
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.result import Result, load_result
+from refcocom_gpu.scores.saved_masks import MasksFile
 from refcocom_gpu.scores.sweep_folder import (
     CHECK,
     EXAMPLES,
@@ -134,7 +135,9 @@ class SweepResults(Mapping[int | str, Result]):
         table = examples.select(SCHEMA.names).cast(SCHEMA)
         for name in measured:
             table = table.append_column(name, counts.column(name))
-        return Result(table, info, about["convention"], about["precision"] == ">")
+        masks = row.get("masks")
+        held = None if masks is None else MasksFile(self.folder / masks, row["masks_xxh3_128"])
+        return Result(table, info, about["convention"], about["precision"] == ">", held_masks=held)
 
 
 def load_results(path: str | Path) -> Result | SweepResults:

@@ -31,6 +31,7 @@ def sweep(
     replicates: int = REPLICATES,
     seed: int = 0,
     best_per: str | None = None,
+    save_masks: bool = False,
     verify: bool = False,
     engine: str = "threads",
     workers: int = 0,
@@ -52,6 +53,7 @@ def sweep(
         replicates: Resamples of the bootstrap behind the ranks.
         seed: Seed of the bootstrap.
         best_per: `model` or another column of the manifest: rank only the best of each.
+        save_masks: As for `score`: `masks` in the folder holds them, and so do the results that `load_results` reads.
         verify: Hash every file anew, also where its size and times of change are as before.
         engine: `serial`, `threads` or `ray`; the counts are the same.
         workers: Sets at a time; 0 for one per core, or per GPU of a Ray cluster.
@@ -82,6 +84,7 @@ def sweep(
         ReadOptions(**{"threads": 1, **reading}),
         missing,
         chosen_metrics(metrics, known=RANKED, where="a sweep"),
+        save_masks,
         store.device,
     )
     with contextlib.closing(make_engine(engine, workers)) as made:

@@ -24,7 +24,8 @@ from refcocom_gpu.counting.measures import METRICS
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.sweep.task import Known, key_of
 from refcocom_gpu.utils.cache import Built, DamagedError, open_arrays, write_arrays
-from refcocom_gpu.utils.files import TEMPORARY, replacing
+from refcocom_gpu.utils.changes import is_settled, token_of
+from refcocom_gpu.utils.files import TEMPORARY, hash_file, replacing
 
 RESULTS, KNOWN = "results", ".known.jsonl"
 
@@ -134,6 +135,29 @@ class Ledger:
             self._n_lines += len(lines)
             with contextlib.suppress(OSError), (self.folder / KNOWN).open("ab") as journal:
                 journal.write(b"".join(lines))
+
+    def kept_digest(self, file: str, *, verify: bool) -> str | None:
+        """Return the hash of a file below the folder; None if no sweep wrote it or it is damaged.
+
+        Args:
+            file: Its path below the folder.
+            verify: Compare its content also where its size and times of change are as before.
+        """
+        if file not in self.known:
+            return None
+        known_token, digest = self.known[file]
+        path = self.folder / file
+        try:
+            token, settled = token_of(path), is_settled(path)
+            if verify or not settled or token != known_token:
+                if hash_file(path) != digest:
+                    raise UsageError(f"{path} does not match its hash")
+                if settled and token == token_of(path):
+                    self.note([(file, token, digest)])
+        except (OSError, UsageError):
+            self.damaged.add(file)
+            return None
+        return digest
 
     def forget(self, files: Iterable[str]) -> None:
         """Forget hashes of files that are no longer there."""

@@ -28,8 +28,7 @@ from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.ledger import Ledger
 from refcocom_gpu.sweep.task import FileResult
 from refcocom_gpu.utils.arrow import from_numpy
-from refcocom_gpu.utils.changes import is_settled, token_of
-from refcocom_gpu.utils.files import hash_file, parquet_bytes, replacing
+from refcocom_gpu.utils.files import parquet_bytes, replacing
 from refcocom_gpu.utils.text import as_text
 
 LAYOUT = 1
@@ -76,7 +75,7 @@ def write_per_example(
     empty = get_convention(convention).empty
     targets = dict(_targets(store, results, empty))
     expected = {target.file: target for target in targets.values()}
-    digests = {file: _kept_digest(ledger, file, verify=verify) for file in expected}
+    digests = {file: ledger.kept_digest(file, verify=verify) for file in expected}
     absent = (target for file, target in expected.items() if digests[file] is None)
     try:
         root.mkdir(exist_ok=True)
@@ -105,25 +104,6 @@ def _targets(
             name = _content_name(store, result, columns, empty)
             file = f"{PER_EXAMPLE}/{partition(result.model)}/{name}.parquet"
             yield k, _Target(file, result, columns)
-
-
-def _kept_digest(ledger: Ledger, file: str, *, verify: bool) -> str | None:
-    """Return the hash of a file that an earlier sweep wrote; None if there is none or it is damaged."""
-    if file not in ledger.known:
-        return None
-    known_token, digest = ledger.known[file]
-    path = ledger.folder / file
-    try:
-        token, settled = token_of(path), is_settled(path)
-        if verify or not settled or token != known_token:
-            if hash_file(path) != digest:
-                raise UsageError(f"{path} does not match its hash")
-            if settled and token == token_of(path):
-                ledger.note([(file, token, digest)])
-    except (OSError, UsageError):
-        ledger.damaged.add(file)
-        return None
-    return digest
 
 
 def partition(model: str) -> str:

@@ -19,11 +19,12 @@ from refcocom_gpu.scores.conventions import check_official
 from refcocom_gpu.scores.leaderboard import leaderboard_files
 from refcocom_gpu.scores.leaderboard.best import check_best_per
 from refcocom_gpu.scores.leaderboard.rows import Leaderboard, make_leaderboard
-from refcocom_gpu.scores.sweep_folder import PER_EXAMPLE, index_files
+from refcocom_gpu.scores.sweep_folder import MASKS, PER_EXAMPLE, index_files
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.contents import is_url
 from refcocom_gpu.sweep.item import Item
 from refcocom_gpu.sweep.ledger import Kept, Ledger
+from refcocom_gpu.sweep.masks import MaskFiles
 from refcocom_gpu.sweep.per_example import write_per_example
 from refcocom_gpu.sweep.task import (
     FileResult,
@@ -130,18 +131,22 @@ def run_sweep(
     options = replace(options, device=engine.device(options.device), code=code_version())
     with locked(output_dir, "sweep") as folder:
         ledger = Ledger(folder)
-        sweep = _Sweep(items, store, ledger, options, engine, settled, verify)
+        masks = MaskFiles(ledger, store, wanted=options.save_masks, verify=verify)
+        sweep = _Sweep(items, store, ledger, masks, options, engine, settled, verify)
         results = sweep.run()
+        masks.keep_only(result.masks_file for result in results)
         products = write_per_example(ledger, store, results, ranking.convention, verify=verify)
         ledger.compact()
         board = make_leaderboard(results, store, **asdict(ranking))
-        index = index_files(results, board, products, store, options.deciding)
+        kept_masks = [result.masks_file for result in results]
+        index = index_files(results, board, products, kept_masks, store, options.deciding)
         written = write_files(folder, {**leaderboard_files(board), **index})
+        folders = [folder / PER_EXAMPLE, *([folder / MASKS] if options.save_masks else [])]
     return Outcome(
         results,
         sweep.n_scored,
         board,
-        [*written, folder / PER_EXAMPLE],
+        [*written, *folders],
         tuple(sorted(ledger.damaged)),
     )
 
@@ -154,13 +159,14 @@ class _Sweep:
         items: Sequence[Item],
         store: MaskStore,
         ledger: Ledger,
+        masks: MaskFiles,
         options: Options,
         engine: Engine,
         settled: Settled | None,
         verify: bool,
     ) -> None:
         self.items, self.store, self.ledger, self.options = items, store, ledger, options
-        self.engine, self.verify = engine, verify
+        self.masks, self.engine, self.verify = masks, engine, verify
         self._settled = settled or (lambda result: None)
         self._results: dict[int, FileResult] = {}
         self.n_scored = 0
@@ -196,7 +202,10 @@ class _Sweep:
                     result.warnings,
                     result.measured,
                 )
-                self.ledger.put(self._identity(number, result.digest), kept)
+                identity = self._identity(number, result.digest)
+                if result.masks is not None:
+                    self.masks.put(key_of(identity), result)
+                self.ledger.put(identity, kept)
                 # The result maps the counts from the file, so that thousands of results need not stay in memory.
                 self._join(waiting, number, kept)
         for number in list(waiting):
@@ -280,8 +289,10 @@ class _Sweep:
     def _join(self, waiting: dict[int, str], number: int, fresh: Kept | None = None) -> None:
         """Settle an item from the ledger if its counts are kept there, else from `fresh` counts if there are any."""
         item, digest = self.items[number], waiting[number]
-        kept = self.ledger.get(self._identity(number, digest)) or fresh
-        if kept is None:
+        identity = self._identity(number, digest)
+        kept = self.ledger.get(identity) or fresh
+        masks_file = self.masks.get(key_of(identity)) if kept is not None else None
+        if kept is None or self.masks.lacks(masks_file):
             return
         del waiting[number]
         self._settle(
@@ -296,6 +307,7 @@ class _Sweep:
                 warnings=kept.warnings,
                 digest=digest,
                 header_model=kept.model,
+                masks_file=masks_file,
             ),
         )
 

@@ -19,11 +19,13 @@ from refcocom_gpu._version import __version__
 from refcocom_gpu.counting.measures import IOU
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import RefCOCOMError, UsageError
+from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.header import model_of
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source
 from refcocom_gpu.scorer import Counted, count
 from refcocom_gpu.scores.about import left_out
+from refcocom_gpu.scores.sweep_folder import Product
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.contents import at_hand, is_url, remote_token
 from refcocom_gpu.sweep.item import Item
@@ -77,6 +79,8 @@ class FileResult:
         digest: 32 hex digits, the hash of what was read; None if nothing could be read.
         header_model: The model in the header of the file.
         known: Hashes of remote files, for the next sweep.
+        masks: N masks that were counted; only from a worker that was to save them.
+        masks_file: Where they are kept.
     """
 
     path: str
@@ -90,6 +94,8 @@ class FileResult:
     digest: str | None = None
     header_model: str | None = None
     known: tuple[Known, ...] = ()
+    masks: Column | None = None
+    masks_file: Product | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class Options:
         reading: How they are read.
         missing: As for `score`.
         metrics: What is counted, from `chosen_metrics`.
+        save_masks: Whether the masks that are counted are kept too. No count depends on it.
         device: Where a worker counts.
         code: `code_version()` of the process that keeps the results.
         finished: Keys whose counts are kept; an item with such a key is hashed but not scored.
@@ -109,6 +116,7 @@ class Options:
     reading: ReadOptions = field(default_factory=lambda: ReadOptions(threads=1))
     missing: str = "error"
     metrics: tuple[str, ...] = (IOU,)
+    save_masks: bool = False
     device: str = "cpu"
     code: str = ""
     finished: frozenset[str] = frozenset()
@@ -214,6 +222,7 @@ def _score(store: MaskStore, work: Work, options: Options) -> FileResult:
                 options.reading,
                 missing=options.missing,
                 metrics=options.metrics,
+                save_masks=options.save_masks,
             )
         except RefCOCOMError as error:
             # The user knows the address of a file, not the temporary name under which it was fetched.
@@ -244,6 +253,7 @@ def _result(
         digest=digest,
         header_model=header_model,
         known=known,
+        masks=None if counted is None else counted.masks,
     )
 
 

@@ -21,8 +21,9 @@ def run(config: ScoreConfig) -> None:
     from refcocom_gpu.scorer import score
     from refcocom_gpu.scores.conventions import ALL, OFFICIAL
     from refcocom_gpu.scores.explain import explain
-    from refcocom_gpu.scores.folder import check_output
+    from refcocom_gpu.scores.folder import MASKS, PER_EXAMPLE, SUMMARY, check_output
     from refcocom_gpu.scores.publish import check_path, write_eval_results
+    from refcocom_gpu.scores.saved_masks import refuse_source
     from refcocom_gpu.scores.slices import GROUPINGS, chosen, read_tags
     from refcocom_gpu.store.store import MaskStore
     from refcocom_gpu.utils.devices import resolve_device
@@ -34,13 +35,18 @@ def run(config: ScoreConfig) -> None:
     strict = is_strict(config.precision)
     options = part_of(config, ReadOptions)
     output = None if config.output_dir is None else Path(config.output_dir)
+    names = (SUMMARY, PER_EXAMPLE, *([MASKS] if config.save_masks else []))
     if output is not None:
-        check_output(output, overwrite=config.overwrite)
+        check_output(output, overwrite=config.overwrite, names=names)
+    elif config.save_masks:
+        raise UsageError("save_masks=true writes a file of masks: pass output_dir=DIR")
     published = None if config.eval_results is None else Path(config.eval_results)
     if published is not None:
         check_path(published, overwrite=config.overwrite)
     device = resolve_device(config.device)
-    find_source(config.predictions)  # a wrong path is told before a dataset is fetched
+    source = find_source(config.predictions)  # a wrong path is told before a dataset is fetched
+    if config.save_masks and output is not None:
+        refuse_source(output / MASKS, source.files)
     dataset = load(config.dataset)
     tags = None if config.tags is None else read_tags(config.tags, dataset.described)
     slices = chosen(config.slices, [*GROUPINGS, *(tags.columns if tags else ())])
@@ -54,6 +60,7 @@ def run(config: ScoreConfig) -> None:
             missing=config.missing,
             metrics=config.metrics,
             box_truth=config.box_truth,
+            save_masks=config.save_masks,
             progress=counted,
             **asdict(options),
         )
@@ -62,7 +69,7 @@ def run(config: ScoreConfig) -> None:
     written: list[Path] = []
     if output is not None:
         result.save(output, overwrite=config.overwrite)
-        written += [output / "summary.json", output / "per_example.parquet"]
+        written += [output / name for name in names]
     if published is not None:
         name = None if config.dataset.path is None else config.dataset.name
         write_eval_results(result, published, dataset_id=name, overwrite=config.overwrite)

@@ -57,7 +57,7 @@ def run(config: SweepConfig) -> None:
     items = read_inputs(config.predictions, config.manifest)
     check_best_per(config.best_per, (item.columns for item in items))
     metrics = chosen_metrics(config.metrics, known=RANKED, where="a sweep")
-    options = Options(reading, config.missing, metrics, config.device)
+    options = Options(reading, config.missing, metrics, config.save_masks, config.device)
     store = MaskStore.build(load(config.dataset))
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
     start = time.perf_counter()
