@@ -113,6 +113,22 @@ class _Masks:
 
 
 @dataclass
+class _Report:
+    report: bool = option(
+        False, "write a page to look at, report.html, into output_dir; score keeps the masks too"
+    )
+
+
+@dataclass
+class _DrawnReport(_Report):
+    images: str | None = option(
+        None,
+        "of report: folder of the pictures by file_name, where the dataset does not hold them",
+        path=True,
+    )
+
+
+@dataclass
 class _Slices:
     slices: Any = option(
         None,
@@ -128,7 +144,7 @@ class _Slices:
 
 
 @dataclass
-class ScoreConfig(_Output, _Masks, _Slices, _Precision, _Dataset):
+class ScoreConfig(_Output, _DrawnReport, _Masks, _Slices, _Precision, _Dataset):
     """Score one set of predictions."""
 
     predictions: Any = option(
@@ -151,7 +167,7 @@ class ScoreConfig(_Output, _Masks, _Slices, _Precision, _Dataset):
 
 
 @dataclass
-class CompareConfig(_Output, _Slices, _Scoring, _Dataset):
+class CompareConfig(_Output, _DrawnReport, _Slices, _Scoring, _Dataset):
     """Compare two results, or two sets of predictions, example by example."""
 
     pair: Any = option(
@@ -197,7 +213,7 @@ class ExplainConfig(_Counting, _Dataset):
 
 
 @dataclass
-class SweepConfig(_Output, _Masks, _Precision, _ManyFiles):
+class SweepConfig(_Output, _Report, _Masks, _Precision, _ManyFiles):
     """Score many prediction files into one folder; stopped at any moment, it goes on where it was."""
 
     manifest: str | None = option(
@@ -256,6 +272,9 @@ class ConstructConfig(_Output, Rules, ReadOptions, _ManyFiles):
     )
     classifier_revision: str | None = option(None, "branch, tag or commit of the classifier")
     classifier_labels: Any = option(None, "its labels that are harmful, [A,B]", listed=True)
+    report: bool = option(
+        False, "write a page to look at, audit/report.html: every mask before and after"
+    )
     pictures: str = option(
         "auto",
         "pictures in the written dataset: auto embeds those at hand, embed and path need all, none",
@@ -320,6 +339,54 @@ class ConvertConfig(ReadOptions, RawAnswers, _FromDataset):
 
 
 @dataclass
+class _Pictures:
+    images: str | None = option(
+        None, "folder of the pictures by file_name, where the dataset does not hold them", path=True
+    )
+    dataset: str | None = option(
+        None, "name or path of the dataset of a result; null: the one that it names", path=True
+    )
+    overwrite: bool = option(False, "replace the file")
+    quiet: bool = option(False, "print nothing but warnings and errors")
+
+
+@dataclass
+class ReportConfig(_Pictures):
+    """Write a page to look at: of a result, of two compared, of a sweep, or of a dataset before and after."""
+
+    results: Any = option(
+        None,
+        "a folder that score wrote or a row of a sweep (FOLDER:1); two of them; the folder of a sweep; or, with "
+        "original, a refined dataset",
+        path=True,
+    )
+    original: str | None = option(
+        None, "name or path of the dataset that was refined: its masks before and after", path=True
+    )
+    predictions: Any = option(
+        None, "predictions of a result that holds no masks, to draw them", path=True
+    )
+    page: str | None = option(
+        None, "the file; null: report.html in the folder of the results", path=True
+    )
+    pictures: str = option(
+        "embed", "embed draws some examples into the page, link all into a folder beside it; none"
+    )
+
+
+@dataclass
+class ShowConfig(_Pictures):
+    """Draw one example: its picture, true mask, and the prediction of a result that holds masks."""
+
+    example: Any = option(
+        None,
+        "WHAT and KEY: a result or the name or path of a dataset, and SAMPLE_SENTENCE or an index",
+        path=True,
+    )
+    output: str | None = option(None, "the PNG; null: KEY.png", path=True)
+
+
+@dataclass
 class CacheConfig(_Dataset):
     """Show, build or clear what is cached on disk."""
 
@@ -338,6 +405,8 @@ VERBS: dict[str, tuple[type, str]] = {
     "sweep": (SweepConfig, "predictions"),
     "construct": (ConstructConfig, "predictions"),
     "convert": (ConvertConfig, "paths"),
+    "report": (ReportConfig, "results"),
+    "show": (ShowConfig, "example"),
     "cache": (CacheConfig, "action"),
 }
 """For each verb, its config and the key that positional arguments fill."""

@@ -34,8 +34,8 @@ INSTANCES = pa.schema(
     ]
 )
 """A row per instance of the original set: its row there; the expressions that may be shown; its new mask as compressed
-RLE, or null; `kept` or the cause of its removal; the reason in words; how alike both masks are, and the new mask's pixels,
-null without a new one."""
+RLE, or null; `kept` or the cause of its removal; the reason in words; how alike both masks are, and the new mask's
+pixels, null without a new one."""
 
 EXPRESSIONS = pa.schema([("key", pa.string()), ("cause", pa.string())])
 """A row per expression that is gone: its key in the original set and why. Its text is not here: some are harmful."""

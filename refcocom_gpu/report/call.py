@@ -13,6 +13,7 @@ from refcocom_gpu.report.score import score_page
 from refcocom_gpu.report.truth import Truth
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.utils.files import write_files
+from refcocom_gpu.utils.optional import require
 
 
 def report(
@@ -66,8 +67,14 @@ def check_page(page: Path, *, overwrite: bool) -> None:
     """Refuse a page that cannot be written, before any work.
 
     Raises:
-        UsageError: It is not named `.html`, or it exists and `overwrite` is False.
+        UsageError: It is not named `.html`, or it exists and `overwrite` is False, or a library is not installed.
     """
+    for module, name in (
+        ("jinja2", "Jinja2"),
+        ("matplotlib", "Matplotlib"),
+        ("PIL.Image", "Pillow"),
+    ):
+        require(module, f"pages need {name}", "report")
     if page.suffix.lower() not in {".html", ".htm"}:
         raise UsageError(f"a page is a file NAME.html, not {page}")
     if page.is_dir():

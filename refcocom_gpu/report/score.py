@@ -52,7 +52,7 @@ def score_page(
     """Return the page of a result; pictures that are linked are written beside `page`.
 
     Args:
-        result: Under the official convention.
+        result: Of any convention; the page shows the official scores, and a table of all conventions.
         page: Where the page will stand.
         truth: The dataset or its store; None loads the one that the result names.
         images: A folder that holds the pictures by `file_name`, where the dataset does not hold them.
@@ -60,6 +60,10 @@ def score_page(
         progress: Called with the number of pictures that are drawn since.
     """
     check_pictures(pictures)
+    scored_under, result = (
+        result.convention,
+        result.under(OFFICIAL.name) if result.convention != OFFICIAL.name else result,
+    )
     store, problem = truth_of(result, truth)
     canvas = None if store is None else Canvas(store.dataset, images)
     cards = _cards(result, store, problem)
@@ -71,7 +75,14 @@ def score_page(
         "title": f"{about.get('source', 'predictions')}: mIoU {percent(result.miou)} %",
         "heading": str(about.get("model") or about.get("source", "predictions")),
         "about": about_result(result),
-        "notes": notes_of(result, canvas, cards, pictures),
+        "notes": [
+            *(
+                [f"Scored under {scored_under}; below are the official scores."]
+                if scored_under != OFFICIAL.name
+                else []
+            ),
+            *notes_of(result, canvas, cards, pictures),
+        ],
         "sections": _sections(result),
         "picture_source": "'self' file:" if pictures == "link" else "",
         "scores": headline(result),

@@ -109,8 +109,8 @@ def index_of(dataset: Dataset, example: Key) -> int:
         if len(example) != len(dataset.example_key_fields):
             fields = ", ".join(dataset.example_key_fields)
             raise UsageError(f"a key of {dataset.source} is ({fields}), not {example}")
-        (index,) = dataset.index_of_key([np.array([part], np.int64) for part in example]).tolist()
-        if index < 0:
+        columns = [np.array([part], np.int64) for part in example]
+        if (index := int(dataset.index_of_key(columns)[0])) < 0:
             raise UsageError(f"{dataset.source} has no example {'_'.join(map(str, example))}")
         return index
     index = operator.index(example)  # type: ignore[arg-type]

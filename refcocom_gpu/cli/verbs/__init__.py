@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refcocom_gpu.cli.config import DatasetConfig
 from refcocom_gpu.errors import UsageError
@@ -98,9 +98,42 @@ def resumable(folder: str | Path) -> Iterator[None]:
         raise
 
 
+PAGE = "report.html"
+"""The name of a page in the folder of what it shows."""
+
+
+def page_in(
+    output_dir: str | None, *, wanted: bool, overwrite: bool, name: str = PAGE
+) -> Path | None:
+    """Return the page that `report=true` asks for, before any work.
+
+    Raises:
+        UsageError: There is no folder for it, it exists already, or a library is not installed.
+    """
+    if not wanted:
+        return None
+    from refcocom_gpu.report.call import check_page
+
+    if output_dir is None:
+        raise UsageError("report=true writes a page: pass output_dir=DIR")
+    page = Path(output_dir) / name
+    check_page(page, overwrite=overwrite)
+    return page
+
+
+def write_page(what: Any, page: Path | None, *, shown: bool, **drawing: Any) -> list[Path]:
+    """Write a page where one is wanted, with a bar on a terminal, and return the files that were written."""
+    if page is None:
+        return []
+    from refcocom_gpu.report.call import report
+
+    with progress(None, shown=shown, unit="pictures") as drawn:
+        return [report(what, page, overwrite=True, progress=drawn, **drawing)]
+
+
 @contextlib.contextmanager
 def progress(
-    total: int, *, shown: bool, unit: str = "examples"
+    total: int | None, *, shown: bool, unit: str = "examples"
 ) -> Iterator[Callable[[int], None] | None]:
     """Show a bar on a terminal; yield the function that advances it, or None if nothing is shown."""
     if not (shown and sys.stderr is not None and sys.stderr.isatty()):

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from refcocom_gpu.cli.config import CompareConfig
-from refcocom_gpu.cli.verbs import load, print_, progress, say
+from refcocom_gpu.cli.verbs import load, page_in, print_, progress, say, write_page
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.scores.folder import check_output
@@ -35,6 +35,7 @@ def run(config: CompareConfig) -> None:
     output = None if config.output_dir is None else Path(config.output_dir)
     if output is not None:
         check_output(output, overwrite=config.overwrite, names=(JSON, PARQUET))
+    page = page_in(config.output_dir, wanted=config.report, overwrite=config.overwrite)
     a, b = _results(pair, config, options)
     comparison = compare(
         a,
@@ -53,6 +54,8 @@ def run(config: CompareConfig) -> None:
         )
     if output is not None:
         comparison.save(output, overwrite=config.overwrite)
+    shown = not (config.quiet or config.json)
+    pages = write_page(comparison, page, shown=shown, images=config.images)
     if config.json:
         print_(json.dumps(comparison.summary(), indent=2))
         return
@@ -64,7 +67,8 @@ def run(config: CompareConfig) -> None:
             "\nNothing was written; output_dir=DIR keeps the comparison and every example's IoUs."
         )
     else:
-        print_(f"\nWrote {output / JSON}\n      {output / PARQUET}")
+        written = [output / JSON, output / PARQUET, *pages]
+        print_("\nWrote " + "\n      ".join(map(str, written)))
 
 
 def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> list[Result]:
@@ -94,6 +98,7 @@ def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> li
                     convention=config.convention,
                     missing=config.missing,
                     metrics=config.metrics,
+                    save_masks=config.report,
                     progress=counted,
                     **asdict(options),
                 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refcocom_gpu.cli.config import ConstructConfig
-from refcocom_gpu.cli.verbs import load, print_, progress, resumable
+from refcocom_gpu.cli.verbs import PAGE, load, page_in, print_, progress, resumable, write_page
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.errors import RefCOCOMError, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
@@ -37,6 +37,7 @@ def run(config: ConstructConfig) -> None:
     from refcocom_gpu.construct.folder import JUDGE
     from refcocom_gpu.construct.judge import judge
     from refcocom_gpu.construct.run import construct
+    from refcocom_gpu.construct.versions import of_audit
     from refcocom_gpu.construct.write import Output
     from refcocom_gpu.dataset.table import load_dataset
     from refcocom_gpu.engines import make_engine
@@ -50,6 +51,8 @@ def run(config: ConstructConfig) -> None:
     rules = part_of(config, Rules)
     items = read_inputs(config.predictions) if config.predictions is not None else []
     _check_number(len(items) + config.grabcut + len(_listed(config.sam)), rules)
+    # The set in the folder may be replaced, and its page with it.
+    page = page_in(config.output_dir, wanted=config.report, overwrite=True, name=f"audit/{PAGE}")
     harmful = _filter(config)
     dataset = load(config.dataset)
     truth = None
@@ -83,6 +86,9 @@ def run(config: ConstructConfig) -> None:
     if truth is not None:
         judgement = judge(made.audit, truth)
         judgement.save(Path(config.output_dir) / JUDGE)
+    if page is not None:
+        shown = not (config.quiet or config.json)
+        write_page(of_audit(dataset, made.folder), page, shown=shown, images=config.images)
     if config.json:
         about = dict(made.summary)
         if judgement is not None:

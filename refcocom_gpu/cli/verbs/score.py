@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from refcocom_gpu.cli.config import ScoreConfig
-from refcocom_gpu.cli.verbs import is_strict, load, print_, progress
+from refcocom_gpu.cli.verbs import is_strict, load, page_in, print_, progress, write_page
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.options import part_of
@@ -35,17 +35,19 @@ def run(config: ScoreConfig) -> None:
     strict = is_strict(config.precision)
     options = part_of(config, ReadOptions)
     output = None if config.output_dir is None else Path(config.output_dir)
-    names = (SUMMARY, PER_EXAMPLE, *([MASKS] if config.save_masks else []))
+    page = page_in(config.output_dir, wanted=config.report, overwrite=config.overwrite)
+    save_masks = config.save_masks or config.report
+    names = (SUMMARY, PER_EXAMPLE, *([MASKS] if save_masks else []))
     if output is not None:
         check_output(output, overwrite=config.overwrite, names=names)
-    elif config.save_masks:
+    elif save_masks:
         raise UsageError("save_masks=true writes a file of masks: pass output_dir=DIR")
     published = None if config.eval_results is None else Path(config.eval_results)
     if published is not None:
         check_path(published, overwrite=config.overwrite)
     device = resolve_device(config.device)
     source = find_source(config.predictions)  # a wrong path is told before a dataset is fetched
-    if config.save_masks and output is not None:
+    if save_masks and output is not None:
         refuse_source(output / MASKS, source.files)
     dataset = load(config.dataset)
     tags = None if config.tags is None else read_tags(config.tags, dataset.described)
@@ -60,7 +62,7 @@ def run(config: ScoreConfig) -> None:
             missing=config.missing,
             metrics=config.metrics,
             box_truth=config.box_truth,
-            save_masks=config.save_masks,
+            save_masks=save_masks,
             progress=counted,
             **asdict(options),
         )
@@ -70,6 +72,8 @@ def run(config: ScoreConfig) -> None:
     if output is not None:
         result.save(output, overwrite=config.overwrite)
         written += [output / name for name in names]
+    shown = not (config.quiet or config.json)
+    written += write_page(result, page, shown=shown, truth=store, images=config.images)
     if published is not None:
         name = None if config.dataset.path is None else config.dataset.name
         write_eval_results(result, published, dataset_id=name, overwrite=config.overwrite)

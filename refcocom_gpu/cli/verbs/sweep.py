@@ -7,13 +7,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.config import SweepConfig
 from refcocom_gpu.cli.failures import PartFailedError
 from refcocom_gpu.cli.tables.leaderboard import TOP_ROWS, leaderboard_table
-from refcocom_gpu.cli.verbs import is_strict, load, print_, resumable, say
+from refcocom_gpu.cli.verbs import is_strict, load, page_in, print_, resumable, say, write_page
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.folders import check_writable
@@ -58,6 +59,8 @@ def run(config: SweepConfig) -> None:
     check_best_per(config.best_per, (item.columns for item in items))
     metrics = chosen_metrics(config.metrics, known=RANKED, where="a sweep")
     options = Options(reading, config.missing, metrics, config.save_masks, config.device)
+    # A sweep goes on where it was, and its page with it.
+    page = page_in(config.output_dir, wanted=config.report, overwrite=True)
     store = MaskStore.build(load(config.dataset))
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
     start = time.perf_counter()
@@ -76,6 +79,8 @@ def run(config: SweepConfig) -> None:
             settled=settled,
             verify=config.verify,
         )
+    pages = write_page(outcome.leaderboard, page, shown=False)
+    outcome = replace(outcome, written=[*outcome.written, *pages])
     seconds = time.perf_counter() - start
     if not (config.json or config.quiet):
         _print_summary(outcome, seconds)
