@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -121,6 +122,11 @@ class Visit:
         self.page.goto(path.as_uri())
         self.page.wait_for_load_state("load")
 
+    def control(self, label: str, element: str) -> Any:
+        """What chooses examples, by the text before it."""
+        labels = self.page.locator(".controls label", has_text=re.compile(f"^{label}"))
+        return labels.locator(element)
+
     def count(self, selector: str) -> int:
         return self.page.locator(selector).count()
 
@@ -203,16 +209,16 @@ def test_examples_are_chosen_by_cause_category_and_text(visit: Any) -> None:
     status = page.locator("[data-status]")
     assert "297 examples" in status.inner_text()
     wrong = int((result.causes == "wrong instance").sum())
-    page.get_by_label("cause").select_option(label=f"wrong instance ({wrong})")
+    opened.control("cause", "select").select_option(label=f"wrong instance ({wrong})")
     assert f"of {wrong} examples" in status.inner_text()
-    page.get_by_label("cause").select_option(label="all")
-    page.get_by_label("Text").fill("RED star")
+    opened.control("cause", "select").select_option(label="all")
+    opened.control("Text", "input").fill("RED star")
     expected = sum("red star" in sentence for sentence in sentences)
     assert 0 < expected < 24
     assert opened.count(".card") == expected
     assert all("red star" in text for text in opened.texts(".card .sentence"))
-    page.get_by_label("Text").fill("")
-    page.get_by_label("Order").select_option(label="worst first")
+    opened.control("Text", "input").fill("")
+    opened.control("Order", "select").select_option(label="worst first")
     ious = [float(text) for text in opened.texts(".card dl div:first-child dd")]
     assert len(ious) == 24
     assert ious == sorted(ious)
@@ -221,6 +227,7 @@ def test_examples_are_chosen_by_cause_category_and_text(visit: Any) -> None:
 
 
 COLOURS = """async (image) => {
+  image.loading = "eager"; // one that is not in view would never load
   await image.decode();
   const canvas = document.createElement("canvas");
   canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
@@ -245,11 +252,11 @@ def near(pixels: list[int], colour: tuple[int, int, int]) -> int:
 
 def test_overlays_show_what_was_hit_and_what_was_too_much(visit: Any) -> None:
     opened = visit("score")
-    opened.page.get_by_label("Order").select_option(label="best first")
+    opened.control("Order", "select").select_option(label="best first")
     pixels = opened.page.locator(".card img").first.evaluate(COLOURS)
     assert near(pixels, HIT) > 300
-    opened.page.get_by_label("Order").select_option(label="worst first")
-    opened.page.get_by_label("cause").select_option(index=5)
+    opened.control("Order", "select").select_option(label="worst first")
+    opened.control("cause", "select").select_option(index=5)
     pixels = opened.page.locator(".card img").first.evaluate(COLOURS)
     assert near(pixels, EXTRA) > 50
 
