@@ -96,7 +96,9 @@ def index_files(
         "options": dict(options),
         "best_per": about["best_per"],
         "examples_xxh3_128": xxhash.xxh3_128_hexdigest(examples),
-        "rows": [{"name": name, **row} for name, row in zip(names_of_rows(rows), rows, strict=True)],
+        "rows": [
+            {"name": name, **row} for name, row in zip(names_of_rows(rows), rows, strict=True)
+        ],
     }
     # As it will be read: a name that is not Unicode is escaped.
     content = json.loads(as_text(json.dumps(content, ensure_ascii=False)))
