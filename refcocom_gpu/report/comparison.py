@@ -10,7 +10,15 @@ import numpy as np
 
 from refcocom_gpu.report import figures, model_figures
 from refcocom_gpu.report.canvas import Canvas
-from refcocom_gpu.report.examples import EMBED, NONE, Cards, Fact, check_pictures, codes_of, extremes
+from refcocom_gpu.report.examples import (
+    EMBED,
+    NONE,
+    Cards,
+    Fact,
+    check_pictures,
+    codes_of,
+    extremes,
+)
 from refcocom_gpu.report.page import data, markup, percent, render, signed
 from refcocom_gpu.report.sketches import LEGEND, sketcher
 from refcocom_gpu.report.truth import Truth, truth_of
@@ -187,8 +195,7 @@ def _plots(comparison: ResultComparison, cards: Cards, files: set[str]) -> list[
     index = comparison.per_example.column("index").to_pylist()
     links = [f"#example-{k}" if f"{k}{cards.suffixes[0]}" in files else "" for k in index]
     a, b = (
-        figures.label_of(f"IoU of {side}, {name}", most=44)
-        for side, name, _ in _sides(comparison)
+        figures.label_of(f"IoU of {side}, {name}", most=44) for side, name, _ in _sides(comparison)
     )
     iou = comparison.a.iou, comparison.b.iou
     about = (
@@ -236,7 +243,10 @@ def _cards(comparison: ResultComparison, store: MaskStore | None, problem: str) 
             Fact("A − B", difference, signed=True),
         ],
         {
-            "better": (("A", "B", "neither"), np.select([difference > 0, difference < 0], [0, 1], 2)),
+            "better": (
+                ("A", "B", "neither"),
+                np.select([difference > 0, difference < 0], [0, 1], 2),
+            ),
             "category": codes_of(comparison.per_example.column("category")),
         },
         [
@@ -254,4 +264,4 @@ def _cards(comparison: ResultComparison, store: MaskStore | None, problem: str) 
 
 def _label(side: str, name: str, most: int = 40) -> str:
     """Return the name of a side, short enough to stand on a picture."""
-    return f"{side}: {name if len(name) <= most else f'…{name[1 - most:]}'}"
+    return f"{side}: {name if len(name) <= most else f'…{name[1 - most :]}'}"

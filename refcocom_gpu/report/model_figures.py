@@ -33,6 +33,9 @@ STYLES = [(colour, dash) for dash in ("-", "--", ":") for colour in (FIRST, SECO
 WIDE = 1000
 """Ratio of the largest to the smallest positive value from which an axis is logarithmic."""
 
+NUMBERED = 20
+"""Columns up to which each has its number."""
+
 ROW = 0.24
 """Inches of a row with a label."""
 
@@ -177,19 +180,16 @@ def ranking(name: str, rows: Sequence[Ranked]) -> str:
                 ends = 100 * np.array([row.score - 2 * row.se, row.score + 2 * row.se])
                 axes.plot(ends, [place, place], color=colour, lw=1.4)
             axes.plot([100 * row.score], [place], "o", color=colour, ms=5)
+        for place, text in [
+            *zip(places, (row.rank for row in rows), strict=True),
+            (len(rows), "ranks"),
+        ]:
             axes.annotate(
-                row.rank,
-                (1, place),
-                xycoords=("axes fraction", "data"),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-                color=MUTED,
-            )
+                text, (1, place), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+                va="center", fontsize=8, color=MUTED,
+            )  # fmt: skip
         axes.set_yticks(places, [label_of(row.name) for row in rows])
         axes.set(xlabel="mIoU, %", ylim=(-0.6, len(rows) - 0.4))
-        axes.set_title("ranks", loc="right", fontsize=8, color=MUTED)
         axes.grid(visible=False, axis="y")
 
     said = "; ".join(
@@ -314,8 +314,16 @@ def matrix(name: str, names: Sequence[str], better: NDArray[np.bool_]) -> str:
     n = len(names)
 
     def draw(axes: Any) -> None:
-        axes.axis("off")
         axes.set(xlim=(0, n), ylim=(n, 0), aspect="equal")
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        places = np.arange(n) + 0.5
+        numbers = [k + 1 if n <= NUMBERED or k == 0 or (k + 1) % 5 == 0 else "" for k in range(n)]
+        axes.set_yticks(
+            places, [f"{label_of(text)}  {k}" for k, text in enumerate(names, 1)], color=INK
+        )
+        axes.set_xticks(places, numbers, color=INK)
+        axes.tick_params(length=0, labelsize=7.5, top=True, labeltop=True, labelbottom=False)
         # One bar for cells in a row that are alike: a square each would be a megabyte.
         for k in range(n):
             for cells, colour in ((better[k], FIRST), (better[:, k], SECOND)):
@@ -323,13 +331,6 @@ def matrix(name: str, names: Sequence[str], better: NDArray[np.bool_]) -> str:
             neither = ~(better[k] | better[:, k])
             neither[k] = False
             axes.broken_barh(_runs(neither), (k + 0.06, 0.88), color=GRID, lw=0)
-            axes.text(
-                -0.3, k + 0.5, label_of(f"{k + 1} {names[k]}"), ha="right", va="center", fontsize=8
-            )
-            if n <= 20 or k == 0 or (k + 1) % 5 == 0:
-                axes.text(
-                    k + 0.5, -0.25, str(k + 1), ha="center", va="bottom", fontsize=7, color=INK
-                )
 
     said = "; ".join(
         f"{k + 1} {text}: surely better than {int(better[k].sum())}, surely worse than {int(better[:, k].sum())}"
