@@ -215,7 +215,7 @@ def _plots(comparison: ResultComparison, cards: Cards, files: set[str]) -> list[
 
 
 def _group_plots(comparison: ResultComparison) -> list[tuple[Any, str]]:
-    plots = []
+    plots: list[tuple[Any, str]] = []
     for name, rows in comparison.breakdowns.items():
         shown = rows[:PLOTTED]
         if len(shown) < 2:

@@ -116,9 +116,9 @@ def _boxes(names: Sequence[str], ranked: Sequence[Row], failed: int) -> list[tup
     if not ranked:
         return [("not scored", f"{failed:,}", "")]
     best = ranked[0]
-    se = "" if best["miou_se"] is None else f" ± {percent(best['miou_se'])}"
+    se = "" if best["miou_se"] is None else f"± {percent(best['miou_se'])} · "
     alike = sum(bool(row["like_best"]) for row in ranked)
-    boxes = [("best mIoU", percent(best["miou"]), f"{se} {names[0]}".strip())]
+    boxes = [("best mIoU", percent(best["miou"]), f"{se}{names[0]}")]
     if best["miou_se"] is not None:
         boxes.append(("like the best", f"{alike:,}", f"of {len(ranked):,} models"))
     boxes.append(("ranked", f"{len(ranked):,}", ""))

@@ -65,16 +65,14 @@ def _pairs(
     known = scored.num_rows and scored.column("miou_se").null_count == 0
     if not known:
         return None
-    ious, image = [], None
-    for row, miou in zip(rows, scored.column("miou").to_pylist(), strict=False):
-        result = results.result(row)
+    read = [results.result(row) for row in rows]
+    for row, result, miou in zip(rows, read, scored.column("miou").to_pylist(), strict=False):
         if result.miou != miou:
             raise ResultsError(
                 f"{results.folder / PARQUET} has another mIoU for {row['path']} than its counts; {_AGAIN}"
             )
-        ious.append(result.iou)
-        image = to_numpy(result.per_example.column("image_id"))
-    ratio = un.ratio_by_image(image, np.stack(ious, axis=1))
+    image = to_numpy(read[0].per_example.column("image_id"))
+    ratio = un.ratio_by_image(image, np.stack([result.iou for result in read], axis=1))
     return un.Pairwise(
         ratio.estimate, un.pair_se(ratio), of_all["critical_value"] or 0.0, of_all["level"]
     )

@@ -112,10 +112,10 @@ def make_leaderboard(
     kept = list(best_of)
     for k, size in best_of.items():
         rows[k]["best_of"] = size
-    pairs = None
+    differences = None
     if rows:
         sums = np.stack([of_model for _, of_model in scored], axis=1)
-        pairs = _add_ranks(rows, kept, sums, n[:, None].astype(np.float64), replicates, seed)
+        differences = _add_ranks(rows, kept, sums, n[:, None].astype(np.float64), replicates, seed)
     others = [row["result"] for k, row in enumerate(rows) if k not in kept]
     rows = [rows[k] for k in kept]
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
@@ -136,7 +136,7 @@ def make_leaderboard(
             "level": LEVEL,
             "replicates": replicates,
             "seed": seed,
-            "critical_value": pairs.critical if pairs and len(scored) > 1 else None,
+            "critical_value": differences.critical if differences and len(scored) > 1 else None,
             "meaning": MEANING | (BOUNDARY_MEANING if _has_boundaries(results) else {}),
         },
     }
@@ -150,7 +150,7 @@ def make_leaderboard(
         about,
         order,
         tuple(place[id(result)] for result in others),
-        None if pairs is None else pairs.among(range(min(PAIRED, len(kept)))),
+        differences and differences.among(range(min(PAIRED, len(kept)))),
     )
 
 
