@@ -30,8 +30,14 @@ HALF_BINS = 25
 STYLES = [(colour, dash) for dash in ("-", "--", ":") for colour in (FIRST, SECOND, THIRD)]
 """Of the lines that a legend names; further lines look alike."""
 
+BANDS = 3
+"""Lines with a band, each in a colour of its own; more bands hide the lines."""
+
 WIDE = 1000
 """Ratio of the largest to the smallest positive value from which an axis is logarithmic."""
+
+CELL, ACROSS = 0.2, 4.0
+"""Inches of a cell of the matrix of pairs, and at most of all beside each other."""
 
 NUMBERED = 20
 """Columns up to which each has its number."""
@@ -142,7 +148,7 @@ def forest(name: str, rows: Sequence[Difference], *, about: str) -> str:
             axes.plot(
                 [100 * row.difference], [place], "o", color=colour, ms=5, markerfacecolor=face
             )
-        axes.set_yticks(places, [label_of(f"{row.label} ({row.n_examples:,})") for row in rows])
+        axes.set_yticks(places, [f"{label_of(row.label)} ({row.n_examples:,})" for row in rows])
         axes.set(xlabel="mIoU of A − mIoU of B, points", ylim=(-0.6, len(rows) - 0.4))
         axes.grid(visible=False, axis="y")
 
@@ -203,7 +209,7 @@ def ranking(name: str, rows: Sequence[Ranked]) -> str:
 
 
 def curves(name: str, lines: Sequence[Line], *, label: str) -> str:
-    """Plot mIoU by a number, a line for each model with a band of twice the standard error.
+    """Plot mIoU by a number, a line for each model, the first `BANDS` with a band of twice the standard error.
 
     Args:
         name: As of `svg`.
@@ -222,27 +228,12 @@ def curves(name: str, lines: Sequence[Line], *, label: str) -> str:
             # Several scores of one model at one place, as of several seeds, are no line.
             joined = len(np.unique(line.x)) == len(line.x)
             drawn = axes.plot(
-                line.x,
-                100 * line.y,
-                marker="o",
-                ms=3.5,
-                color=colour,
-                lw=1.5 if named else 0.8,
-                ls=dash if joined else "",
-            )
-            known = np.isfinite(line.se)
-            if joined and named and len(line.x) > 1 and known.all():
+                line.x, 100 * line.y, marker="o", ms=3.5, color=colour,
+                lw=1.5 if named else 0.8, ls=dash if joined else "",
+            )  # fmt: skip
+            if joined and k < BANDS:
                 ends = (100 * (line.y + sign * 2 * line.se) for sign in (-1, 1))
                 axes.fill_between(line.x, *ends, color=colour, alpha=0.13, lw=0)
-            elif named:
-                axes.errorbar(
-                    line.x[known],
-                    100 * line.y[known],
-                    200 * line.se[known],
-                    fmt="none",
-                    ecolor=colour,
-                    elinewidth=0.9,
-                )
             if named:
                 handles.append(drawn[0])
                 names.append(label_of(line.name))
@@ -289,7 +280,7 @@ def dots(name: str, groups: Mapping[str, Floats], *, label: str) -> str:
             mean = 100 * scores.mean()
             axes.plot([mean, mean], [place - 0.32, place + 0.32], color=SECOND, lw=1.6)
         axes.set_yticks(
-            places, [label_of(f"{text} ({len(scores):,})") for text, scores in groups.items()]
+            places, [f"{label_of(text)} ({len(scores):,})" for text, scores in groups.items()]
         )
         axes.set(xlabel="mIoU, %", ylabel=label_of(label), ylim=(-0.6, len(groups) - 0.4))
         axes.grid(visible=False, axis="y")
@@ -337,7 +328,8 @@ def matrix(name: str, names: Sequence[str], better: NDArray[np.bool_]) -> str:
         for k, text in enumerate(names)
     )
     about = f"Which of the first {n} models is surely better than which:"
-    return svg(name, f"{about} {said}.", draw, width=5.6, height=max(1.6, 0.6 + 0.16 * n))
+    side = min(CELL, ACROSS / n)
+    return svg(name, f"{about} {said}.", draw, width=5.6, height=0.5 + side * n)
 
 
 def _runs(cells: NDArray[np.bool_]) -> list[tuple[float, float]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from refcocom_gpu.report import model_figures
-from refcocom_gpu.report.model_figures import Line, Ranked
+from refcocom_gpu.report.model_figures import BANDS, Line, Ranked
 from refcocom_gpu.report.page import markup, percent, render, signed
 from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores.leaderboard import FILES
@@ -50,7 +50,7 @@ def sweep_page(board: Leaderboard, page: Path) -> bytes:
     plots, unplotted = _manifest_plots(board, ranked)
     sections = [("models", "Models")]
     sections += [("ranks", "Ranks")] if ranked else []
-    sections += [("settings", "Settings")] if plots else []
+    sections += [("settings", "Settings")] if plots or unplotted else []
     sections += [("failed", "Not scored")] if failed else []
     warned = [row for row in ranked if row["warnings"]]
     sections += [("warnings", "Warnings")] if warned else []
@@ -219,8 +219,14 @@ def _manifest_plots(
             unplotted.append(f"{name}: {COLUMNS} others are")
         else:
             place = f"by-{len(plots)}"
-            plots.append(_curves(place, name, rows) if is_number else _dots(place, name, rows))
+            as_lines = is_number and (len(different) > VALUES or not _repeats(name, rows))
+            plots.append((_curves if as_lines else _dots)(place, name, rows))
     return plots, unplotted
+
+
+def _repeats(name: str, rows: Sequence[Row]) -> bool:
+    """Return whether a model has several files of one value, so that no line leads from one value to the next."""
+    return len({(row["model"], row[name]) for row in rows}) < len(rows)
 
 
 def _curves(place: str, name: str, rows: Sequence[Row]) -> tuple[Any, str]:
@@ -236,12 +242,15 @@ def _curves(place: str, name: str, rows: Sequence[Row]) -> tuple[Any, str]:
         )
         lines.append(Line(model, *columns))
     picture = model_figures.curves(place, lines[:LINES], label=name)
+    bands = f", of the best {BANDS} models" if len(lines) > BANDS else ""
     part = "" if len(lines) <= LINES else f" The best {LINES} of {len(lines):,} models."
-    return markup(picture), f"mIoU by {name} ± 2 standard errors.{part}"
+    return markup(picture), f"mIoU by {name}; bands: ± 2 standard errors{bands}.{part}"
 
 
 def _dots(place: str, name: str, rows: Sequence[Row]) -> tuple[Any, str]:
     groups: dict[str, list[float]] = {}
+    if not isinstance(rows[0][name], str):
+        rows = sorted(rows, key=lambda row: float(row[name]))
     for row in rows:
         groups.setdefault(shown(row[name]), []).append(row["miou"])
     picture = model_figures.dots(
