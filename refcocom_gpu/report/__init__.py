@@ -4,8 +4,10 @@
 |---|---|
 | `overlay` | a picture and masks → pixels with outlines and colours |
 | `canvas` | a dataset → the picture of an example, or grey where it is not at hand |
+| `sketches` | results and their true masks → a way to draw each example |
 | `thumbnails` | examples → small encoded overlays, drawn on all cores |
 | `figures` | numbers → plots as SVG that follow the page's colours |
+| `model_figures` | numbers of several models → plots likewise |
 | `page` | a template and its values → one self-contained file |
 | `score`, `comparison`, `sweep`, `before_after` | what stands on each kind of page |
 | `show` | one example → a picture |

@@ -27,8 +27,8 @@ EMBED, LINK, NONE = "embed", "link", "none"
 PICTURES = (EMBED, LINK, NONE)
 """Pictures of some examples inside the page, of all in a folder beside it, or none."""
 
-EXTREME, MIXED, OF_EACH = 60, 60, 12
-"""Examples drawn into a page: the worst, as many of the best, others by chance, and of each cause: 2 to 3 MB."""
+EXTREME, OF_EACH = 60, 12
+"""Examples drawn into a page: the worst, as many of the best and by chance, and of each cause: 2 to 3 MB."""
 
 FOLDER = "{}_pictures"
 """Beside the page NAME.html."""
@@ -167,13 +167,16 @@ def check_pictures(pictures: str) -> None:
         raise UsageError(f"pictures must be {', '.join(PICTURES[:-1])} or {NONE}, not {pictures!r}")
 
 
-def extremes(values: Floats, index: Ints, groups: Ints | None = None) -> list[int]:
+def extremes(
+    values: Floats, index: Ints, groups: Ints | None = None, *, most: int = EXTREME
+) -> list[int]:
     """Choose examples to draw: the lowest and the highest, some by chance, and some of each group.
 
     Args:
         values: [K] what they are ordered by.
         index: [K] of the examples.
         groups: [K] codes, or None.
+        most: How many of each kind but groups.
 
     Returns:
         Indices, each once. The choice by chance is the same for the same number of examples.
@@ -182,8 +185,8 @@ def extremes(values: Floats, index: Ints, groups: Ints | None = None) -> list[in
     [11, 10, 12]
     """
     order = np.argsort(values, kind="stable")
-    mixed = np.random.default_rng(0).permutation(len(values))[:MIXED]
-    parts = [order[:EXTREME], order[::-1][:EXTREME], mixed]
+    mixed = np.random.default_rng(0).permutation(len(values))[:most]
+    parts = [order[:most], order[::-1][:most], mixed]
     if groups is not None:
         by_chance = np.random.default_rng(0).permutation(len(values))
         parts += [by_chance[groups[by_chance] == g][:OF_EACH] for g in np.unique(groups)]

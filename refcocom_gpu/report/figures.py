@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from refcocom_gpu.scores.metrics import Floats
 from refcocom_gpu.utils.optional import require
+from refcocom_gpu.utils.text import as_text
 
 INK, MUTED, GRID, PAPER = "#010101", "#010102", "#010103", "#010104"
 FIRST, SECOND, THIRD = "#010105", "#010106", "#010107"
@@ -69,7 +71,12 @@ def svg(
 
     matplotlib = require("matplotlib", "plots need Matplotlib", "report")
     figures = require("matplotlib.figure", "plots need Matplotlib", "report")
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}):
+    with (
+        matplotlib.rc_context({**matplotlib.rcParamsDefault, **SETTINGS}),
+        warnings.catch_warnings(),
+    ):
+        # The browser has the letters that Matplotlib's own font lacks; only their widths are guessed.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = figures.Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
         buffer = io.StringIO()
@@ -84,6 +91,8 @@ def svg(
     for prefix in ('id="', "url(#", 'href="#'):
         # Points that link to an example of the page keep their address.
         text = re.sub(re.escape(prefix) + "(?!example-)", f"{prefix}{name}-", text)
+    # Examples stand on the same page; among cards, the keyboard need not pass a hundred points first.
+    text = text.replace('target="_blank"', 'tabindex="-1"')
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None
     head = f'<svg role="img" aria-label="{escape(label)}" {box[0]} xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg">'
@@ -183,7 +192,7 @@ def intervals(
                     lw=1.4,
                 )
         axes.plot([100 * score for _, score, _ in rows], places, "o", color=FIRST, ms=5)
-        axes.set_yticks(places, [_short(text) for text, _, _ in rows])
+        axes.set_yticks(places, [label_of(text) for text, _, _ in rows])
         axes.set(xlabel=label, ylim=(-0.6, len(rows) - 0.4))
         axes.grid(visible=False, axis="y")
 
@@ -214,7 +223,7 @@ def bars(name: str, rows: Sequence[tuple[str, int]], *, about: str) -> str:
             fontsize=8,
             color=INK,
         )
-        axes.set_yticks(places, [_short(text) for text, _ in rows])
+        axes.set_yticks(places, [label_of(text) for text, _ in rows])
         axes.set(xlabel="examples")
         axes.margins(x=0.28)
         axes.grid(visible=False, axis="y")
@@ -270,7 +279,14 @@ def scatter(
     return svg(name, about, draw, height=4.4)
 
 
-def _short(text: str, most: int = 28) -> str:
-    """Return a label that leaves room for the plot; Matplotlib takes `$` for the begin of a formula."""
-    text = text if len(text) <= most else f"{text[: most - 1]}…"
+def label_of(text: str, most: int = 28) -> str:
+    r"""Return one line that leaves room for the plot; Matplotlib takes `$` for the begin of a formula.
+
+    >>> label_of("a\nb costs $5"), label_of("runs/long/step-100", most=11)
+    ('a b costs \\$5', 'runs/…p-100')
+    """
+    text = " ".join(as_text(text).split())
+    if len(text) > most:
+        # Paths and steps differ at their end.
+        text = f"{text[: most // 2]}…{text[most // 2 + 1 - most :]}"
     return text.replace("$", r"\$")

@@ -12,9 +12,8 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.report import figures
 from refcocom_gpu.report.canvas import Canvas
 from refcocom_gpu.report.examples import EMBED, Cards, Fact, check_pictures, codes_of, extremes
-from refcocom_gpu.report.overlay import Pixels, fitted, outlined, scored, window_of
 from refcocom_gpu.report.page import data, markup, percent, render
-from refcocom_gpu.report.thumbnails import SIDE, Sketch
+from refcocom_gpu.report.sketches import LEGEND, sketcher
 from refcocom_gpu.report.truth import Truth, truth_of
 from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores import uncertainty as un
@@ -31,13 +30,6 @@ Z = 1.959964
 
 PLOTTED = 12
 """Slices of a grouping that are plotted; the table has all."""
-
-LEGEND = (
-    ("truth", "outline of the true mask"),
-    ("hit", "predicted and true"),
-    ("extra", "predicted only"),
-    ("missed", "true only (striped)"),
-)
 
 
 def score_page(
@@ -346,22 +338,5 @@ def _cards(result: Result, store: MaskStore | None, problem: str) -> Cards:
     if len(facts) > 1:
         orders.append((f"lowest {facts[1].label} first", 1, False))
     chosen = extremes(iou[counted], counted, None if groups is None else groups[counted])
-    sketch = None if store is None else _sketcher(result, store)
+    sketch = None if store is None else sketcher([result], store, ("",))
     return Cards(table, facts, choices, orders, sketch=sketch, chosen=chosen, problem=problem)
-
-
-def _sketcher(result: Result, store: MaskStore) -> Callable[[int, int], Sketch]:
-    image_of = store.dataset.sample_image
-
-    def sketch(index: int, _: int) -> Sketch:
-        def draw(picture: Pixels) -> Pixels:
-            true = store.mask(index)
-            if result.masks is None:
-                shown, outline = fitted(picture, [true], window_of(true), SIDE)
-                return outlined(shown.copy(), [(outline.astype(bool), (255, 255, 255))])
-            said = result.mask_of(index)
-            return scored(*fitted(picture, [true, said], window_of(true | said), SIDE))
-
-        return Sketch(str(index), int(image_of[store.example_sample[index]]), draw)
-
-    return sketch

@@ -99,7 +99,9 @@ def index_files(
         "options": dict(options),
         "best_per": about["best_per"],
         "examples_xxh3_128": xxhash.xxh3_128_hexdigest(examples),
-        "rows": [{"name": name, **row} for name, row in zip(_names(rows), rows, strict=True)],
+        "rows": [
+            {"name": name, **row} for name, row in zip(names_of_rows(rows), rows, strict=True)
+        ],
     }
     # As it will be read: a name that is not Unicode is escaped.
     content = json.loads(as_text(json.dumps(content, ensure_ascii=False)))
@@ -107,13 +109,13 @@ def index_files(
     return {EXAMPLES: examples, INDEX: text.encode()}
 
 
-def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def names_of_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Name each row: its model, and for a model of several rows, after an @, the first column that tells these apart.
 
     Where no column does so by itself, all that differ follow, and where these do not either, the path.
 
     >>> rows = [{"model": m, "path": p, "columns": {"step": s}} for m, p, s in ("aA1", "aB2", "bC2", "bD2", "cE3")]
-    >>> _names(rows)
+    >>> names_of_rows(rows)
     ['a@1', 'a@2', 'b@C', 'b@D', 'c']
     """
     alike: dict[str, list[Mapping[str, Any]]] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,9 @@ NONE = np.zeros(0, np.int64)
 BLOCK = 64
 """Models whose IoUs are held at a time; afterwards one sum per image is kept of each."""
 
+PAIRED = 40
+"""Rows whose differences from each other are kept: as many as a plot of all pairs can name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Leaderboard:
@@ -55,12 +58,15 @@ class Leaderboard:
         about: What the scores are scores of and what their uncertainty means, ready for JSON.
         order: For each row of the table, the place of its file among the results.
         others: The places of files that were scored and are not the best of theirs, best first.
+        pairs: The differences between the first `PAIRED` rows, whose intervals hold for all files at once; None where
+            they have none. In no file: `load_leaderboard` computes them again.
     """
 
     table: pa.Table
     about: dict[str, Any]
     order: tuple[int, ...] = ()
     others: tuple[int, ...] = ()
+    pairs: un.Pairwise | None = None
 
     @property
     def manifest(self) -> list[str]:
@@ -106,10 +112,10 @@ def make_leaderboard(
     kept = list(best_of)
     for k, size in best_of.items():
         rows[k]["best_of"] = size
-    critical = None
+    differences = None
     if rows:
         sums = np.stack([of_model for _, of_model in scored], axis=1)
-        critical = _add_ranks(rows, kept, sums, n[:, None].astype(np.float64), replicates, seed)
+        differences = _add_ranks(rows, kept, sums, n[:, None].astype(np.float64), replicates, seed)
     others = [row["result"] for k, row in enumerate(rows) if k not in kept]
     rows = [rows[k] for k in kept]
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
@@ -130,7 +136,7 @@ def make_leaderboard(
             "level": LEVEL,
             "replicates": replicates,
             "seed": seed,
-            "critical_value": critical,
+            "critical_value": differences.critical if differences and len(scored) > 1 else None,
             "meaning": MEANING | (BOUNDARY_MEANING if _has_boundaries(results) else {}),
         },
     }
@@ -144,6 +150,7 @@ def make_leaderboard(
         about,
         order,
         tuple(place[id(result)] for result in others),
+        differences and differences.among(range(min(PAIRED, len(kept)))),
     )
 
 
@@ -213,7 +220,7 @@ def _add_ranks(
     n: Floats,
     replicates: int,
     seed: int,
-) -> float | None:
+) -> un.Pairwise | None:
     """Add to each row that stays its rank and its difference from the best, with their uncertainty.
 
     Args:
@@ -225,7 +232,7 @@ def _add_ranks(
         seed: Of the bootstrap.
 
     Returns:
-        The critical value. None where there is one model, or one image, which tells nothing of other images.
+        The differences between those that stay. None for one image, which tells nothing of other images.
     """
     shown = [rows[k] for k in kept]
     scores = [row["miou"] for row in shown]
@@ -238,7 +245,7 @@ def _add_ranks(
     ratio = un.Ratio(sums, n)
     pairs = un.pairwise_intervals(ratio, n_replicates=replicates, seed=seed)
     if len(kept) < len(rows):
-        pairs = replace(pairs, estimate=pairs.estimate[kept], se=pairs.se[np.ix_(kept, kept)])
+        pairs = pairs.among(kept)
     reach = pairs.critical * pairs.se[:, 0]
     columns = zip(
         un.cluster_se(ratio)[kept].tolist(),
@@ -252,7 +259,7 @@ def _add_ranks(
         row.update(
             difference_low=row["difference"] - width, difference_high=row["difference"] + width
         )
-    return pairs.critical if len(rows) > 1 else None
+    return pairs
 
 
 def _table(

@@ -38,7 +38,8 @@ that differed they missed in 6.5 % (0.6) of samples of 200 images and in 5.2 % (
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -97,6 +98,11 @@ class Pairwise:
         """
         return self.low > rounding(self.estimate)
 
+    def among(self, models: Sequence[int]) -> Pairwise:
+        """Return the differences between some of the models; their intervals stay those of all."""
+        kept = [*models]
+        return replace(self, estimate=self.estimate[kept], se=self.se[np.ix_(kept, kept)])
+
 
 def pairwise_intervals(
     ratio: Ratio, *, level: float = LEVEL, n_replicates: int = REPLICATES, seed: int = 0
@@ -113,12 +119,18 @@ def pairwise_intervals(
         UsageError: For a level outside 0…1, or with too few replicates to have a quantile at that level.
     """
     place = quantile_place(level, n_replicates)
-    estimate, se = ratio.estimate, difference_se(ratio)
-    # The t of a pair that varies only by rounding is one rounding divided by another, which can be anything.
-    se[se <= rounding(estimate)] = 0
+    estimate, se = ratio.estimate, pair_se(ratio)
     largest = largest_t(bootstrap(ratio, n_replicates, seed) - estimate, se)
     critical = of_student(float(np.partition(largest, place - 1)[place - 1]), len(ratio.numerator))
     return Pairwise(estimate, se, critical, level)
+
+
+def pair_se(ratio: Ratio) -> Floats:
+    """Return [M, M] standard errors of the differences, 0 for a pair that varies by no more than rounding."""
+    se = difference_se(ratio)
+    # The t of a pair that varies only by rounding is one rounding divided by another, which can be anything.
+    se[se <= rounding(ratio.estimate)] = 0
+    return se
 
 
 def quantile_place(level: float, n_replicates: int) -> int:
