@@ -8,16 +8,22 @@ from typing import Any
 
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.report.before_after import Versions, before_after_page
+from refcocom_gpu.report.comparison import comparison_page
 from refcocom_gpu.report.examples import EMBED
 from refcocom_gpu.report.score import score_page
+from refcocom_gpu.report.sweep import sweep_page
 from refcocom_gpu.report.truth import Truth
+from refcocom_gpu.scores.comparison import ResultComparison
+from refcocom_gpu.scores.leaderboard.rows import Leaderboard
 from refcocom_gpu.scores.result import Result
+from refcocom_gpu.scores.sweep_leaderboard import load_leaderboard
+from refcocom_gpu.scores.sweep_results import SweepResults
 from refcocom_gpu.utils.files import write_files
 from refcocom_gpu.utils.optional import require
 
 
 def report(
-    what: Result | Versions,
+    what: Result | ResultComparison | Leaderboard | SweepResults | Versions,
     page: str | Path,
     *,
     truth: Truth | None = None,
@@ -29,7 +35,8 @@ def report(
     """Write a page that opens from disk: one self-contained HTML file.
 
     Args:
-        what: A result, or what `before_after` returns.
+        what: A result; a comparison; the leaderboard of a sweep, or the results that were read back from its folder; or
+            what `before_after` returns.
         page: The file, `NAME.html`.
         truth: The dataset of the results or its store, whose masks are drawn; by default the one they name is loaded.
         images: A folder that holds the pictures by `file_name`, where the dataset does not hold them.
@@ -55,8 +62,13 @@ def report(
     shared: dict[str, Any] = {"images": images, "pictures": pictures, "progress": progress}
     if isinstance(what, Versions):
         content = before_after_page(what, path, **shared)
+    elif isinstance(what, ResultComparison):
+        content = comparison_page(what, path, truth=truth, **shared)
     elif isinstance(what, Result):
         content = score_page(what, path, truth=truth, **shared)
+    elif isinstance(what, Leaderboard | SweepResults):
+        board = load_leaderboard(what.folder) if isinstance(what, SweepResults) else what
+        content = sweep_page(board, path)
     else:
         raise UsageError(f"there is no page of a {type(what).__name__}")
     write_files(path.parent, {path.name: content})
