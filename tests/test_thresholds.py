@@ -399,8 +399,8 @@ def test_who_has_no_values_says_so(case, tmp_path):
         rc.UsageError, match=r"RefCOCOMMetric counts .*, not thresholds; score does"
     ):
         rc.RefCOCOMMetric(case.store, metrics=ASKED)
+    file = write_jsonl(tmp_path / "masks.jsonl", case.rows())
     with pytest.raises(rc.UsageError, match="a sweep counts iou, boundary, not thresholds"):
-        file = write_jsonl(tmp_path / "masks.jsonl", case.rows())
         rc.sweep([file], case.store, tmp_path, metrics=ASKED)
     result = rc.score(enumerate(case.masks), case.store)
     for ask in (result.threshold_curve, lambda: result.best_threshold, result.interpolations):
