@@ -16,8 +16,8 @@ import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.counting.device import DeviceCounter
 from refcocom_gpu.counting.host import HostCounter
-from refcocom_gpu.predictions.interpolation import BICUBIC, NEAREST, interpolated
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.interpolation import interpolated
+from refcocom_gpu.predictions.options import BICUBIC, NEAREST, ReadOptions
 from refcocom_gpu.predictions.resize import resized_values
 from refcocom_gpu.predictions.value_options import THRESHOLDS, ValueOptions
 from refcocom_gpu.scores import metrics
@@ -372,11 +372,12 @@ def test_masks_have_no_thresholds_and_no_interpolation(case):
         ({"thresholds": [1]}, "metrics="),
         ({"metrics": ASKED, "thresholds": []}, "1 to 256"),
         ({"metrics": ASKED, "thresholds": range(257)}, "1 to 256"),
-        ({"metrics": ASKED, "thresholds": ["high"]}, "finite numbers, not 'high'"),
+        ({"metrics": ASKED, "thresholds": ["high"]}, "finite numbers of float32, not 'high'"),
         ({"metrics": ASKED, "thresholds": [float("nan")]}, "finite"),
         ({"metrics": ASKED, "thresholds": [1e39]}, "finite"),
         ({"metrics": ASKED, "thresholds": [True]}, "finite"),
         ({"metrics": ASKED, "thresholds": [1.0, 1 + 1e-12]}, "differ in float32"),
+        ({"metrics": ASKED, "thresholds": [1e-50]}, "also from the one in use"),
         ({"metrics": ASKED, "thresholds": [1.5], "values": "probabilities"}, "0…1"),
         ({"metrics": ASKED, "label": 3}, "label is about masks"),
         ({"metrics": ASKED, "resize_masks": "nearest"}, "resize_masks is about masks"),

@@ -17,8 +17,7 @@ from refcocom_gpu.counting.backend import Backend, Ints, Vector
 from refcocom_gpu.counting.measures import IOU
 from refcocom_gpu.counting.plain import plain_counts, plain_masks
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS, TRAITS
-from refcocom_gpu.predictions.interpolation import BILINEAR
-from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
+from refcocom_gpu.predictions.options import BILINEAR, CENTER, VALUES, ReadOptions
 from refcocom_gpu.predictions.padding import LOOKED_AT, SWAPPED, padding_traits
 from refcocom_gpu.predictions.resize import (
     centred_regions,

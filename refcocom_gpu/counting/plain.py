@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import codes
 
 from refcocom_gpu.masks import rle
-from refcocom_gpu.predictions.interpolation import BILINEAR
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import BILINEAR, ReadOptions
 from refcocom_gpu.predictions.resize import as_tensor, resized_values
 from refcocom_gpu.store.store import MaskStore
 

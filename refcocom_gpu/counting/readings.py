@@ -13,8 +13,7 @@ import numpy as np
 
 from refcocom_gpu.counting.measures import THRESHOLDS, Column, Ints
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.interpolation import BILINEAR
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import BILINEAR, ReadOptions
 from refcocom_gpu.predictions.value_options import ValueOptions
 
 AT_THRESHOLDS = ("intersection_at", "pred_area_at")

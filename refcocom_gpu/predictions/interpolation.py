@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_gpu.predictions.options import BILINEAR, NEAREST
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-BILINEAR, NEAREST, BICUBIC = INTERPOLATIONS = ("bilinear", "nearest", "bicubic")
-"""How values reach the pixels of an image; the names are those of `F.interpolate`."""
 
 CUBIC = -0.75
 """The a of Keys' kernel that torch and OpenCV use; Pillow uses −0.5."""
@@ -50,7 +49,7 @@ def axis_taps(valid: float, target: int, interpolation: str) -> Taps:
         interpolation: `nearest` or `bicubic`.
 
     >>> axis_taps(2, 4, "nearest").cells.tolist(), axis_taps(2, 2, "bicubic").weights[:, 1].tolist()
-    ([[0, 0, 1, 1]], [-0.0, 1.0, 0.0, -0.0])
+    ([[0, 0, 1, 1]], [0.0, 1.0, 0.0, 0.0])
     """
     last = int(np.ceil(valid)) - 1
     pixels = np.arange(target)
@@ -83,7 +82,7 @@ def interpolated(
         height: H of the image.
         width: W of the image.
         valid: Cells (rows, columns) from the top left that the image fills; all by default.
-        interpolation: One of `INTERPOLATIONS`.
+        interpolation: One of `options.INTERPOLATIONS`.
 
     Returns:
         [H, W] float32.

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
 from refcocom_gpu.masks.rle import run_ends
-from refcocom_gpu.predictions.interpolation import BILINEAR, interpolated
-from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
+from refcocom_gpu.predictions.interpolation import interpolated
+from refcocom_gpu.predictions.options import BILINEAR, CENTER, VALUES, ReadOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,7 +156,7 @@ def resized_values(
         height: H of the image.
         width: W of the image.
         options: As of `logit_mask`.
-        interpolation: One of `interpolation.INTERPOLATIONS`; `resize=sam` is bilinear.
+        interpolation: One of `options.INTERPOLATIONS`; `resize=sam` is bilinear.
 
     Returns:
         [H, W] float32.

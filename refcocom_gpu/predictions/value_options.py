@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.interpolation import BILINEAR, INTERPOLATIONS
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import BILINEAR, INTERPOLATIONS, VALUES, ReadOptions
 from refcocom_gpu.utils.options import option
 
 THRESHOLDS = {
@@ -86,25 +84,33 @@ class ValueOptions(ReadOptions):
 
 def _thresholds(given: Any, values: str) -> list[float]:
     """Return thresholds as ascending numbers."""
-    asked = (
-        list(given)
-        if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str)
-        else [given]
-    )
-    numbers: set[float] = set()
-    for one in asked:
-        try:
-            number = math.nan if isinstance(one, bool) else float(one)
-        except (TypeError, ValueError):
-            number = math.nan
-        # A number beyond float32 is no threshold of a float32.
-        if not abs(number) <= float(np.finfo(np.float32).max):
-            raise UsageError(f"thresholds are finite numbers, not {one!r}")
-        if values == "probabilities" and not 0 <= number <= 1:
-            raise UsageError(f"thresholds of probabilities lie in 0…1, not {one!r}")
-        numbers.add(number + 0.0)
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    numbers = {_number(one, values) for one in (given if several else [given])}
     if not 0 < len(numbers) <= MAX_THRESHOLDS:
         raise UsageError(f"thresholds must be 1 to {MAX_THRESHOLDS} numbers, not {len(numbers)}")
-    if len({float(np.float32(number)) for number in numbers}) < len(numbers):
-        raise UsageError("thresholds must differ in float32, in which values are compared")
+    # The threshold in use, 0 or 0.5, is exact in float32.
+    counted = {*numbers, VALUES[values]}
+    if len({_as_float32(number) for number in counted}) < len(counted):
+        raise UsageError(
+            "thresholds must differ in float32, in which values are compared, also from the one in use"
+        )
     return sorted(numbers)
+
+
+def _number(given: Any, values: str) -> float:
+    try:
+        number = math.nan if isinstance(given, bool) else float(given)
+        is_finite = math.isfinite(_as_float32(number))
+    except (TypeError, ValueError, OverflowError):
+        is_finite = False
+    if not is_finite:
+        raise UsageError(f"thresholds are finite numbers of float32, not {given!r}")
+    if values == "probabilities" and not 0 <= number <= 1:
+        raise UsageError(f"thresholds of probabilities lie in 0…1, not {given!r}")
+    return number + 0.0  # not −0
+
+
+def _as_float32(number: float) -> float:
+    # Without NumPy, which `--help` does not import; a number beyond float32 is an OverflowError.
+    rounded: float = struct.unpack("f", struct.pack("f", number))[0]
+    return rounded

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.counting.readings import AT_THRESHOLDS, Readings, columns_of
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.interpolation import INTERPOLATIONS
+from refcocom_gpu.predictions.options import INTERPOLATIONS
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.utils.arrow import to_numpy
 
