@@ -1,5 +1,6 @@
 """Curves over thresholds and interpolations side by side: hand-computed, against plain loops, saved and refused."""
 
+import copy
 import json
 
 import numpy as np
@@ -303,6 +304,26 @@ def test_a_device_counts_the_same(case, reading):
     assert host.tolist() == device.tolist()
     assert host.shape[1] == counter.n_columns == 5 + 2 * len(LEVELS) + 2
     assert host[4, 5:].any()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "uint8"])
+@pytest.mark.parametrize("first", ["bilinear", "nearest"])
+def test_a_run_on_a_device_gives_the_same_table(case, logits, dtype, first):
+    store = copy.copy(case.store)
+    store.device = "cpu:0"
+    values = [torch.from_numpy(one).to(getattr(torch, dtype)) for one in logits]
+    asked = {"metrics": ASKED, "interpolation": [first, "bicubic"], "thresholds": [0.25, 0.75]}
+    if dtype == "uint8":
+        values = [(torch.sigmoid(torch.from_numpy(one)) * 255).byte() for one in logits]
+        asked["values"] = "probabilities"
+    there = rc.score(enumerate(values), store, **asked)
+    here = rc.score(enumerate(values), case.store, **asked)
+    assert there.info["device"] == "cpu:0"
+    assert there.per_example.equals(here.per_example)
+    assert there.threshold_curve().equals(here.threshold_curve())
+    for masks in (case.masks, list(map(coco_encode, case.masks))):
+        with pytest.raises(rc.PredictionError, match=r"12 problems \(12 no values\)"):
+            rc.score(enumerate(masks), store, **{**asked, "values": None})
 
 
 # Saved ---------------------------------------------------------------------------------------------
