@@ -19,19 +19,22 @@ from numpy.typing import NDArray
 from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.doubts import doubts
 from refcocom_gpu.counting.mask_saver import MaskSaver
-from refcocom_gpu.counting.measures import IOU, chosen_metrics, measured_columns
+from refcocom_gpu.counting.measures import IOU, chosen_metrics, measured_columns, n_columns
+from refcocom_gpu.counting.readings import readings_of
 from refcocom_gpu.counting.rows import N_COUNTS, TRAITS
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source, find_source, read_predictions
+from refcocom_gpu.predictions.value_options import ValueOptions
 from refcocom_gpu.predictions.values import judge_set
 from refcocom_gpu.scores.about import about_run
 from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official, get_convention
 from refcocom_gpu.scores.example_table import per_example
 from refcocom_gpu.scores.result import Result
+from refcocom_gpu.scores.thresholds import with_readings
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.utils.changes import unchanged
 
@@ -88,16 +91,17 @@ def score(
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X (True) or IoU ≥ X (False); by default as the convention does.
         metrics: What is counted: `iou`, which always is, `boundary` for boundary IoU and Boundary F, `causes` for why
-            each example fails, which implies `boundary`, and `boxes` for box IoU and accuracy; only the official
-            convention has these.
+            each example fails, which implies `boundary`, `boxes` for box IoU and accuracy, and `thresholds` for the
+            scores at every threshold of `thresholds`; only the official convention has these.
         box_truth: What boxes are compared with: `bbox`, those that the records state, or `mask`, the tight boxes of the
             true masks; by default `bbox` where every record states one.
         save_masks: Keep the masks that are counted, as RLE strings: `Result.masks`, `Result.mask_of`, and a file beside
             the counts where the result is saved.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
-            `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`. For rows that call the
-            sample `ann_id` and the mask `mask`: `fields={"sample_id": "ann_id", "segmentation": "mask"}`.
+            `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`; and of `ValueOptions`:
+            `thresholds`, `interpolation`. For rows that call the sample `ann_id` and the mask `mask`:
+            `fields={"sample_id": "ann_id", "segmentation": "mask"}`.
 
     Returns:
         The result; every score is a property of it. What makes the predictions look misread is warned of, and stands
@@ -116,12 +120,15 @@ def score(
     """
     start = time.perf_counter()
     get_convention(convention)
-    options = ReadOptions(**reading)
+    options = ValueOptions(**reading)
     check_missing(missing)
     metrics = chosen_metrics(metrics)
     source = find_source(predictions)
     if len(metrics) > 1:
         check_official(convention, f"metrics={','.join(metrics)}")
+    readings = readings_of(options, metrics)
+    if readings.others:
+        check_official(convention, f"interpolation={','.join(options.interpolations)}")
     store = as_store(store)
     check_truth(box_truth, metrics, stated=store.dataset.boxes is not None)
     with unchanged(source.files):
@@ -150,6 +157,8 @@ def score(
         "wall_seconds": round(time.perf_counter() - start, 6),
     }
     table = per_example(store, counted.counts, counted.absent, counted.measured)
+    if readings.need_values:
+        table = with_readings(table, readings, options.threshold)
     return Result(
         table, info, convention, precision_strict, box_truth=box_truth, held_masks=counted.masks
     )
@@ -213,7 +222,11 @@ def count(
         )
     found = (*problems.warnings, *doubts(rows[given], given, store))
     measured = measured_columns(rows, store.example_sample, metrics, store)
-    masks = None if saver is None else saver.strings(rows[:, -1])
+    # A row holds the blocks of the metrics, the number of the saved mask, then other readings of the values.
+    at = n_columns(metrics)
+    masks = None if saver is None else saver.strings(rows[:, at])
+    others = rows[:, at + (saver is not None) :]
+    measured.update(readings_of(options, metrics).columns(others))
     return Counted(
         rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated, measured, masks
     )

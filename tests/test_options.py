@@ -12,6 +12,7 @@ from refcocom_gpu.cli.config import VERBS, keys_of
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.predictions.options import WITHOUT_EFFECT, ReadOptions
+from refcocom_gpu.predictions.value_options import ValueOptions
 from refcocom_gpu.utils.options import part_of
 
 CHANGED = {
@@ -51,7 +52,7 @@ def test_a_summary_names_every_option(case, tmp_path, name, capsys):
     changed = {name: CHANGED[name]}
     if name == "resize":
         changed["letterbox"] = CHANGED["letterbox"]
-    expected = asdict(replace(ReadOptions(), **changed))
+    expected = asdict(replace(ValueOptions(), **changed))
     sentences = case.dataset.examples["sentence"].to_pylist()
     rows = [{**row, "sentence": s} for row, s in zip(case.rows(), sentences, strict=True)]
     path = write_jsonl(tmp_path / "p.jsonl", rows)

@@ -1,9 +1,9 @@
 """The ops as torch custom operators, `torch.ops.refcocom.*`: tensors in, integer counts out, on the tensors' device.
 
-This is the only place that chooses a device: tensors in host memory go to Numba (`cpu/`), CUDA tensors to Triton
-(`cuda/`). Both are imported at the first call. The operators are opaque to `torch.compile(fullgraph=True)`, autocast
-and inference mode, and work under each. Only `mask_runs` and `logit_runs` wait for the device: the length of their
-result is the number of runs.
+This and `curve_ops.py` are the only places that choose a device: tensors in host memory go to Numba (`cpu/`), CUDA
+tensors to Triton (`cuda/`). Both are imported at the first call. The operators are opaque to
+`torch.compile(fullgraph=True)`, autocast and inference mode, and work under each. Only `mask_runs` and `logit_runs`
+wait for the device: the length of their result is the number of runs.
 
 Letters: `B` predictions, `H` × `W` pixels, `h` × `w` logit cells, `M` stored masks, `P` words of 64 bits held in int64
 (torch has no operations on uint64), `R` runs, `D` characters.
@@ -14,37 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from refcocom_kernels import cpu, rle_status
-
-
-def _words(words: Tensor) -> NDArray[Any]:
-    """[P] int64 words as contiguous uint64, the type of the CPU kernels."""
-    return words.contiguous().numpy().view("uint64")
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    """A tensor as a contiguous array, as the CPU kernels need it."""
-    return tensor.contiguous().numpy()
-
-
-def _bytes(masks: Tensor) -> NDArray[Any]:
-    """[B, H, W] bool or uint8 as contiguous bytes."""
-    if masks.dtype not in (torch.bool, torch.uint8):
-        raise TypeError(f"masks are bool or uint8, not {masks.dtype}")
-    return masks.contiguous().view(torch.uint8).numpy()
-
-
-def _floats(logits: Tensor) -> NDArray[Any]:
-    """[B, h, w] logits as a contiguous array; NumPy has no bfloat16, so its bits are given as uint16."""
-    logits = logits.detach().contiguous()
-    if logits.dtype == torch.bfloat16:
-        return logits.view(torch.uint16).numpy()
-    if logits.dtype not in (torch.float32, torch.float16):
-        raise TypeError(f"logits are float32, float16 or bfloat16, not {logits.dtype}")
-    return logits.numpy()
+from refcocom_kernels.arrays import array_of, bytes_of, floats_of, words_of
 
 
 def _counts_like(rows: Tensor, *_: Any) -> Tensor:
@@ -81,8 +54,8 @@ def mask_counts(masks: Tensor, sample: Tensor, words: Tensor, word_offsets: Tens
     >>> mask_counts(torch.tensor([[[1, 7], [0, 0]]], dtype=torch.uint8), torch.tensor([0]), words, word_offsets)
     tensor([[1, 2]])
     """
-    pixels = _bytes(masks).reshape(len(masks), masks.shape[1] * masks.shape[2])
-    result = cpu.mask_counts(pixels, _array(sample), _words(words), _array(word_offsets))
+    pixels = bytes_of(masks).reshape(len(masks), masks.shape[1] * masks.shape[2])
+    result = cpu.mask_counts(pixels, array_of(sample), words_of(words), array_of(word_offsets))
     return torch.from_numpy(result.counts)
 
 
@@ -129,15 +102,15 @@ def mask_boundary_counts(
         that match, and the pixels of the true contour that match.
     """
     # The areas of what is stored are not read, so the distances fill their place.
-    size = _array(distances)
+    size = array_of(distances)
     result = cpu.mask_boundary_counts(
-        _bytes(masks),
-        _array(sample),
-        _array(heights),
-        _array(widths),
-        cpu.Boundaries(_words(boundaries), size, size),
-        cpu.Contours(_words(contours), _words(wide), size, _array(reaches)),
-        _array(word_offsets),
+        bytes_of(masks),
+        array_of(sample),
+        array_of(heights),
+        array_of(widths),
+        cpu.Boundaries(words_of(boundaries), size, size),
+        cpu.Contours(words_of(contours), words_of(wide), size, array_of(reaches)),
+        array_of(word_offsets),
     )
     return torch.from_numpy(result.counts)
 
@@ -175,7 +148,7 @@ def pairwise_intersections(
     tensor([[1, 2]])
     """
     counts = cpu.pairwise_intersections(
-        _words(first), _array(first_offsets), _words(second), _array(second_offsets)
+        words_of(first), array_of(first_offsets), words_of(second), array_of(second_offsets)
     )
     return torch.from_numpy(counts)
 
@@ -229,14 +202,14 @@ def logit_counts(
         values look like, as `codes` says.
     """
     result = cpu.logit_counts(
-        _floats(logits),
-        _array(sample),
-        _array(heights),
-        _array(widths),
-        _words(words),
-        _array(word_offsets),
+        floats_of(logits),
+        array_of(sample),
+        array_of(heights),
+        array_of(widths),
+        words_of(words),
+        array_of(word_offsets),
         threshold=threshold,
-        valid=None if valid is None else _array(valid),
+        valid=None if valid is None else array_of(valid),
     )
     return torch.from_numpy(result.counts), torch.from_numpy(result.kinds)
 
@@ -280,14 +253,14 @@ def logit_masks(
         [B, max_height, max_width] bool, each image at the top left, False beyond it.
     """
     masks = cpu.logit_masks(
-        _floats(logits),
-        _array(sample),
-        _array(heights),
-        _array(widths),
+        floats_of(logits),
+        array_of(sample),
+        array_of(heights),
+        array_of(widths),
         max_height,
         max_width,
         threshold=threshold,
-        valid=None if valid is None else _array(valid),
+        valid=None if valid is None else array_of(valid),
     )
     return torch.from_numpy(masks).view(torch.bool)
 
@@ -335,12 +308,12 @@ def rle_counts(
         is not; `cpu.rle_parse` says why.
     """
     counts, status, _ = cpu.rle_counts(
-        _array(data),
-        _array(offsets),
-        _array(sample),
-        _array(target_ends),
-        _array(target_offsets),
-        _array(pixels),
+        array_of(data),
+        array_of(offsets),
+        array_of(sample),
+        array_of(target_ends),
+        array_of(target_offsets),
+        array_of(pixels),
     )
     return torch.from_numpy(counts), torch.from_numpy(status == rle_status.OK)
 
@@ -395,7 +368,7 @@ def mask_runs(masks: Tensor) -> tuple[Tensor, Tensor]:
     >>> mask_runs(torch.tensor([[[True, False], [True, True]]]))
     (tensor([0, 2, 3, 4], dtype=torch.int32), tensor([0, 4]))
     """
-    ends, offsets = cpu.mask_runs(_bytes(masks))
+    ends, offsets = cpu.mask_runs(bytes_of(masks))
     return torch.from_numpy(ends), torch.from_numpy(offsets)
 
 
@@ -429,7 +402,9 @@ def logit_runs(
     Returns:
         [R] int32 run ends and [B + 1] int64 where a mask's runs begin.
     """
-    ends, offsets = cpu.logit_runs(_floats(logits), height, width, threshold=threshold, valid=valid)
+    ends, offsets = cpu.logit_runs(
+        floats_of(logits), height, width, threshold=threshold, valid=valid
+    )
     return torch.from_numpy(ends), torch.from_numpy(offsets)
 
 

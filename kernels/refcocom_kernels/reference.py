@@ -193,6 +193,48 @@ def logit_counts(
     return mask_counts(resize_logits(logits, height, width, valid) > threshold, target)
 
 
+def threshold_counts(values: Tensor, target: Tensor, thresholds: Tensor) -> Tensor:
+    """Intersection and predicted area at each of several thresholds.
+
+    Args:
+        values: [H, W] float32.
+        target: [H, W] bool.
+        thresholds: [T] float32; at each, the values strictly above it are set.
+
+    Returns:
+        [T, 2] int64.
+
+    >>> threshold_counts(torch.tensor([[1.0, 2.0]]), torch.tensor([[True, False]]), torch.tensor([0.0, 1.0])).tolist()
+    [[1, 2], [0, 1]]
+    """
+    return torch.stack([mask_counts(values > threshold, target) for threshold in thresholds])
+
+
+def logit_curve(
+    logits: Tensor,
+    target: Tensor,
+    thresholds: Tensor,
+    valid: tuple[float, float] | None = None,
+) -> Tensor:
+    """Resize to the target's size once, and count at each of several thresholds.
+
+    Args:
+        logits: [h, w] float of any kind, finite.
+        target: [H, W] bool.
+        thresholds: As of `threshold_counts`.
+        valid: As in `resize_logits`.
+
+    Returns:
+        [T, 2] int64, each row equal to `logit_counts` at its threshold.
+
+    >>> one = torch.tensor([[True, True, True, True]])
+    >>> logit_curve(torch.tensor([[-1.0, 1.0]]), one, torch.tensor([-2.0, 0.0])).tolist()
+    [[4, 4], [2, 2]]
+    """
+    height, width = target.shape
+    return threshold_counts(resize_logits(logits, height, width, valid), target, thresholds)
+
+
 def value_kind(values: Tensor) -> int:
     """What the values of one float prediction look like.
 

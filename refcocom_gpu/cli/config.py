@@ -13,6 +13,7 @@ from typing import Any
 
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.value_options import ValueOptions
 from refcocom_gpu.utils.options import option
 
 
@@ -86,7 +87,7 @@ class _Scoring(_Counting):
     metrics: Any = option(
         "iou",
         "what is counted beside iou, [iou,A,B]: boundary for boundary IoU and Boundary F; score also takes causes for "
-        "why each example fails, and boxes for box IoU and accuracy",
+        "why each example fails, boxes for box IoU and accuracy, and thresholds",
         listed=True,
     )
 
@@ -144,7 +145,7 @@ class _Slices:
 
 
 @dataclass
-class ScoreConfig(_Output, _DrawnReport, _Masks, _Slices, _Precision, _Dataset):
+class ScoreConfig(_Output, _DrawnReport, _Masks, _Slices, _Precision, ValueOptions, _Dataset):
     """Score one set of predictions."""
 
     predictions: Any = option(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.counting.measures import IOU, Measure, n_columns
+from refcocom_gpu.counting.readings import readings_of
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.store.store import MaskStore
 
@@ -42,7 +43,8 @@ class Backend(ABC):
     ) -> None:
         self.store, self.options = store, options
         self.savers = () if saver is None else (saver,)
-        self.metrics, self.n_columns = tuple(metrics), n_columns(metrics) + len(self.savers)
+        self.metrics, self.readings = tuple(metrics), readings_of(options, metrics)
+        self.n_columns = n_columns(metrics) + len(self.savers) + self.readings.n_columns
 
     @property
     @abstractmethod
@@ -117,6 +119,29 @@ class Backend(ABC):
         Returns:
             [K, 2] intersection and predicted area, 0 where a logit is not finite; [K] what the values look like, as
             `refcocom_kernels.codes` says.
+        """
+
+    @abstractmethod
+    def curve(
+        self,
+        logits: Any,
+        sample: Vector,
+        *,
+        thresholds: Sequence[float],
+        valid: Vector | None,
+        known: Ints | None = None,
+    ) -> Vector:
+        """Resize logits to their images once and count at each threshold, as `logits` does at one.
+
+        Args:
+            logits: As of `logits`; those that are not finite count anything.
+            sample: As of `logits`.
+            thresholds: T numbers, ascending.
+            valid: As of `logits`.
+            known: As of `logits`.
+
+        Returns:
+            [K, T, 2] intersection and predicted area.
         """
 
     @abstractmethod

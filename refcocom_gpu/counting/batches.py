@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from refcocom_kernels import rle_status
+from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.counting.host import HostCounter
 from refcocom_gpu.counting.measures import IOU, Measure
@@ -21,7 +21,7 @@ from refcocom_gpu.errors import Problems
 from refcocom_gpu.masks.causes import explain_counts
 from refcocom_gpu.predictions.batches import ArrayBatch, Batch, RLEBatch
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.values import explain_fault, fault_name, is_plain
+from refcocom_gpu.predictions.values import NO_VALUES, explain_fault, fault_name, is_plain
 
 if TYPE_CHECKING:
     from refcocom_gpu.store.store import MaskStore
@@ -48,6 +48,15 @@ class BatchCounter(ABC):
     @abstractmethod
     def finish(self) -> Ints:
         """Return [N, C] rows of all examples as `rows` describes them, 0 for those that no batch held."""
+
+    def _refuse_masks(self, batch: RLEBatch) -> None:
+        """Record masks where values are needed; one that is empty is so however values are read."""
+        pixels = self._store.pixels[self._store.example_sample[batch.index]]
+        parsed = cpu.rle_parse(batch.strings.data, batch.strings.offsets, pixels)
+        is_empty = (parsed.status == rle_status.OK) & (np.diff(parsed.offsets) <= 1)
+        for row in np.flatnonzero(~is_empty).tolist():
+            reason = explain_fault(NO_VALUES, 0, 0, self._options)
+            self._problems.add(fault_name(NO_VALUES), batch.where(row), reason)
 
     def _report(self, batch: ArrayBatch, rows: Ints, faults: Ints) -> None:
         """Record the predictions of some rows of a batch that have a fault."""
@@ -80,6 +89,9 @@ class HostBatches(BatchCounter):
     def add(self, batch: Batch) -> None:
         """Count a batch."""
         if isinstance(batch, RLEBatch):
+            if self._counter.readings.need_values:
+                self._refuse_masks(batch)
+                return
             counts = self._rle(batch)
             self._rows[batch.index, :N_COUNTS] = counts[:, :N_COUNTS]
             self._rows[batch.index, N_COLUMNS:] = counts[:, N_COUNTS:]

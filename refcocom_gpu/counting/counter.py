@@ -15,9 +15,9 @@ from refcocom_kernels import codes
 
 from refcocom_gpu.counting.backend import Backend, Ints, Vector
 from refcocom_gpu.counting.measures import IOU, Measure
+from refcocom_gpu.counting.plain import plain_counts, plain_masks
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS, TRAITS
-from refcocom_gpu.counting.sam import sam_counts, sam_masks
-from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
+from refcocom_gpu.predictions.options import BILINEAR, CENTER, VALUES, ReadOptions
 from refcocom_gpu.predictions.padding import LOOKED_AT, SWAPPED, padding_traits
 from refcocom_gpu.predictions.resize import (
     centred_regions,
@@ -27,6 +27,7 @@ from refcocom_gpu.predictions.resize import (
     valid_region,
 )
 from refcocom_gpu.predictions.values import (
+    NO_VALUES,
     first_fault,
     is_float,
     is_plain,
@@ -87,7 +88,9 @@ class Counter(Backend):
         """
         h, w = values[0].shape
         rows = self.zeros(len(values))
-        if known is not None and is_plain(values[0], self.options) and self._all_fit(h, w, known):
+        need_values = self.readings.need_values
+        is_plain_mask = is_plain(values[0], self.options) and not need_values
+        if is_plain_mask and known is not None and self._all_fit(h, w, known):
             rows[:, :N_COUNTS], rows[:, FAULT] = self.masks(values, sample)
             if self.measures:
                 rows[:, N_COLUMNS:] = self._measured(
@@ -100,6 +103,9 @@ class Counter(Backend):
         fits = (heights == h) & (widths == w)
         read = read_stack(values, fits, self.options)
         faults, traits = read.faults, read.evidence
+        if read.are_masks is True and need_values:
+            rows[:, FAULT] = NO_VALUES
+            return rows
         if read.are_masks is True:
             counts, misfits = self._masks_of_any_size(read.values, sample, fits, known)
             faults = first_fault(faults, misfits)
@@ -201,19 +207,55 @@ class Counter(Backend):
         self, values: Any, sample: Vector, fits: Vector, known: Ints | None
     ) -> tuple[Vector, Vector]:
         """Count floats; as `logits` does, with the options."""
-        if self.options.resize == "sam":
-            assert known is not None  # `resize` is an option of files, whose samples the host has
-            return self._sam(values, sample, known)
-        values, valid = self._image_parts(values, sample, fits)
-        return self._resized(values, sample, self.options.threshold, valid, known)
+        readings, is_plain_way = self.readings, self._is_plain_way
+        if is_plain_way:
+            assert known is not None  # such options are those of files, whose samples the host has
+            counts, kinds = self._plainly(values, sample, known)
+        else:
+            parts, valid = self._image_parts(values, sample, fits)
+            counts, kinds = self._resized(parts, sample, self.options.threshold, valid, known)
+        if not readings.n_columns:
+            return counts, kinds
+        blocks = []
+        if readings.thresholds and is_plain_way:
+            assert known is not None
+            blocks += self._again(values, known, readings.interpolation, readings.thresholds)
+        elif readings.thresholds:
+            curve = self.curve(
+                parts, sample, thresholds=readings.thresholds, valid=valid, known=known
+            )
+            blocks += [curve[:, :, 0], curve[:, :, 1]]
+        for interpolation in readings.others:
+            assert known is not None
+            blocks += self._again(values, known, interpolation, [self.options.threshold])
+        columns = self.joined(blocks, 1) * (kinds != codes.NON_FINITE)[:, None]
+        return self.joined([counts, columns], 1), kinds
 
-    def _sam(self, values: Any, sample: Vector, known: Ints) -> tuple[Vector, Vector]:
-        """Count floats that SAM's postprocessing resizes."""
-        counts, kinds = self.from_tensors(*sam_counts(values, known, self.store, self.options))
+    @property
+    def _is_plain_way(self) -> bool:
+        """Whether no kernel resizes as the score needs it."""
+        return self.options.resize == "sam" or self.readings.interpolation != BILINEAR
+
+    def _again(
+        self, values: Any, known: Ints, interpolation: str, thresholds: Sequence[float]
+    ) -> list[Vector]:
+        """Return [K, T] intersections and [K, T] areas of another reading, without kernels."""
+        counts, _ = self.from_tensors(
+            *plain_counts(values, known, self.store, self.options, interpolation, thresholds)
+        )
+        return [counts[:, :, 0], counts[:, :, 1]]
+
+    def _plainly(self, values: Any, sample: Vector, known: Ints) -> tuple[Vector, Vector]:
+        """Count floats that no kernel resizes."""
+        how = self.readings.interpolation
+        counts, kinds = self.from_tensors(
+            *plain_counts(values, known, self.store, self.options, how)
+        )
+        counts = counts[:, 0]
         if self.measures:
 
             def draw(part: slice) -> Any:
-                masks = sam_masks(values[part], known[part], self.store, self.options)
+                masks = plain_masks(values[part], known[part], self.store, self.options, how)
                 return self.pixels_of(*self.from_tensors(masks))
 
             columns = self._measured(draw, sample, self.largest(known))

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
-from refcocom_kernels import ops
+from refcocom_kernels import curve_ops, ops
 from torch import Tensor
 
 from refcocom_gpu.counting.backend import Ints
@@ -49,7 +50,9 @@ class DeviceCounter(Counter):
         """As `Backend.measures`."""
         largest = self.largest(None)
         chosen = [
-            DEVICE_MEASURES[name](self.truth, largest) for name in self.metrics if name != IOU
+            DEVICE_MEASURES[name](self.truth, largest)
+            for name in self.metrics
+            if name in DEVICE_MEASURES
         ]
         return [*chosen, *self.savers]
 
@@ -124,6 +127,30 @@ class DeviceCounter(Counter):
             valid,
         )
         return counts, kinds
+
+    def curve(
+        self,
+        logits: Tensor,
+        sample: Tensor,
+        *,
+        thresholds: Sequence[float],
+        valid: Tensor | None,
+        known: Ints | None = None,
+    ) -> Tensor:
+        """As `Backend.curve`."""
+        truth = self.truth
+        counts: Tensor = curve_ops.logit_curve(
+            as_float32(logits, self.options.threshold),
+            sample,
+            truth.heights,
+            truth.widths,
+            truth.words,
+            truth.word_offsets,
+            *self.largest(known),
+            self.place(np.array(thresholds, np.float32)),
+            valid,
+        )
+        return counts
 
     def logit_masks(
         self,

@@ -12,7 +12,7 @@ from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.counting.backend import Ints
 from refcocom_gpu.counting.counter import Counter
-from refcocom_gpu.counting.measures import HOST_MEASURES, IOU, Measure
+from refcocom_gpu.counting.measures import HOST_MEASURES, Measure
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.resize import as_float32, as_logits
@@ -26,7 +26,11 @@ class HostCounter(Counter):
     def measures(self) -> Sequence[Measure]:
         """As `Backend.measures`."""
         threads = self.options.threads
-        chosen = [HOST_MEASURES[name](self.store, threads) for name in self.metrics if name != IOU]
+        chosen = [
+            HOST_MEASURES[name](self.store, threads)
+            for name in self.metrics
+            if name in HOST_MEASURES
+        ]
         return [*chosen, *self.savers]
 
     @property
@@ -116,6 +120,28 @@ class HostCounter(Counter):
             threads=self.options.threads,
         )
         return counts, kinds
+
+    def curve(
+        self,
+        logits: Any,
+        sample: Ints,
+        *,
+        thresholds: Sequence[float],
+        valid: NDArray[np.float64] | None,
+        known: Ints | None = None,
+    ) -> Ints:
+        """As `Backend.curve`."""
+        return cpu.logit_curve(
+            as_logits(logits, self.options.threshold),
+            sample,
+            self.store.heights,
+            self.store.widths,
+            self.store.words,
+            self.store.word_offsets,
+            np.array(thresholds, np.float32),
+            valid=valid,
+            threads=self.options.threads,
+        )
 
     def logit_masks(
         self,

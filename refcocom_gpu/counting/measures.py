@@ -33,6 +33,9 @@ Vector = Any
 IOU = "iou"
 """The metric that is always counted."""
 
+THRESHOLDS = "thresholds"
+"""The metric of values at several thresholds; `readings` says what it counts, which no mask can tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -94,8 +97,12 @@ METRICS: Mapping[str, Metric] = {
         implies=("boundary",),
     ),
     "boxes": Metric((*PRED_BOX, *TARGET_BOX, *BBOX), PRED_BOX, _stored_boxes),
+    THRESHOLDS: Metric((), (), lambda _: {}),
 }  # fmt: skip
 
+
+OF_MASKS = tuple(name for name in METRICS if name != THRESHOLDS)
+"""The metrics that masks have."""
 
 RANKED = (IOU, "boundary")
 """The metrics by which sets of predictions are ranked and compared."""

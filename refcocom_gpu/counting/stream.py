@@ -67,6 +67,9 @@ class DeviceBatches(BatchCounter):
     def add(self, batch: Batch) -> None:
         """Queue a batch."""
         if isinstance(batch, RLEBatch):
+            if self._counter.readings.need_values:
+                self._refuse_masks(batch)
+                return
             lengths = np.diff(batch.strings.offsets)
             if self._counter.measures:
                 # Their masks are drawn.

@@ -19,6 +19,9 @@ VALUES = {"logits": 0.0, "probabilities": 0.5}
 RESIZES = ("direct", "sam")
 """How logits reach the image: in one step, or through the padded input as SAM's postprocessing does."""
 
+BILINEAR, NEAREST, BICUBIC = INTERPOLATIONS = ("bilinear", "nearest", "bicubic")
+"""How logits and probabilities are interpolated, as `F.interpolate` names them; `interpolation` defines them."""
+
 MASK_RESIZES = ("nearest",)
 """How masks of another size than their image reach it, if they may."""
 

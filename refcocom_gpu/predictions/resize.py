@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
 from refcocom_gpu.masks.rle import run_ends
-from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
+from refcocom_gpu.predictions.interpolation import interpolated
+from refcocom_gpu.predictions.options import BILINEAR, CENTER, VALUES, ReadOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,19 +143,33 @@ def logit_mask(logits: Tensor, height: int, width: int, options: ReadOptions) ->
     Returns:
         [H, W] bool.
     """
+    return resized_values(logits, height, width, options) > options.threshold
+
+
+def resized_values(
+    logits: Tensor, height: int, width: int, options: ReadOptions, interpolation: str = BILINEAR
+) -> Tensor:
+    """Resize logits or probabilities to an image.
+
+    Args:
+        logits: As of `logit_mask`.
+        height: H of the image.
+        width: W of the image.
+        options: As of `logit_mask`.
+        interpolation: One of `options.INTERPOLATIONS`; `resize=sam` is bilinear.
+
+    Returns:
+        [H, W] float32.
+    """
     from refcocom_kernels import reference
 
     logits = as_float32(logits, options.threshold)
     side = options.letterbox
     if isinstance(side, int) and options.resize == "sam" and tuple(logits.shape) != (height, width):
         inner_height, inner_width = map(int, padded_sizes(height, width, side))
-        resized = reference.resize_logits_sam(
-            logits, height, width, side, (inner_height, inner_width)
-        )
-    else:
-        part, valid = image_part(logits, height, width, options)
-        resized = reference.resize_logits(part, height, width, valid)
-    return resized > options.threshold
+        return reference.resize_logits_sam(logits, height, width, side, (inner_height, inner_width))
+    part, valid = image_part(logits, height, width, options)
+    return interpolated(part, height, width, valid, interpolation)
 
 
 def logit_runs(array: Any, height: int, width: int, options: ReadOptions) -> NDArray[np.int32]:

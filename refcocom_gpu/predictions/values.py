@@ -31,7 +31,9 @@ Vector = Any
 
 # What is wrong with a prediction ------------------------------------------------------------------
 
-NON_FINITE, WRONG_SIZE, UNKNOWN, SEVERAL, NEGATIVE, NOT_PROBABILITIES, NO_LABELS = range(1, 8)
+NON_FINITE, WRONG_SIZE, UNKNOWN, SEVERAL, NEGATIVE, NOT_PROBABILITIES, NO_LABELS, NO_VALUES = range(
+    1, 9
+)
 FAULTS = {
     NON_FINITE: "non-finite",
     WRONG_SIZE: "wrong size",
@@ -40,6 +42,7 @@ FAULTS = {
     NEGATIVE: "negative values",
     NOT_PROBABILITIES: "not probabilities",
     NO_LABELS: "no labels",
+    NO_VALUES: "no values",
 }
 """Name of each fault in an error."""
 
@@ -281,6 +284,11 @@ def explain_fault(
         return (
             f"probabilities lie in 0…1, these reach clearly beyond it{_span(values)}; "
             "divide them by their maximum, or pass values=logits if they are logits"
+        )
+    if code == NO_VALUES:
+        return (
+            "is a mask; thresholds and interpolation need logits or probabilities "
+            "(integers with values=probabilities)"
         )
     return f"label={options.label} is looked for in integers, this prediction is {_dtype(values)}"
 

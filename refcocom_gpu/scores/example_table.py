@@ -55,7 +55,7 @@ def per_example(
         store: Ground truth.
         counts: [N, 2] intersection and predicted area.
         absent: Indices of the examples that had no prediction.
-        measured: [N] columns of metrics besides IoU, by name.
+        measured: [N] or [N, T] columns of metrics besides IoU, by name; those of T numbers become lists.
 
     Returns:
         `SCHEMA`, then the measured columns; N rows.
@@ -72,5 +72,8 @@ def per_example(
         table = table.append_column(name, column)
     table = table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
     for name, column in (measured or {}).items():
-        table = table.append_column(name, from_numpy(np.ascontiguousarray(column)))
+        values = from_numpy(np.ascontiguousarray(column).reshape(-1))
+        if column.ndim == 2:
+            values = pa.FixedSizeListArray.from_arrays(values, column.shape[1])
+        table = table.append_column(name, values)
     return table

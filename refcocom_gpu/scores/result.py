@@ -18,7 +18,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import boundary, boxes, consistency, metrics, saved_masks, under
+from refcocom_gpu.scores import (
+    boundary,
+    boxes,
+    consistency,
+    metrics,
+    saved_masks,
+    thresholds,
+    under,
+)
 from refcocom_gpu.scores import causes as failures
 from refcocom_gpu.scores import slices as slicing
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official, get_convention
@@ -235,6 +243,34 @@ class Result:
         truth = boxes.truth_of(self.per_example, self.box_truth)
         return {"box_iou": self.box_iou, "box_accuracy": self.box_accuracy, "box_truth": truth}
 
+    def threshold_curve(self) -> pa.Table:
+        """Score every threshold: `thresholds.CURVE_SCHEMA`; counted only with `metrics=["iou", "thresholds"]`."""
+        check_official(self.convention, "a curve over thresholds")
+        empty = get_convention(self.convention).empty
+        return thresholds.curve(self.per_example, empty=empty, strict=self.is_strict)
+
+    @property
+    def best_threshold(self) -> thresholds.BestThreshold:
+        """The threshold with the highest mIoU, and its gain over the one in use.
+
+        It is chosen on the examples that it is scored on, so both are optimistic: choose a threshold on other data.
+        """
+        return thresholds.best(self.per_example, self.threshold_curve())
+
+    def interpolations(self) -> pa.Table:
+        """Score each interpolation that was counted: `thresholds.INTERPOLATION_SCHEMA`."""
+        check_official(self.convention, "interpolations side by side")
+        return thresholds.interpolations(
+            self.per_example, empty=get_convention(self.convention).empty
+        )
+
+    @cached_property
+    def reading_scores(self) -> dict[str, Any]:
+        """What `thresholds.summary` says; nothing if nothing was counted or the convention is another."""
+        if self.convention != OFFICIAL.name:
+            return {}
+        return thresholds.summary(self.per_example, empty=OFFICIAL.empty, strict=self.is_strict)
+
     @cached_property
     def n_examples(self) -> int:
         """Number of examples in the denominator."""
@@ -421,6 +457,7 @@ class Result:
             "convention": self.convention,
             "precision": ">" if self.is_strict else ">=",
             **({"causes": said} if (said := self.cause_summary) else {}),
+            **self.reading_scores,
             "slices": {name: self.slice_rows(name) for name in self.sliced},
             **(
                 {"approximate": caveat}

@@ -19,6 +19,7 @@ from refcocom_kernels.cpu.groups import group_intersections as group_intersectio
 from refcocom_kernels.cpu.groups import group_votes as group_votes
 from refcocom_kernels.cpu.logits import LogitCounts as LogitCounts
 from refcocom_kernels.cpu.logits import logit_counts as logit_counts
+from refcocom_kernels.cpu.logits import logit_curve as logit_curve
 from refcocom_kernels.cpu.logits import logit_masks as logit_masks
 from refcocom_kernels.cpu.logits import logit_runs as logit_runs
 from refcocom_kernels.cpu.logits import value_kinds as value_kinds

@@ -156,6 +156,69 @@ def logit_masks(
     return masks
 
 
+def logit_curve(
+    logits: NDArray[Any],
+    sample: Int64,
+    heights: Int64,
+    widths: Int64,
+    words: Words,
+    word_offsets: Int64,
+    thresholds: NDArray[np.float32],
+    *,
+    valid: NDArray[np.float64] | None = None,
+    threads: int = 0,
+) -> Int64:
+    """Resize logits to the stored masks' sizes once, and count at each of several thresholds.
+
+    Equal to `reference.logit_curve`, and at each threshold to `logit_counts`, to the last pixel.
+
+    Args:
+        logits: [B, h, w] as for `logit_counts`; finite.
+        sample: [B] the stored mask each is scored against.
+        heights: [M] H.
+        widths: [M] W.
+        words: [P] packed bits of the stored masks.
+        word_offsets: [M + 1] where a stored mask's words begin.
+        thresholds: [T] ascending; at each, the values strictly above it are set.
+        valid: As for `logit_counts`.
+        threads: 0 for all cores.
+
+    Returns:
+        [B, T, 2] intersection and predicted area.
+    """
+    from refcocom_kernels.cpu.numba import curve as kernels
+
+    n_rows, h, w = logits.shape
+    raw16, raw32, kind = _raw(logits)
+    tables, layout = _tables(logits, sample, heights, widths, valid)
+    counts = np.zeros((n_rows, len(thresholds), 2), np.int64)
+    flat_counts, widest = counts.reshape(-1), most(widths[sample])
+    over_rows(
+        lambda a, b: kernels.count_curve(
+            raw16,
+            raw32,
+            kind,
+            h,
+            w,
+            sample,
+            widths,
+            words,
+            word_offsets,
+            np.ascontiguousarray(thresholds, np.float32),
+            *tables,
+            layout,
+            widest,
+            a,
+            b,
+            flat_counts,
+        ),
+        n_rows,
+        threads,
+        min_rows=1,
+    )
+    return counts
+
+
 def value_kinds(logits: NDArray[Any], *, threads: int = 0) -> Status:
     """Say what the values of logits or probabilities look like; equal to `reference.value_kind`.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from refcocom_gpu.cli.config import ScoreConfig
 from refcocom_gpu.cli.verbs import is_strict, load, page_in, print_, progress, write_page
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.value_options import ValueOptions
 from refcocom_gpu.utils.options import part_of
 
 
@@ -17,6 +17,7 @@ def run(config: ScoreConfig) -> None:
     """Score one set of predictions."""
     from refcocom_gpu.cli.tables.conventions import conventions_table
     from refcocom_gpu.cli.tables.result import cause_lines, score_table, slice_lines
+    from refcocom_gpu.cli.tables.thresholds import interpolation_lines, threshold_lines
     from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
     from refcocom_gpu.scores.conventions import ALL, OFFICIAL
@@ -33,7 +34,7 @@ def run(config: ScoreConfig) -> None:
             "no predictions: refcocom score PREDS (refcocom score --help lists the keys)"
         )
     strict = is_strict(config.precision)
-    options = part_of(config, ReadOptions)
+    options = part_of(config, ValueOptions)
     output = None if config.output_dir is None else Path(config.output_dir)
     page = page_in(config.output_dir, wanted=config.report, overwrite=config.overwrite)
     save_masks = config.save_masks or config.report
@@ -90,6 +91,10 @@ def run(config: ScoreConfig) -> None:
     print_(score_table(result))
     if result.cause_summary:
         print_(cause_lines(result))
+    if "thresholds" in result.reading_scores:
+        print_(threshold_lines(result))
+    if "interpolations" in result.reading_scores:
+        print_(interpolation_lines(result))
     for name in result.sliced:
         print_(slice_lines(result, name))
     if config.convention == ALL:
