@@ -1,0 +1,121 @@
+"""`rc.export`: a dataset, or a result with its masks, in, a folder in the format of another tool out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from refcocom_gpu.dataset.table import Dataset, load_dataset
+from refcocom_gpu.errors import UsageError
+from refcocom_gpu.report.export.coco import coco_files
+from refcocom_gpu.report.export.content import Content
+from refcocom_gpu.report.export.fiftyone import fiftyone_files
+from refcocom_gpu.report.export.pictures import find_pictures, write_pictures
+from refcocom_gpu.scores.folder import check_output
+from refcocom_gpu.scores.result import Result
+from refcocom_gpu.scores.saved_masks import NO_MASKS
+from refcocom_gpu.scores.sweep_results import find_result
+from refcocom_gpu.store.store import MaskStore, as_store
+from refcocom_gpu.utils.files import write_files
+
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "coco": ("instances.json", "predictions.json"),
+    "fiftyone": ("samples.json", "metadata.json"),
+}
+"""The files of each format; `predictions.json` is only written for a result."""
+
+DATA = "data"
+"""The folder of the pictures of a FiftyOne dataset."""
+
+
+def export(
+    what: Result | MaskStore | Dataset | str | Path,
+    folder: str | Path,
+    format: str = "coco",
+    *,
+    dataset: MaskStore | Dataset | str | Path | None = None,
+    pictures: str | Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write ground truth, and the masks of a result, for another tool.
+
+    `coco` writes `instances.json`, the true masks as COCO annotations, and `predictions.json`, COCO results that carry
+    our keys, which `score` reads too. `fiftyone` writes a dataset that
+    `fiftyone.Dataset.from_dir(folder, fiftyone.types.FiftyOneDataset)` reads: a sample per image, and per expression a
+    detection in `detections` and one with its `iou` in `predictions`.
+
+    Args:
+        what: A result with masks, the folder of one or a row of a sweep; or a dataset, or its name or path.
+        folder: Made where absent.
+        format: `coco` or `fiftyone`.
+        dataset: Of a result; by default the one that it names.
+        pictures: For `fiftyone`, a folder of pictures by `file_name`, where the dataset does not hold them.
+        overwrite: Replace what an earlier export wrote.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: For an unknown format, a result without masks, a dataset that is not that of the result, or a folder
+            that is written already.
+
+    Warns:
+        UserWarning: Some pictures are not at hand; what is written names them all the same.
+
+    >>> import tempfile
+    >>> import refcocom_gpu as rc
+    >>> result = rc.score("sample", "sample", save_masks=True)
+    >>> folder = rc.export(result, tempfile.mkdtemp())
+    >>> rc.score(folder / "predictions.json", "sample").miou == result.miou
+    True
+    """
+    if format not in FORMATS:
+        raise UsageError(f"format must be {' or '.join(FORMATS)}, not {format!r}")
+    result, store = _result_and_store(what, dataset)
+    check_output(folder, overwrite=overwrite, names=FORMATS[format])
+    folder = Path(folder)
+    content = Content.of(store, result)
+    if format == "coco":
+        write_files(folder, coco_files(content))
+        return folder
+    found = find_pictures(store.dataset, pictures)
+    written = write_pictures(found, folder / DATA)
+    if written < len(found.names):
+        warnings.warn(
+            f"refcocom: {len(found.names) - written:,} of {len(found.names):,} pictures are not at hand"
+            f"{found.reason}; pass the folder that holds them as pictures=DIR",
+            UserWarning,
+            stacklevel=2,
+        )
+    names = [f"{DATA}/{name}" for name in found.names]
+    write_files(folder, fiftyone_files(content, names))
+    return folder
+
+
+def _result_and_store(
+    what: Result | MaskStore | Dataset | str | Path,
+    dataset: MaskStore | Dataset | str | Path | None,
+) -> tuple[Result | None, MaskStore]:
+    result = what if isinstance(what, Result) else None
+    if isinstance(what, str | Path):
+        result = find_result(what)
+    if result is None:
+        assert not isinstance(what, Result)
+        if dataset is not None:
+            raise UsageError(f"dataset= is that of a result, and {what} is none")
+        return None, as_store(what)
+    if result.held_masks is None:
+        raise UsageError(NO_MASKS)
+    about = result.info.get("dataset", {})
+    if dataset is None:
+        if about.get("source") is None:
+            raise UsageError("the result names no dataset; pass it as dataset=…")
+        dataset = load_dataset(
+            about["source"], revision=about.get("revision"), split=about["split"]
+        )
+    store = as_store(dataset)
+    known = about.get("fingerprint", store.dataset.fingerprint)
+    if known != store.dataset.fingerprint or len(store) != len(result.per_example):
+        raise UsageError(f"the result is not one of {store}: their datasets differ")
+    return result, store
