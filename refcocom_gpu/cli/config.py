@@ -320,6 +320,26 @@ class ConvertConfig(ReadOptions, RawAnswers, _FromDataset):
 
 
 @dataclass
+class ExportConfig(_Output, _Dataset):
+    """Write a dataset, or a result with its masks, as files of another tool."""
+
+    result: str | None = option(
+        None,
+        "folder that score wrote with save_masks=true, or a row of such a sweep (FOLDER:1), of `dataset`; "
+        "null: the dataset alone",
+        path=True,
+    )
+    format: str = option("coco", "coco (annotations and results), or fiftyone (a dataset)")
+    pictures: str | None = option(
+        None,
+        "of fiftyone: folder of the pictures by file_name, where the dataset does not hold them",
+        path=True,
+    )
+    output_dir: str | None = option(None, "folder for the files", path=True)
+    overwrite: bool = option(False, "replace an export that is in output_dir")
+
+
+@dataclass
 class CacheConfig(_Dataset):
     """Show, build or clear what is cached on disk."""
 
@@ -338,6 +358,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "sweep": (SweepConfig, "predictions"),
     "construct": (ConstructConfig, "predictions"),
     "convert": (ConvertConfig, "paths"),
+    "export": (ExportConfig, "result"),
     "cache": (CacheConfig, "action"),
 }
 """For each verb, its config and the key that positional arguments fill."""

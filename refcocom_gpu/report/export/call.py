@@ -70,8 +70,7 @@ def export(
     >>> rc.score(folder / "predictions.json", "sample").miou == result.miou
     True
     """
-    if format not in FORMATS:
-        raise UsageError(f"format must be {' or '.join(FORMATS)}, not {format!r}")
+    check_format(format)
     result, store = _result_and_store(what, dataset)
     check_output(folder, overwrite=overwrite, names=FORMATS[format])
     folder = Path(folder)
@@ -91,6 +90,16 @@ def export(
     names = [f"{DATA}/{name}" for name in found.names]
     write_files(folder, fiftyone_files(content, names))
     return folder
+
+
+def check_format(format: str) -> None:
+    """Refuse an unknown format.
+
+    Raises:
+        UsageError: It is none of `FORMATS`.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"format must be {' or '.join(FORMATS)}, not {format!r}")
 
 
 def _result_and_store(
