@@ -135,7 +135,7 @@ def test_any_masks(tmp_path_factory, data):
     store = rc.MaskStore.build(dataset, cache=False)
     masks = [np.roll(store.mask(k), k, 1) for k in range(len(store))]
     result = rc.score(in_batches(masks), store, save_masks=True)
-    rc.export(result, folder / "out", dataset=store)
+    rc.export(result, folder / "out", truth=store)
     again = rc.score(folder / "out" / "predictions.json", store)
     assert again.per_example.equals(result.per_example)
     truth, predictions = loaded(folder / "out")
@@ -261,7 +261,7 @@ def test_pictures_that_are_not_at_hand(tmp_path, recwarn):
     turned[0x0112] = 6
     Image.new("RGB", (4, 6)).save(pictures / "c.jpg", exif=turned)
     with pytest.warns(UserWarning, match="2 of 4 pictures are not at hand"):
-        folder = rc.export(dataset, tmp_path / "two", "fiftyone", pictures=pictures)
+        folder = rc.export(dataset, tmp_path / "two", "fiftyone", images=pictures)
     assert (folder / "data" / "b.png").read_bytes() == (pictures / "b.png").read_bytes()
     with Image.open(folder / "data" / "c.jpg") as picture:
         assert picture.size == (6, 4)
@@ -300,13 +300,13 @@ def test_wrong_requests(result, store, tmp_path):
     with pytest.raises(rc.UsageError, match="already holds"):
         rc.export(store, rc.export(store, tmp_path / "twice"))
     rc.export(store, tmp_path / "twice", overwrite=True)
-    with pytest.raises(rc.UsageError, match="dataset= is that of a result"):
-        rc.export("sample", tmp_path / "out", dataset="sample")
+    with pytest.raises(rc.UsageError, match="sample is none"):
+        rc.export("sample", tmp_path / "out", truth="sample")
     mask = {"size": [1, 1], "counts": "01"}
     record = {"image_id": 1, "samples": [{"id": 1, "sentences": ["a"], "mask": mask}]}
     (tmp_path / "d.jsonl").write_text(json.dumps(record))
     with pytest.raises(rc.UsageError, match="their datasets differ"):
-        rc.export(result, tmp_path / "out", dataset=tmp_path / "d.jsonl")
+        rc.export(result, tmp_path / "out", truth=tmp_path / "d.jsonl")
     assert not (tmp_path / "out").exists()
 
 
@@ -323,7 +323,7 @@ def test_a_result_whose_file_is_gone(result, tmp_path):
 def test_the_command(result, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     result.save("run")
-    assert main(["export", "run", "dataset=sample", "output_dir=coco"]) == 0
+    assert main(["export", "run", "output_dir=coco"]) == 0
     assert capsys.readouterr().out.split() == [
         "Wrote", "coco/instances.json", "coco/predictions.json",
     ]  # fmt: skip
@@ -331,17 +331,19 @@ def test_the_command(result, tmp_path, monkeypatch, capsys):
     command = ["export", "run", "dataset=sample", "format=fiftyone", "output_dir=fo", "json=true"]
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["written"] == ["fo/samples.json", "fo/metadata.json"]
-    assert main(["export", "dataset=sample", "output_dir=truth", "quiet=true"]) == 0
+    assert main(["export", "sample", "output_dir=truth", "quiet=true"]) == 0
     assert capsys.readouterr().out == ""
     assert main(["score", "sample", "dataset=sample", "output_dir=plain", "quiet=true"]) == 0
     for words, message in (
+        ([], "nothing to export"),
         (["run"], "pass output_dir=DIR"),
         (["run", "output_dir=coco"], "already holds"),
         (["run", "output_dir=x", "format=yolo"], "coco or fiftyone"),
-        (["nowhere", "output_dir=x"], "nowhere is not there"),
+        (["nowhere", "output_dir=x"], "nowhere"),
+        (["sample", "dataset=sample", "output_dir=x"], "sample is none"),
         (["plain", "output_dir=x"], "save_masks=true"),
     ):
-        assert main(["export", *words, "dataset=sample"]) == 2
+        assert main(["export", *words]) == 2
         assert message in capsys.readouterr().err
 
 
@@ -352,9 +354,12 @@ def test_the_lines_of_the_readme(result, tmp_path, monkeypatch):
     codes = re.findall(r"`([^`]+)`", section)
     monkeypatch.chdir(tmp_path)
     result.save("run")
-    (command,) = (code for code in codes if code.startswith("refcocom export "))
-    assert main([*shlex.split(command)[1:], "dataset=sample", "quiet=true"]) == 0
+    commands = [code for code in codes if code.startswith("refcocom export ")]
+    assert len(commands) == 2
+    for command in commands:
+        assert main([*shlex.split(command)[1:], "quiet=true"]) == 0
     assert Path("coco/predictions.json").is_file()
+    assert Path("truth/instances.json").is_file()
     shutil.rmtree("coco")
     tools = {name: mock.Mock() for name in ("wandb", "mlflow")}
     calls = [code for code in codes if code.startswith(("rc.", "wandb.", "mlflow."))]

@@ -320,17 +320,20 @@ class ConvertConfig(ReadOptions, RawAnswers, _FromDataset):
 
 
 @dataclass
-class ExportConfig(_Output, _Dataset):
+class ExportConfig(_Output):
     """Write a dataset, or a result with its masks, as files of another tool."""
 
-    result: str | None = option(
+    what: str | None = option(
         None,
-        "folder that score wrote with save_masks=true, or a row of such a sweep (FOLDER:1), of `dataset`; "
-        "null: the dataset alone",
+        "folder that score wrote with save_masks=true, a row of such a sweep (FOLDER:1), or the name or path of a "
+        "dataset",
         path=True,
     )
     format: str = option("coco", "coco (annotations and results), or fiftyone (a dataset)")
-    pictures: str | None = option(
+    dataset: str | None = option(
+        None, "name or path of the dataset of a result; null: the one that it names", path=True
+    )
+    images: str | None = option(
         None,
         "of fiftyone: folder of the pictures by file_name, where the dataset does not hold them",
         path=True,
@@ -358,7 +361,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "sweep": (SweepConfig, "predictions"),
     "construct": (ConstructConfig, "predictions"),
     "convert": (ConvertConfig, "paths"),
-    "export": (ExportConfig, "result"),
+    "export": (ExportConfig, "what"),
     "cache": (CacheConfig, "action"),
 }
 """For each verb, its config and the key that positional arguments fill."""

@@ -34,8 +34,8 @@ def export(
     folder: str | Path,
     format: str = "coco",
     *,
-    dataset: MaskStore | Dataset | str | Path | None = None,
-    pictures: str | Path | None = None,
+    truth: MaskStore | Dataset | str | Path | None = None,
+    images: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write ground truth, and the masks of a result, for another tool.
@@ -49,8 +49,8 @@ def export(
         what: A result with masks, the folder of one or a row of a sweep; or a dataset, or its name or path.
         folder: Made where absent.
         format: `coco` or `fiftyone`.
-        dataset: Of a result; by default the one that it names.
-        pictures: For `fiftyone`, a folder of pictures by `file_name`, where the dataset does not hold them.
+        truth: The dataset of a result; by default the one that it names.
+        images: For `fiftyone`, a folder of pictures by `file_name`, where the dataset does not hold them.
         overwrite: Replace what an earlier export wrote.
 
     Returns:
@@ -70,20 +70,21 @@ def export(
     >>> rc.score(folder / "predictions.json", "sample").miou == result.miou
     True
     """
-    check_format(format)
-    result, store = _result_and_store(what, dataset)
+    if format not in FORMATS:
+        raise UsageError(f"format must be {' or '.join(FORMATS)}, not {format!r}")
     check_output(folder, overwrite=overwrite, names=FORMATS[format])
+    result, store = _result_and_store(what, truth)
     folder = Path(folder)
     content = Content.of(store, result)
     if format == "coco":
         write_files(folder, coco_files(content))
         return folder
-    found = find_pictures(store.dataset, pictures)
+    found = find_pictures(store.dataset, images)
     written = write_pictures(found, folder / DATA)
     if written < len(found.names):
         warnings.warn(
             f"refcocom: {len(found.names) - written:,} of {len(found.names):,} pictures are not at hand"
-            f"{found.reason}; pass the folder that holds them as pictures=DIR",
+            f"{found.reason}; pass the folder that holds them as images=DIR",
             UserWarning,
             stacklevel=2,
         )
@@ -92,38 +93,26 @@ def export(
     return folder
 
 
-def check_format(format: str) -> None:
-    """Refuse an unknown format.
-
-    Raises:
-        UsageError: It is none of `FORMATS`.
-    """
-    if format not in FORMATS:
-        raise UsageError(f"format must be {' or '.join(FORMATS)}, not {format!r}")
-
-
 def _result_and_store(
     what: Result | MaskStore | Dataset | str | Path,
-    dataset: MaskStore | Dataset | str | Path | None,
+    truth: MaskStore | Dataset | str | Path | None,
 ) -> tuple[Result | None, MaskStore]:
     result = what if isinstance(what, Result) else None
     if isinstance(what, str | Path):
         result = find_result(what)
     if result is None:
         assert not isinstance(what, Result)
-        if dataset is not None:
-            raise UsageError(f"dataset= is that of a result, and {what} is none")
+        if truth is not None:
+            raise UsageError(f"the true masks of a result may be given; {what} is none")
         return None, as_store(what)
     if result.held_masks is None:
         raise UsageError(NO_MASKS)
     about = result.info.get("dataset", {})
-    if dataset is None:
+    if truth is None:
         if about.get("source") is None:
-            raise UsageError("the result names no dataset; pass it as dataset=…")
-        dataset = load_dataset(
-            about["source"], revision=about.get("revision"), split=about["split"]
-        )
-    store = as_store(dataset)
+            raise UsageError("the result does not say which dataset it is of; give it too")
+        truth = load_dataset(about["source"], revision=about.get("revision"), split=about["split"])
+    store = as_store(truth)
     known = about.get("fingerprint", store.dataset.fingerprint)
     if known != store.dataset.fingerprint or len(store) != len(result.per_example):
         raise UsageError(f"the result is not one of {store}: their datasets differ")
