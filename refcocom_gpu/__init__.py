@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from refcocom_gpu.predictions.convert import convert as convert
     from refcocom_gpu.predictions.writer import PredictionWriter as PredictionWriter
     from refcocom_gpu.report.call import report as report
+    from refcocom_gpu.report.export.call import export as export
     from refcocom_gpu.report.show import show as show
     from refcocom_gpu.scorer import score as score
     from refcocom_gpu.scores.comparison import ResultComparison as ResultComparison
@@ -71,6 +72,7 @@ _HOMES = {
     "Result": "scores.result",
     "SweepResults": "scores.sweep_results",
     "load_results": "scores.sweep_results",
+    "export": "report.export.call",
     "score": "scorer",
     "DatasetMatch": "store.match",
     "match_datasets": "store.match",

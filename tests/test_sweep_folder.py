@@ -19,7 +19,7 @@ from sweeps import STORE, contents, made_runs, sweep
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.scores.sweep_folder import EXAMPLES, INDEX
-from refcocom_gpu.sweep import per_example
+from refcocom_gpu.sweep import ledger
 from refcocom_gpu.sweep.ledger import Ledger
 from refcocom_gpu.sweep.run import Ranking
 from refcocom_gpu.utils import files
@@ -131,8 +131,8 @@ def test_content_is_read_when_it_may_have_changed(again, monkeypatch):
     folder, rerun = again
     hashed = []
     real = files.hash_file
-    monkeypatch.setattr(per_example, "is_settled", lambda path: True)
-    monkeypatch.setattr(per_example, "hash_file", lambda p: hashed.append(p.name) or real(p))
+    monkeypatch.setattr(ledger, "is_settled", lambda path: True)
+    monkeypatch.setattr(ledger, "hash_file", lambda p: hashed.append(p.name) or real(p))
     every = sorted(p.name for p in folder.glob("per_example/*/*.parquet"))
     rerun()
     assert sorted(hashed) == every
@@ -145,7 +145,7 @@ def test_content_is_read_when_it_may_have_changed(again, monkeypatch):
     assert hashed == every[:1]
     hashed.clear()
     # A disk that lost a bit changed no time, which is simulated here by tokens that never change.
-    monkeypatch.setattr(per_example, "token_of", lambda path: "as before")
+    monkeypatch.setattr(ledger, "token_of", lambda path: "as before")
     rerun()
     path = next(folder.glob("per_example/*/*.parquet"))
     content = path.read_bytes()

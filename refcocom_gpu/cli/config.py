@@ -388,6 +388,29 @@ class ShowConfig(_Pictures):
 
 
 @dataclass
+class ExportConfig(_Output):
+    """Write a dataset, or a result with its masks, as files of another tool."""
+
+    what: str | None = option(
+        None,
+        "folder that score wrote with save_masks=true, a row of such a sweep (FOLDER:1), or the name or path of a "
+        "dataset",
+        path=True,
+    )
+    format: str = option("coco", "coco (annotations and results), or fiftyone (a dataset)")
+    dataset: str | None = option(
+        None, "name or path of the dataset of a result; null: the one that it names", path=True
+    )
+    images: str | None = option(
+        None,
+        "of fiftyone: folder of the pictures by file_name, where the dataset does not hold them",
+        path=True,
+    )
+    output_dir: str | None = option(None, "folder for the files", path=True)
+    overwrite: bool = option(False, "replace an export that is in output_dir")
+
+
+@dataclass
 class CacheConfig(_Dataset):
     """Show, build or clear what is cached on disk."""
 
@@ -408,6 +431,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "convert": (ConvertConfig, "paths"),
     "report": (ReportConfig, "results"),
     "show": (ShowConfig, "example"),
+    "export": (ExportConfig, "what"),
     "cache": (CacheConfig, "action"),
 }
 """For each verb, its config and the key that positional arguments fill."""

@@ -15,7 +15,7 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.report.canvas import Canvas
 from refcocom_gpu.report.overlay import LIGHT, Mask, Pixels, outlined, scored
-from refcocom_gpu.report.truth import truth_of
+from refcocom_gpu.report.truth import Truth, truth_of
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.store.store import MaskStore
 
@@ -30,7 +30,7 @@ def show(
     example: Key,
     *,
     masks: Any = None,
-    truth: Dataset | MaskStore | None = None,
+    truth: Truth | None = None,
     images: str | Path | None = None,
 ) -> Picture:
     """Draw one example: the true mask as an outline, the prediction filled, what it missed striped.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.scores.result import Result
-from refcocom_gpu.store.store import MaskStore
+from refcocom_gpu.store.store import MaskStore, as_store
 
-Truth = MaskStore | Dataset
+Truth = MaskStore | Dataset | str | Path
 
 
 def truth_of(result: Result, given: Truth | None = None) -> tuple[MaskStore | None, str]:
@@ -15,7 +17,7 @@ def truth_of(result: Result, given: Truth | None = None) -> tuple[MaskStore | No
 
     Args:
         result: Of any convention.
-        given: The dataset or its store; None loads the one that the result names.
+        given: The dataset or its store, or its name or path; None loads the one that the result names.
 
     Returns:
         The store, and an empty text; or None, and why there is none.
@@ -38,7 +40,7 @@ def truth_of(result: Result, given: Truth | None = None) -> tuple[MaskStore | No
             return None, f"the dataset of the result cannot be loaded: {error}"
         if given.fingerprint != about.get("fingerprint"):
             return None, f"{about['source']} has changed since it was scored"
-    store = given if isinstance(given, MaskStore) else MaskStore.build(given)
+    store = as_store(given)
     if store.dataset.fingerprint != about.get("fingerprint", store.dataset.fingerprint):
         raise UsageError(
             f"the result is not one of {store.dataset.source}: their fingerprints differ"

@@ -5,8 +5,9 @@ Reading needs the keys, sentences and sizes of the examples, which the table of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,27 +28,34 @@ from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 from refcocom_gpu.utils.changes import unchanged
 
-if TYPE_CHECKING:
-    from refcocom_gpu.scores.result import Result
-
 
 def masks_again(
-    result: Result,
+    table: pa.Table,
+    info: Mapping[str, Any],
     predictions: Any,
     store: MaskStore | Dataset | None = None,
     **reading: Any,
 ) -> Column:
-    """Read the masks of the predictions that a result was scored from; see `Result.with_masks`."""
+    """Read the masks of the predictions that a result was scored from; see `Result.with_masks`.
+
+    Args:
+        table: `per_example` of the result: N rows.
+        info: What the result says of itself.
+        predictions: As for `score`.
+        store: Ground truth; None where the table says enough of the examples.
+        reading: Options that are now others than those in `info`.
+    """
     known = {field.name for field in fields(ReadOptions)}
-    before = {k: v for k, v in result.info.get("options", {}).items() if k in known}
+    before = {k: v for k, v in info.get("options", {}).items() if k in known}
     options = ReadOptions(**{**before, **reading})
-    store = MaskStore.build(_dataset_of(result), cache=False) if store is None else as_store(store)
-    table = result.per_example
+    store = (
+        MaskStore.build(_dataset_of(table, info), cache=False) if store is None else as_store(store)
+    )
     if len(store) != len(table):
         raise ResultsError(f"the result has {len(table):,} examples, {store} has {len(store):,}")
     source, problems = find_source(predictions), Problems()
     with unchanged(source.files):
-        _check_digest(result, source.about())
+        _check_digest(info, source.about())
         batches, keys = read_predictions(source, store.dataset, options, problems)
         saver = MaskSaver(store, options.threads)
         counter = batch_counter(store, options, problems, saver=saver)
@@ -67,9 +75,9 @@ def masks_again(
     return saver.strings(rows[:, -1])
 
 
-def _check_digest(result: Result, about: dict[str, Any]) -> None:
+def _check_digest(info: Mapping[str, Any], about: dict[str, Any]) -> None:
     """Compare the hash of files with that of the result, where both are known."""
-    counted, given = result.info.get("predictions", {}).get("xxh3_128"), about.get("xxh3_128")
+    counted, given = info.get("predictions", {}).get("xxh3_128"), about.get("xxh3_128")
     if None not in (counted, given) and counted != given:
         raise ResultsError(
             f"{about['source']} is not what this result was scored from: its hash is {given}, and that of the "
@@ -77,9 +85,8 @@ def _check_digest(result: Result, about: dict[str, Any]) -> None:
         )
 
 
-def _dataset_of(result: Result) -> Dataset:
+def _dataset_of(table: pa.Table, info: Mapping[str, Any]) -> Dataset:
     """Return the examples of a result as a dataset whose masks are empty."""
-    table = result.per_example
     number = sample_numbers(table)
     image_ids = to_numpy(table.column("image_id"))
     firsts = np.flatnonzero(np.diff(number, prepend=0))
@@ -121,7 +128,7 @@ def _dataset_of(result: Result) -> Dataset:
         "sentence": table.column("sentence"),
         "sent_id": pa.nulls(len(table), pa.int64()),
     }
-    about = result.info.get("dataset", {})
+    about = info.get("dataset", {})
     return Dataset(
         pa.table(images),
         pa.table(samples),

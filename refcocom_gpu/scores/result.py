@@ -409,7 +409,7 @@ class Result:
             ResultsError: The file of masks is absent or altered.
             IndexError: There is no such example.
         """
-        return saved_masks.mask_of(self, index)
+        return saved_masks.mask_of(self.per_example, self.masks, index)
 
     def with_masks(
         self, predictions: Any, *, store: MaskStore | None = None, **reading: Any
@@ -432,7 +432,8 @@ class Result:
         """
         from refcocom_gpu.scores.masks_again import masks_again
 
-        return replace(self, held_masks=masks_again(self, predictions, store, **reading))
+        masks = masks_again(self.per_example, self.info, predictions, store, **reading)
+        return replace(self, held_masks=masks)
 
     def summary(self) -> dict[str, Any]:
         """Return every score and what it is a score of, ready for JSON."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,6 @@ from refcocom_gpu.predictions.native import native_table, strings_of
 from refcocom_gpu.scores.under import MISSING, sample_numbers
 from refcocom_gpu.utils.arrow import to_numpy
 from refcocom_gpu.utils.files import VERIFIED, parquet_bytes, regular
-
-if TYPE_CHECKING:
-    from refcocom_gpu.scores.result import Result
 
 NO_MASKS = "this result holds no masks; score with save_masks=true, or give the predictions again to Result.with_masks"
 
@@ -143,15 +140,13 @@ def positions(sample: NDArray[np.int64], image: NDArray[np.int64]) -> NDArray[np
     return within
 
 
-def mask_of(result: Result, index: int) -> NDArray[np.bool_]:
-    """Return the predicted mask of one example; see `Result.mask_of`."""
-    n = len(result.per_example)
-    if not 0 <= index < n:
-        raise IndexError(f"index {index} is not a row number 0…{n - 1}")
-    masks = result.masks
+def mask_of(table: pa.Table, masks: rle.Column | None, index: int) -> NDArray[np.bool_]:
+    """Return the predicted mask of one example of the table of a result; see `Result.mask_of`."""
+    if not 0 <= index < len(table):
+        raise IndexError(f"index {index} is not a row number 0…{len(table) - 1}")
     if masks is None:
         raise UsageError(NO_MASKS)
-    height, width = (result.per_example.column(name)[index].as_py() for name in ("height", "width"))
+    height, width = (table.column(name)[index].as_py() for name in ("height", "width"))
     counts = masks.row(index)
     if not counts:
         return np.zeros((height, width), np.bool_)
