@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from refcocom_gpu.adapters.combine import Candidate, combined
@@ -25,7 +24,7 @@ from refcocom_gpu.predictions.answers import Answers
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import expand_paths
-from refcocom_gpu.predictions.records import NOT_JSON, repeated_keys
+from refcocom_gpu.predictions.records import json_object
 from refcocom_gpu.utils.changes import unchanged
 from refcocom_gpu.utils.files import regular
 
@@ -152,28 +151,11 @@ def _rows(files: list[Path], problems: Problems) -> Iterator[tuple[dict[str, Any
                     if not text.strip():
                         continue
                     where = f"{path}, line {number}"
-                    row = _row(text, where, problems)
+                    row = json_object(text, where, problems)
                     if row is not None:
                         yield row, where
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _row(text: bytes, where: str, problems: Problems) -> dict[str, Any] | None:
-    try:
-        row = msgspec.json.decode(text)
-        repeated = repeated_keys(text)
-    except NOT_JSON as error:
-        problems.add("malformed", where, f"not JSON: {error}")
-        return None
-    if not isinstance(row, dict):
-        problems.add("malformed", where, f"a row is an object, not {row!r:.60}")
-        return None
-    if repeated:
-        names = ", ".join(repeated)
-        problems.add("duplicate", where, f"the row has {names} more than once in one object")
-        return None
-    return row
 
 
 def _example(row: Mapping[str, Any], keys: Keys, where: str, held: Mapping[str, Any]) -> int:

@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcocom_gpu.adapters.combine import Candidate, score_of
-from refcocom_gpu.adapters.points import UNITS, draw, objects_of, to_polygons
+from refcocom_gpu.adapters.points import draw, objects_of, to_polygons
 from refcocom_gpu.errors import AnswerError, UsageError
 from refcocom_gpu.masks.polygons import Points, is_number
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import UNITS, ReadOptions
 from refcocom_gpu.predictions.pictures import picture_array
 from refcocom_gpu.utils.optional import require
 

@@ -19,8 +19,9 @@ import re
 from typing import Any
 
 from refcocom_gpu.adapters.combine import Candidate, score_of
-from refcocom_gpu.adapters.points import NAMES, UNITS, draw, objects_of, polygons_in, to_polygons
+from refcocom_gpu.adapters.points import NAMES, draw, objects_of, polygons_in, to_polygons
 from refcocom_gpu.errors import AnswerError, UsageError
+from refcocom_gpu.predictions.options import UNITS
 
 VERSIONS = ("2", "2.5", "3")
 

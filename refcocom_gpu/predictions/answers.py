@@ -10,6 +10,9 @@ from typing import Any
 from refcocom_gpu.errors import Problem, UsageError
 from refcocom_gpu.utils.files import hash_files
 
+KEEP = "keep"
+"""The option `boxes` of sources whose answers are predictions of boxes."""
+
 Key = tuple[int, ...]
 """What names an example, such as `(sample_id, sentence_idx)`."""
 
@@ -48,6 +51,11 @@ class Answers:
             return cls(files, hash_files(files), adapter)
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+    @property
+    def are_boxes(self) -> bool:
+        """Whether the predictions are boxes x0, y0, x1, y1 in pixels, as `boxes=keep` asks for, instead of masks."""
+        return self.adapter.get("boxes") == KEEP
 
     @property
     def name(self) -> str:

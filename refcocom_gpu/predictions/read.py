@@ -17,14 +17,16 @@ A mistake is recorded in `Problems` and reading goes on, so that one pass finds 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from refcocom_gpu.errors import Problem, Problems, UsageError
 from refcocom_gpu.predictions.answers import Answers, Key
 from refcocom_gpu.predictions.arrow_tables import is_dataset, read_dataset
-from refcocom_gpu.predictions.batches import Batches
+from refcocom_gpu.predictions.batches import Batches, BoxBatch
+from refcocom_gpu.predictions.box_rows import read_box_pairs
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import read_pairs
@@ -174,9 +176,51 @@ def read_predictions(
     return batches, keys
 
 
+def options_of(source: Source, options: ReadOptions) -> ReadOptions:
+    """Return the options with which a set is read: boxes that an adapter made are in pixels.
+
+    Raises:
+        UsageError: The options declare another form.
+    """
+    if not (isinstance(source.pairs, Answers) and source.pairs.are_boxes):
+        return options
+    declared = replace(options, box_format="xyxy", box_scale="pixels")
+    if options.box_format is not None and options != declared:
+        raise UsageError(
+            f"{source.name} was read by an adapter, which gives boxes as box_format=xyxy in box_scale=pixels; declare "
+            "nothing else of them"
+        )
+    return declared
+
+
+def read_boxes(
+    source: Source, dataset: Dataset, options: ReadOptions, problems: Problems
+) -> tuple[Iterator[BoxBatch], Keys]:
+    """Stream predictions that are boxes, as `read_predictions` streams masks.
+
+    Raises:
+        UsageError: As there, and while reading where the predictions have a format that holds masks.
+    """
+    batches, keys = read_predictions(source, dataset, options, problems)
+
+    def boxes() -> Iterator[BoxBatch]:
+        batch: Any
+        for batch in batches:
+            if not isinstance(batch, BoxBatch):
+                raise UsageError(
+                    f"{source.name} holds masks, and box_format={options.box_format} reads boxes, from rows of "
+                    "Parquet, JSON, Arrow or datasets and from memory; without box_format, metrics=[iou,boxes] scores "
+                    "the boxes of masks too"
+                )
+            yield batch
+
+    return boxes(), keys
+
+
 def _batches(source: Source, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
     if not source.files:
-        read_memory = read_dataset if is_dataset(source.pairs) else read_pairs
+        in_memory = read_pairs if options.box_format is None else read_box_pairs
+        read_memory = read_dataset if is_dataset(source.pairs) else in_memory
         return read_memory(source.pairs, keys, options, problems)
     readers = [reader_of(path) for path in source.files]
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 class Result:
     """The outcome of scoring one set of predictions.
 
+    Predictions that are boxes have the scores `box_iou` and `box_accuracy`; every score of masks is a `UsageError`.
+
     Attributes:
         per_example: `SCHEMA` and the columns of other metrics, one row per example in index order; N rows.
         info: What the scores are scores of: dataset, predictions, device, versions, wall time.
@@ -324,6 +326,7 @@ class Result:
             TagsError: When the file does not fit the examples.
         """
         check_official(self.convention, "slices")
+        boxes.refuse_given(self.per_example)
         table, info = self.per_example, self.info
         of_file: list[str] = []
         if tags is not None:
@@ -340,6 +343,8 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         """Return every score and what it is a score of, ready for JSON."""
+        if boxes.are_given(self.per_example):
+            return self._summary_of_boxes()
         return {
             "schema": "refcocom-summary",
             "version": SCHEMA_VERSION,
@@ -367,6 +372,24 @@ class Result:
                 if (caveat := get_convention(self.convention).caveat)
                 else {}
             ),
+            **self.info,
+        }
+
+    def _summary_of_boxes(self) -> dict[str, Any]:
+        """Return what `summary` does, of predictions that are boxes."""
+        n_no_target = self.n_no_target
+        return {
+            "schema": "refcocom-summary",
+            "version": SCHEMA_VERSION,
+            **self.box_scores,
+            "n_examples": self.n_examples,
+            "n_missing": self.n_missing,
+            "n_empty": self.n_empty,
+            **({"n_no_target": n_no_target} if n_no_target else {}),
+            "n_duplicate": 0,
+            "convention": self.convention,
+            "precision": ">" if self.is_strict else ">=",
+            "slices": {},
             **self.info,
         }
 
