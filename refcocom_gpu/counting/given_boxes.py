@@ -72,7 +72,6 @@ def count_boxes(
         if progress is not None:
             progress(len(batch.index))
     sample = store.example_sample
-    sizes = np.stack([store.heights[sample], store.widths[sample]], 1)
-    judge_boxes(boxes, sizes, options, source.name, problems)
+    judge_boxes(boxes, store.dataset, options, source.name, problems)
     stored = {name: column[sample] for name, column in METRICS[BOXES].stored(store).items()}
     return {**dict(zip(PRED_BOX, boxes.T, strict=True)), **stored}, keys

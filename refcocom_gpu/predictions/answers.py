@@ -25,7 +25,7 @@ class Answers:
         files: The files of raw answers.
         xxh3_128: The hash of what was read from them, 32 hex digits.
         adapter: Source, `combine` and the options with which they were read.
-        pairs: Key and COCO RLE of each answer that was read; None for an answer that names no object.
+        pairs: Key and COCO RLE, or box, of each answer that was read; None for an answer that names no object.
         unread: What is wrong with each answer that holds no mask that can be read. Its example has no prediction: it
             is an error, or counts as missing with `missing=zero`.
         n_combined: Answers of which several masks were combined.

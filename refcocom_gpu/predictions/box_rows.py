@@ -158,13 +158,13 @@ def read_box_pairs(
     for number, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise UsageError(f"boxes in memory are (index, boxes) pairs, not {type(pair).__name__}")
-        numbers, boxes = _as_rows(*pair, len(keys.fields))
+        numbers, boxes = as_box_rows(*pair, len(keys.fields))
         places = [f"batch {number}, row {row}" for row in range(len(boxes))]
         index = keys.resolve_any(numbers, places.__getitem__)
-        yield _checked(index, boxes, places, keys, options, problems)
+        yield checked_boxes(index, boxes, places, keys, options, problems)
 
 
-def _as_rows(index: Any, boxes: Any, n_fields: int) -> tuple[NDArray[np.int64], list[Any]]:
+def as_box_rows(index: Any, boxes: Any, n_fields: int) -> tuple[NDArray[np.int64], list[Any]]:
     """Return [B] row numbers or [B, F] keys, and B boxes."""
     numbers, listed = as_ints(index), _plain(boxes)
     if listed is None or not (isinstance(listed, list) and all(map(_is_box, listed))):
@@ -230,10 +230,10 @@ def _batch(part: list[Row], keys: Keys, options: ReadOptions, problems: Problems
             )
             index[k] = -1
         boxes.append(row.get("box"))
-    return _checked(index, boxes, places, keys, options, problems)
+    return checked_boxes(index, boxes, places, keys, options, problems)
 
 
-def _checked(
+def checked_boxes(
     index: NDArray[np.int64],
     boxes: list[Any],
     places: list[str],

@@ -7,7 +7,7 @@ the image.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from refcocom_gpu.errors import DataError, Problems
 from refcocom_gpu.masks.polygons import is_number
 from refcocom_gpu.predictions.options import BOX_FORMATS, BOX_FORMS, UNITS, ReadOptions
 from refcocom_gpu.predictions.polygon_scale import BEYOND, BEYOND_PIXELS, TINY
+
+if TYPE_CHECKING:
+    from refcocom_gpu.dataset.table import Dataset
 
 Corners = tuple[float, float, float, float]
 """x0, y0, x1, y1."""
@@ -68,7 +71,7 @@ def box_in_pixels(value: Any, size: tuple[int, int] | None, options: ReadOptions
     if unit is not None:
         # The product first: 29 / 1000 * 1000 is below 29.
         a, b, c, d = a * width / unit, b * height / unit, c * width / unit, d * height / unit
-    if not _fits((a, b, c, d), size):
+    if not fits_image((a, b, c, d), size):
         raise DataError(
             f"box is {value!r:.80}, which reaches beyond the image of {height}×{width} pixels by more than "
             f"{BEYOND:.1%} of a side, as {form} in {options.box_scale}{_other(value, size, options)}; {BOX_FORMS}"
@@ -76,7 +79,7 @@ def box_in_pixels(value: Any, size: tuple[int, int] | None, options: ReadOptions
     return a, b, c, d
 
 
-def _fits(corners: Corners, size: tuple[int, int]) -> bool:
+def fits_image(corners: Corners, size: tuple[int, int]) -> bool:
     """Return whether corners in pixels lie in an image, or overshoot it as little as models do."""
     x0, y0, x1, y1 = corners
     return all(
@@ -95,37 +98,41 @@ def _other(value: Any, size: tuple[int, int] | None, options: ReadOptions) -> st
         c, d = a + c, b + d
     unit = UNITS.get(str(options.box_scale))
     x, y = (1.0, 1.0) if unit is None else (size[1] / unit, size[0] / unit)
-    fits = _fits((a * x, b * y, c * x, d * y), size)
+    fits = fits_image((a * x, b * y, c * x, d * y), size)
     return f"; it fits box_format={other}" if fits else ""
 
 
 def judge_boxes(
-    boxes: Floats, sizes: NDArray[np.int64], options: ReadOptions, source: str, problems: Problems
+    boxes: Floats, dataset: Dataset, options: ReadOptions, source: str, problems: Problems
 ) -> None:
     """Record a problem if the boxes of a whole set are on a smaller scale than was declared.
 
     One box of a few pixels is possible; only all of them tell that numbers of 0…1 were declared to be something else.
 
     Args:
-        boxes: [K, 4] from `box_in_pixels`.
-        sizes: [K, 2] H and W of their images.
+        boxes: [N, 4] from `box_in_pixels`, one for each example; 0, 0, 0, 0 where there is none.
+        dataset: What they are for.
         options: As there.
         source: Name of the set.
         problems: Collects what is wrong.
 
-    >>> problems = Problems()
+    >>> import refcocom_gpu as rc
+    >>> dataset, problems = rc.load_dataset("sample"), Problems()
+    >>> boxes = np.tile([0.1, 0.2, 0.5, 1.0], (dataset.n_examples, 1))
     >>> pixels = ReadOptions(box_format="xyxy", box_scale="pixels")
-    >>> judge_boxes(np.array([[0.1, 0.2, 0.5, 1.0]]), np.array([[480, 640]]), pixels, "p.jsonl", problems)
-    >>> print(problems.problems[0])  # doctest: +ELLIPSIS
-    p.jsonl: box scale: no number of 1 box exceeds 1, so they are not in pixels; declare box_format=...
+    >>> judge_boxes(boxes, dataset, pixels, "p.jsonl", problems)
+    >>> print(problems.kept[0])  # doctest: +ELLIPSIS
+    p.jsonl: box scale: no number of 297 boxes exceeds 1, so they are not in pixels; declare box_format=...
     """
-    present = boxes.any(1)
+    present = np.flatnonzero(boxes.any(1))
+    sample = dataset.example_sample[present]
+    sides = np.stack([dataset.widths[sample], dataset.heights[sample]] * 2, 1)
     scale = str(options.box_scale)
-    if scale == "normalized" or not present.any() or sizes[present].max() <= TINY:
+    if scale == "normalized" or not len(present) or sides.max() <= TINY:
         return
     numbers = boxes[present]
     if scale in UNITS:
-        numbers = numbers / sizes[present][:, [1, 0, 1, 0]] * UNITS[scale]
+        numbers = numbers / sides * UNITS[scale]
     if numbers.max() <= 1:
         n = len(numbers)
         problems.add(

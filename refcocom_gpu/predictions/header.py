@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +21,40 @@ if TYPE_CHECKING:
 SCHEMA = "refcocom-predictions"
 VERSION = 1
 
+NATIVE_BOXES = {"box_format": "xyxy", "box_scale": "pixels"}
+"""The form of boxes in files that this package writes."""
+
 HEADER_BYTES = 2**16
 """A first line longer than this is a prediction, not a header."""
 
 
-def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
-    """Return the header of a new file."""
+def make_header(model: str | None, dataset: Dataset, *, are_boxes: bool = False) -> dict[str, Any]:
+    """Return the header of a new file; one of boxes declares their form, so that no option is needed to read it."""
     header: dict[str, Any] = {"schema": SCHEMA, "version": VERSION}
     if model is not None:
         header["model"] = model
-    return {**header, "dataset": dataset.fingerprint}
+    form = NATIVE_BOXES if are_boxes else {}
+    return {**header, "dataset": dataset.fingerprint, **form}
 
 
 def model_of(path: Path) -> str | None:
     """Return the model that a native file, or the first in a folder, names in its header; None where none is named."""
+    return next(iter(_entries(path, "model")), None)
+
+
+def box_form_of(path: Path) -> dict[str, str]:
+    """Return the form of boxes that the header of a native file, or of the first in a folder, declares."""
+    forms = {name: next(iter(_entries(path, name)), None) for name in NATIVE_BOXES}
+    return {name: form for name, form in forms.items() if form is not None}
+
+
+def _entries(path: Path, name: str) -> Iterator[str]:
+    """Yield an entry of the header of a native file, or of those in a folder, where it is text."""
     try:
         if regular(path).is_dir():
-            models = (model_of(file) for file in sorted(path.iterdir()) if file.is_file())
-            return next((model for model in models if model), None)
+            for file in sorted(path.iterdir()):
+                yield from _entries(file, name) if file.is_file() else ()
+            return
         reader = READERS.get(ending(path.name), ("", ""))[0]
         if reader == "parquet":
             import pyarrow.parquet as pq
@@ -52,14 +68,14 @@ def model_of(path: Path) -> str | None:
                 line = read(HEADER_BYTES).partition(b"\n")[0]
             fields = msgspec.json.decode(line.decode("utf-8-sig"))
         else:
-            return None
+            return
     # The reader of the file finds what is wrong with it and says so.
     except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(fields, Mapping) or fields.get("schema") != SCHEMA:
-        return None
-    model = fields.get("model")
-    return model if isinstance(model, str) and model else None
+        return
+    if isinstance(fields, Mapping) and fields.get("schema") == SCHEMA:
+        entry = fields.get(name)
+        if isinstance(entry, str) and entry:
+            yield entry
 
 
 def metadata_of(schema: pa.Schema) -> dict[str, str]:

@@ -28,6 +28,7 @@ from refcocom_gpu.predictions.arrow_tables import is_dataset, read_dataset
 from refcocom_gpu.predictions.batches import Batches, BoxBatch
 from refcocom_gpu.predictions.box_rows import read_box_pairs
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
+from refcocom_gpu.predictions.header import NATIVE_BOXES, box_form_of
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import read_pairs
 from refcocom_gpu.predictions.options import ReadOptions
@@ -177,20 +178,24 @@ def read_predictions(
 
 
 def options_of(source: Source, options: ReadOptions) -> ReadOptions:
-    """Return the options with which a set is read: boxes that an adapter made are in pixels.
+    """Return the options with which a set is read: native files of boxes and adapters declare their form themselves.
 
     Raises:
-        UsageError: The options declare another form.
+        UsageError: The options, or some files of the set, declare another form.
     """
-    if not (isinstance(source.pairs, Answers) and source.pairs.are_boxes):
-        return options
-    declared = replace(options, box_format="xyxy", box_scale="pixels")
-    if options.box_format is not None and options != declared:
-        raise UsageError(
-            f"{source.name} was read by an adapter, which gives boxes as box_format=xyxy in box_scale=pixels; declare "
-            "nothing else of them"
-        )
-    return declared
+    forms: list[dict[str, Any]] = [form for form in map(box_form_of, source.files) if form]
+    if isinstance(source.pairs, Answers) and source.pairs.are_boxes:
+        forms.append(NATIVE_BOXES)
+    for form in forms:
+        declared = replace(options, **form)
+        if options.box_format is not None and options != declared:
+            given = " ".join(f"{name}={value}" for name, value in form.items())
+            raise UsageError(
+                f"{source.name} declares {given} of its boxes, not box_format={options.box_format} "
+                f"box_scale={options.box_scale}"
+            )
+        options = declared
+    return options
 
 
 def read_boxes(

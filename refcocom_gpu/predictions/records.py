@@ -159,7 +159,7 @@ def json_object(text: bytes, where: str, problems: Problems) -> dict[str, Any] |
         problems: Collects what is wrong.
 
     >>> problems = Problems()
-    >>> json_object(b'{"a": 1}', "line 1", problems), json_object(b"[1]", "line 2", problems), len(problems.problems)
+    >>> json_object(b'{"a": 1}', "line 1", problems), json_object(b"[1]", "line 2", problems), len(problems.kept)
     ({'a': 1}, None, 1)
     """
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from refcocom_gpu.cli.config import ScoreConfig
 from refcocom_gpu.cli.verbs import is_strict, load, print_, progress
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
 from refcocom_gpu.utils.options import part_of
 
 
@@ -33,6 +33,11 @@ def run(config: ScoreConfig) -> None:
         )
     strict = is_strict(config.precision)
     options = part_of(config, ReadOptions)
+    for key in ("slices", "tags", "eval_results"):
+        if getattr(config, key):
+            refuse_boxes(options, f"{key}=")
+    if config.convention == ALL:
+        refuse_boxes(options, f"convention={ALL}")
     output = None if config.output_dir is None else Path(config.output_dir)
     if output is not None:
         check_output(output, overwrite=config.overwrite)
