@@ -451,7 +451,7 @@ def test_a_result_of_boxes_has_no_scores_of_masks(store, boxes, tmp_path):
             lambda one=one: one.slices("size"),
             lambda one=one: one.with_slices("size"),
             lambda one=one: rc.compare(one, one),
-            lambda one=one: one.under("cris").miou,
+            lambda one=one: one.under("cris"),
         ):
             with pytest.raises(rc.UsageError, match="these predictions are boxes"):
                 refused()

@@ -24,6 +24,9 @@ VERSION = 1
 NATIVE_BOXES = {"box_format": "xyxy", "box_scale": "pixels"}
 """The form of boxes in files that this package writes."""
 
+WITH_HEADERS = ("parquet", "arrow_tables", "text")
+"""Readers of files that may have a header."""
+
 HEADER_BYTES = 2**16
 """A first line longer than this is a prediction, not a header."""
 
@@ -39,43 +42,59 @@ def make_header(model: str | None, dataset: Dataset, *, are_boxes: bool = False)
 
 def model_of(path: Path) -> str | None:
     """Return the model that a native file, or the first in a folder, names in its header; None where none is named."""
-    return next(iter(_entries(path, "model")), None)
+    models = (_text(_header_of(file), "model") for file in _files_of(path))
+    return next((model for model in models if model), None)
 
 
 def box_form_of(path: Path) -> dict[str, str]:
-    """Return the form of boxes that the header of a native file, or of the first in a folder, declares."""
-    forms = {name: next(iter(_entries(path, name)), None) for name in NATIVE_BOXES}
-    return {name: form for name, form in forms.items() if form is not None}
+    """Return the form of boxes that the header of a native file declares, or of the first that a folder holds."""
+    file = next((file for file in _files_of(path) if _reader_of(file) in WITH_HEADERS), None)
+    header = {} if file is None else _header_of(file)
+    return {name: form for name in NATIVE_BOXES if (form := _text(header, name))}
 
 
-def _entries(path: Path, name: str) -> Iterator[str]:
-    """Yield an entry of the header of a native file, or of those in a folder, where it is text."""
+def _files_of(path: Path) -> Iterator[Path]:
+    """Yield a file itself, or the files of a folder by name."""
     try:
         if regular(path).is_dir():
-            for file in sorted(path.iterdir()):
-                yield from _entries(file, name) if file.is_file() else ()
-            return
-        reader = READERS.get(ending(path.name), ("", ""))[0]
+            yield from (file for file in sorted(path.iterdir()) if file.is_file())
+        else:
+            yield path
+    # The reader of the file finds what is wrong with it and says so.
+    except (OSError, ValueError):
+        return
+
+
+def _reader_of(file: Path) -> str:
+    return READERS.get(ending(file.name), ("", ""))[0]
+
+
+def _text(header: Mapping[str, Any], name: str) -> str | None:
+    value = header.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _header_of(path: Path) -> Mapping[str, Any]:
+    """Return the header of a native file; empty where it has none."""
+    reader, fields = _reader_of(path), None
+    try:
         if reader == "parquet":
             import pyarrow.parquet as pq
 
-            fields = metadata_of(pq.read_schema(path.absolute(), memory_map=True))
+            fields = metadata_of(pq.read_schema(regular(path).absolute(), memory_map=True))
         elif reader == "arrow_tables":
-            with open_ipc(path) as table:
+            with open_ipc(regular(path)) as table:
                 fields = metadata_of(table.schema)
         elif reader == "text":
-            with opened(path) as read:
+            with opened(regular(path)) as read:
                 line = read(HEADER_BYTES).partition(b"\n")[0]
             fields = msgspec.json.decode(line.decode("utf-8-sig"))
-        else:
-            return
-    # The reader of the file finds what is wrong with it and says so.
+    # As above.
     except (OSError, ValueError, RecursionError):
-        return
+        return {}
     if isinstance(fields, Mapping) and fields.get("schema") == SCHEMA:
-        entry = fields.get(name)
-        if isinstance(entry, str) and entry:
-            yield entry
+        return fields
+    return {}
 
 
 def metadata_of(schema: pa.Schema) -> dict[str, str]:

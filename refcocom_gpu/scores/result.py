@@ -61,14 +61,15 @@ class Result:
             convention: Its name.
 
         Raises:
-            UsageError: For an unknown name.
+            UsageError: For an unknown name, or of predictions that are boxes.
 
         >>> import refcocom_gpu as rc
         >>> result = rc.score("sample", rc.MaskStore.build(rc.load_dataset("sample"), cache=False))
         >>> result.under("cris").n_examples, result.under("cris").under("official").miou == result.miou
         (105, True)
         """
-        get_convention(convention)
+        if get_convention(convention) is not OFFICIAL:
+            boxes.refuse_given(self.per_example)
         return Result(self.per_example, self.info, convention, box_truth=self.box_truth)
 
     @property
