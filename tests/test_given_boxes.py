@@ -189,6 +189,15 @@ def test_what_is_missing_counts_as_no_box(store, boxes):
     assert result.per_example["status"].to_pylist()[1:4] == ["missing", "scored", "empty"]
 
 
+def test_no_box_is_right_where_nothing_is_meant(tmp_path):
+    sample = {"id": 1, "sentences": ["a", "b"], "mask": rle.encode(np.zeros((9, 9), bool))}
+    record = {"image_id": 1, "samples": [{**sample, "no_target": True}]}
+    path = write_jsonl(tmp_path / "none.jsonl", [record])
+    result = rc.score({0: None, 1: [1, 1, 3, 3]}, path, **PIXELS)
+    assert result.box_values["box_iou"].tolist() == [1.0, 0.0]
+    assert (result.summary()["n_no_target"], result.n_empty) == (2, 1)
+
+
 # Containers and forms -----------------------------------------------------------------------------
 
 
