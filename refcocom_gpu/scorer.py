@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.doubts import doubts
+from refcocom_gpu.counting.given_boxes import count_boxes, only_boxes
 from refcocom_gpu.counting.mask_saver import MaskSaver
 from refcocom_gpu.counting.measures import IOU, chosen_metrics, measured_columns, n_columns
 from refcocom_gpu.counting.readings import readings_of
@@ -25,14 +26,16 @@ from refcocom_gpu.counting.rows import N_COUNTS, TRAITS
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.masks.rle import Column
-from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.read import Source, find_source, read_predictions
+from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
+from refcocom_gpu.predictions.read import Source, find_source, options_of, read_predictions
 from refcocom_gpu.predictions.value_options import ValueOptions
 from refcocom_gpu.predictions.values import judge_set
 from refcocom_gpu.scores.about import about_run
 from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official, get_convention
 from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.given_boxes import box_examples
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.thresholds import with_readings
 from refcocom_gpu.store.store import MaskStore, as_store
@@ -47,7 +50,7 @@ class Counted(NamedTuple):
     """Counts of one set of predictions.
 
     Attributes:
-        counts: [N, 2] int64 intersection and predicted area.
+        counts: [N, 2] int64 intersection and predicted area; [0, 2] of predictions that are boxes.
         absent: Indices of the examples that had no prediction, int64.
         warnings: What makes the predictions look misread or made for other data.
         n_extra: Number of predictions that were left out because the dataset has no such example.
@@ -99,8 +102,9 @@ def score(
             the counts where the result is saved.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
-            `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`; and of `ValueOptions`:
-            `thresholds`, `interpolation`. For rows that call the sample `ann_id` and the mask `mask`:
+            `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `box_format`, `box_scale`, `batch_size`,
+            `threads`; and of `ValueOptions`: `thresholds`, `interpolation`. For rows that call the sample `ann_id` and
+            the mask `mask`:
             `fields={"sample_id": "ann_id", "segmentation": "mask"}`.
 
     Returns:
@@ -117,16 +121,27 @@ def score(
     >>> result = rc.score("sample", store)
     >>> result.n_examples == len(store), 0.8 < result.miou < 0.95
     (True, True)
+
+    Predictions that are boxes, as of referring expression comprehension, have the scores of boxes alone:
+
+    >>> boxes = {index: store.dataset.boxes[sample] for index, sample in enumerate(store.example_sample)}
+    >>> score(boxes, store, box_format="xywh", box_scale="pixels").box_iou
+    1.0
     """
     start = time.perf_counter()
     get_convention(convention)
     options = ValueOptions(**reading)
     check_missing(missing)
-    metrics = chosen_metrics(metrics)
     source = find_source(predictions)
-    if len(metrics) > 1:
+    options = options_of(source, options)
+    are_boxes = options.box_format is not None
+    metrics = only_boxes(metrics) if are_boxes else chosen_metrics(metrics)
+    if metrics != (IOU,):
         check_official(convention, f"metrics={','.join(metrics)}")
     readings = readings_of(options, metrics)
+    for what, asked in (("save_masks", save_masks), ("interpolation", readings.need_values)):
+        if asked:
+            refuse_boxes(options, what)
     if readings.others:
         check_official(convention, f"interpolation={','.join(options.interpolations)}")
     store = as_store(store)
@@ -145,7 +160,7 @@ def score(
     for text in counted.warnings:
         warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=2)
     info = {
-        **about_run(store),
+        **about_run(store, "cpu" if are_boxes else None),
         "predictions": {
             **about,
             "n_extra": counted.n_extra,
@@ -156,7 +171,11 @@ def score(
         "warnings": list(counted.warnings),
         "wall_seconds": round(time.perf_counter() - start, 6),
     }
-    table = per_example(store, counted.counts, counted.absent, counted.measured)
+    table = (
+        box_examples(store, counted.absent, counted.measured or {})
+        if are_boxes
+        else per_example(store, counted.counts, counted.absent, counted.measured)
+    )
     if readings.need_values:
         table = with_readings(table, readings, options.threshold)
     return Result(
@@ -190,9 +209,14 @@ def count(
         UsageError: As `score` does.
     """
     check_missing(missing)
-    metrics = chosen_metrics(metrics)
     source = predictions if isinstance(predictions, Source) else find_source(predictions)
     problems = Problems()
+    if options.box_format is not None:
+        columns, keys = count_boxes(source, store, options, problems, progress)
+        _complete(source, keys, missing, problems)
+        about = tuple(problems.warnings), keys.n_extra, keys.n_repeated
+        return Counted(np.zeros((0, N_COUNTS), np.int64), keys.missing(), *about, columns)
+    metrics = chosen_metrics(metrics)
     batches, keys = read_predictions(source, store.dataset, options, problems)
     saver = MaskSaver(store, options.threads) if save_masks else None
     counter = batch_counter(store, options, problems, metrics, saver)
@@ -201,12 +225,30 @@ def count(
         if progress is not None:
             progress(len(batch.index))
     rows = counter.finish()
-    absent, given = keys.missing(), np.flatnonzero(keys.given)
+    given = np.flatnonzero(keys.given)
     for verdict in judge_set(rows[:, TRAITS], options):
         verdict.add_to(problems, source.name, keys.where)
+    _complete(source, keys, missing, problems)
+    found = (*problems.warnings, *doubts(rows[given], given, store))
+    measured = measured_columns(rows, store.example_sample, metrics, store)
+    # A row holds the blocks of the metrics, the number of the saved mask, then other readings of the values.
+    at = n_columns(metrics)
+    masks = None if saver is None else saver.strings(rows[:, at])
+    others = rows[:, at + (saver is not None) :]
+    measured.update(readings_of(options, metrics).columns(others))
+    counts, absent = rows[:, :N_COUNTS], keys.missing()
+    return Counted(counts, absent, found, keys.n_extra, keys.n_repeated, measured, masks)
+
+
+def _complete(source: Source, keys: Keys, missing: str, problems: Problems) -> None:
+    """End a read: record what is missing, raise if anything is wrong, and note the answers that were not read.
+
+    Raises:
+        PredictionError: There are problems.
+    """
     if missing == "error":
-        for index in absent.tolist():
-            if unread := source.unread.get(store.dataset.key_of(index)):
+        for index in keys.missing().tolist():
+            if unread := source.unread.get(keys.dataset.key_of(index)):
                 problems.add(unread.kind, unread.where, unread.message)
                 continue
             problems.add(
@@ -220,16 +262,6 @@ def count(
         problems.warnings.append(
             f"{len(source.unread):,} answers could not be read and count as missing; the first is {first}"
         )
-    found = (*problems.warnings, *doubts(rows[given], given, store))
-    measured = measured_columns(rows, store.example_sample, metrics, store)
-    # A row holds the blocks of the metrics, the number of the saved mask, then other readings of the values.
-    at = n_columns(metrics)
-    masks = None if saver is None else saver.strings(rows[:, at])
-    others = rows[:, at + (saver is not None) :]
-    measured.update(readings_of(options, metrics).columns(others))
-    return Counted(
-        rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated, measured, masks
-    )
 
 
 def check_missing(missing: str) -> None:

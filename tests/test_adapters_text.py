@@ -533,8 +533,8 @@ def test_best_needs_every_score():
 def test_unknown_requests_are_named():
     for wrong, says in (
         ({"source": "gpt"}, "source must be one of gemini"),
-        ({"source": "gemini", "axis": "yx"}, "takes points, not axis"),
-        ({"source": "florence", "scale": "pixels"}, "takes no options, not scale"),
+        ({"source": "gemini", "axis": "yx"}, "takes points, boxes, not axis"),
+        ({"source": "florence", "scale": "pixels"}, "takes boxes, not scale"),
         ({"source": "svg", "combine": "all"}, "combine must be union or best"),
     ):
         with pytest.raises(rc.UsageError, match=says):

@@ -28,10 +28,15 @@ CHANGED = {
     "repeats": "identical",
     "extra": "ignore",
     "polygons": "normalized",
+    "box_format": "xywh",
+    "box_scale": "pixels",
     "batch_size": 7,
     "threads": 1,
 }
 """Another value than the default for each option."""
+
+BOXES = ("box_format", "box_scale")
+"""Options that are declared together."""
 
 NAMES = [entry.name for entry in fields(ReadOptions)]
 
@@ -52,9 +57,14 @@ def test_a_summary_names_every_option(case, tmp_path, name, capsys):
     changed = {name: CHANGED[name]}
     if name == "resize":
         changed["letterbox"] = CHANGED["letterbox"]
+    if name in BOXES:
+        changed = {one: CHANGED[one] for one in BOXES}
     expected = asdict(replace(ValueOptions(), **changed))
     sentences = case.dataset.examples["sentence"].to_pylist()
-    rows = [{**row, "sentence": s} for row, s in zip(case.rows(), sentences, strict=True)]
+    rows = [
+        {**row, "sentence": s, "box": [1, 2, 30, 40]}
+        for row, s in zip(case.rows(), sentences, strict=True)
+    ]
     path = write_jsonl(tmp_path / "p.jsonl", rows)
     words = [
         word

@@ -19,6 +19,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+import refcocom_gpu as rc
 from refcocom_gpu.adapters.sources import SOURCES
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.dataset.sample import make_predictions, make_records
@@ -153,6 +154,7 @@ def kinds(tmp_path_factory):
     shutil.make_archive(str(folder / "masks"), "zip", folder, "masks")
     np.savez_compressed(folder / "masks.npz", **masks)
     write_answers(folder)
+    write_boxes(folder, masks)
     write_renamed(folder, rows)
     safetensors.numpy.save_file(masks, folder / "masks.safetensors")
     return folder
@@ -162,11 +164,11 @@ LINES = re.findall(r"^\|.*\| `(refcocom \w+ [^`]+)` \|$", README, re.MULTILINE)
 
 
 def test_every_row_has_a_line():
-    """Of the tables of keys, of formats and of raw answers; a REFER release is no set that this file makes."""
+    """Of the tables of keys, of formats, of boxes and of raw answers; a REFER release is no set made here."""
     tables = re.findall(
         r"^\| [^|\n]*(?:\| hold )?\| (?:scored|converted) by \|\n.*?\n\n", README, re.M | re.S
     )
-    assert len(tables) == 3
+    assert len(tables) == 4
     rows = sum(len(table.strip().splitlines()) - 2 for table in tables)
     assert len(LINES) == rows - 1
     named = re.findall(r"source=(\w+)", " ".join(LINES))
@@ -182,12 +184,19 @@ def test_the_line_of_a_row(kinds, monkeypatch, capsys, line):
         words[2] = "converted.parquet"
     assert main([*words, "json=true"]) == 0
     found = json.loads(capsys.readouterr().out)
+    if "box_format" in line:
+        masks = rc.score("preds.parquet", "sample", metrics=["iou", "boxes"])
+        assert found["box_iou"] == pytest.approx(masks.box_iou, abs=1e-12)
+        return
     if words[0] == "score":
         assert found["miou"] == pytest.approx(0.8625, abs=1e-4)
         return
     assert (found["n_read"], found["n_written"]) == (1, 1)
     assert main(["score", "converted.parquet", "dataset=sample", "missing=zero", "json=true"]) == 0
     summary = json.loads(capsys.readouterr().out)
+    if "boxes=keep" in words:
+        assert summary["box_iou"] == pytest.approx(left_half_box(), rel=1e-9)
+        return
     # Each answer draws the left half of the image, whose counts this computes from the records.
     assert summary["ciou"] == pytest.approx(left_half()[1], rel=0.02)
 
@@ -201,6 +210,33 @@ def left_half() -> tuple[dict, float]:
     half = mask.shape[1] // 2
     intersection = int(mask[:, :half].sum())
     return first, intersection / (sum(areas) + mask.shape[0] * half - intersection)
+
+
+def left_half_box() -> float:
+    """Mean box IoU where the left half of the first image is the only box."""
+    samples = [sample for record in make_records() for sample in record["samples"]]
+    H, W = samples[0]["mask"]["size"]
+    half = W // 2
+    x, _, w, h = samples[0]["bbox"]
+    shared = max(min(x + w, half) - x, 0) * h
+    return shared / (w * h + H * half - shared) / sum(len(s["sentences"]) for s in samples)
+
+
+def write_boxes(folder: Path, masks: dict[str, np.ndarray]) -> None:
+    """The tight boxes of masks in the forms that the table of boxes names."""
+    pixels, coco, parts = [], [], []
+    for name, mask in masks.items():
+        key = dict(zip(("sample_id", "sentence_idx"), map(int, name.split("_")), strict=True))
+        ys, xs = np.nonzero(mask)
+        H, W = mask.shape
+        x0, y0, x1, y1 = (*(int(e.min()) for e in (xs, ys)), *(int(e.max()) + 1 for e in (xs, ys)))
+        pixels.append({**key, "box": [x0, y0, x1, y1]})
+        coco.append({**key, "bbox": [x0, y0, x1 - x0, y1 - y0]})
+        share = [1000 * x0 / W, 1000 * y0 / H, 1000 * x1 / W, 1000 * y1 / H]
+        parts.append({**key, "box": share})
+    pq.write_table(pa.Table.from_pylist(pixels), folder / "boxes.parquet")
+    (folder / "coco.json").write_text(json.dumps(coco))
+    (folder / "parts.jsonl").write_text("\n".join(map(json.dumps, parts)))
 
 
 def write_renamed(folder: Path, rows: list[dict]) -> None:
@@ -248,6 +284,7 @@ def write_answers(folder: Path) -> None:
     processed = [28 * round(n / 28) for n in (H, W)]
     answers = {
         "gemini": [{"box_2d": box, "mask": f"data:image/png;base64,{encoded}", "label": "it"}],
+        "gemini-boxes": [{"box_2d": box, "label": "it"}],
         "gemini-points": [{"box_2d": box, "mask": turned, "label": "it"}],
         "moondream": {
             "path": "M 0 0 L 1 0 L 1 1 L 0 1 Z",

@@ -1,7 +1,8 @@
 """Outputs of other models and libraries in, predictions out: masks, COCO RLE objects, or None for an empty mask.
 
 One small module per source, each of pure functions that need neither the model nor its library. `read` takes a file of
-raw answers and returns what `score` takes, `to_mask` takes one answer; the table in `sources.py` names their sources.
+raw answers and returns what `score` takes, `to_mask` and `to_box` take one answer; the table in `sources.py` names
+their sources.
 Where an output holds several masks for one expression, `combine` says what becomes of them (`predictions/combine.py`).
 """
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from refcocom_gpu.adapters import ultralytics as ultralytics
     from refcocom_gpu.adapters.files import read as read
     from refcocom_gpu.adapters.results import read_results as read_results
+    from refcocom_gpu.adapters.sources import to_box as to_box
     from refcocom_gpu.adapters.sources import to_mask as to_mask
     from refcocom_gpu.predictions.combine import combine_masks as combine_masks
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "read": "adapters.files",
     "read_results": "adapters.results",
+    "to_box": "adapters.sources",
     "to_mask": "adapters.sources",
     "combine_masks": "predictions.combine",
 }

@@ -6,6 +6,7 @@ r"""Files of raw responses in, predictions for `score` out: JSON lines with the 
 
 `response` is the text that the model wrote, or the JSON in it. A response that holds no mask that can be read is kept
 apart with its file and line; it is never an empty mask. Everything else that is wrong with a row is an error.
+With `boxes=keep`, all this is said of boxes.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
-from refcocom_gpu.adapters.combine import Candidate, combined
+from refcocom_gpu.adapters.boxes import one_box
+from refcocom_gpu.adapters.combine import combined
 from refcocom_gpu.adapters.sources import options_of, reader_of
 from refcocom_gpu.errors import AnswerError, Problem, Problems, UsageError
 from refcocom_gpu.masks import rle
-from refcocom_gpu.predictions.answers import Answers
+from refcocom_gpu.predictions.answers import KEEP, Answers
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import expand_paths
-from refcocom_gpu.predictions.records import NOT_JSON, repeated_keys
+from refcocom_gpu.predictions.records import json_object
 from refcocom_gpu.utils.changes import unchanged
 from refcocom_gpu.utils.files import regular
 
@@ -55,13 +56,14 @@ def read(
         path: A `.jsonl` file, a glob or a list; several files are the shards of one set.
         dataset: What the responses are for.
         source: A name of the table in `adapters.sources`.
-        combine: `union` or `best`, for answers that hold several masks; without it these are errors.
+        combine: `union` or `best`, for answers that hold several masks; without it these are errors. Of boxes, `best`.
         keys: How rows name their examples, as for `score`.
         fields: What the rows call our fields and `response`, as for `score`.
         options: Those of the source. A row may carry its own `processed_size`.
 
     Returns:
-        The predictions, as COCO RLE, and what could not be read. `score` takes them whole.
+        The predictions, as COCO RLE, or as boxes with the option `boxes="keep"`, and what could not be read. `score`
+        takes them whole.
 
     Raises:
         PredictionError: A row has no key or no response, its key is unknown or repeated, its sentence is another
@@ -81,21 +83,25 @@ def read(
     True
     """
     ReadOptions(combine=combine, keys=keys, fields=fields)
-    masks_of = reader_of(source, options)
+    read_answer = reader_of(source, options)
+    if options.get("boxes") == KEEP and combine == "union":
+        raise UsageError(
+            "the union of boxes is no box; combine=best takes the one with the highest score"
+        )
     files = expand_paths(path)
     for file in files:
         if file.is_dir() or file.suffix.lower() not in (".jsonl", ".ndjson"):
             raise UsageError(f"{file}: raw responses are JSON lines in a .jsonl file")
     with unchanged(files):
         answers = Answers.of(files, {"source": source, "combine": combine, **options})
-        _fill(answers, dataset, masks_of, keys, fields)
+        _fill(answers, dataset, read_answer, keys, fields)
     return answers
 
 
 def _fill(
     answers: Answers,
     dataset: Dataset,
-    masks_of: Callable[..., list[Candidate]],
+    read_answer: Callable[..., list[Any]],
     keys: str | None,
     fields: dict[str, str] | None,
 ) -> None:
@@ -117,23 +123,27 @@ def _fill(
         key = dataset.key_of(index)
         own = {name: row[name] for name in own_options if name in row}
         try:
-            candidates = masks_of(row["response"], height, width, **own)
+            candidates = read_answer(row["response"], height, width, **own)
         except AnswerError as error:
             answers.unread[key] = Problem(UNREAD, where, str(error))
             continue
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
-        for polygons in filter(None, (c.polygons for c in candidates)):
-            resolver.polygon_scale.see(polygons, height, width)
         try:
-            mask = combined(candidates, height, width, combine)
+            if answers.are_boxes:
+                prediction: Any = one_box(candidates, combine)
+            else:
+                for polygons in filter(None, (c.polygons for c in candidates)):
+                    resolver.polygon_scale.see(polygons, height, width)
+                mask = combined(candidates, height, width, combine)
+                prediction = rle.encode(mask) if candidates else None
         except UsageError as error:
             # One line for each such answer tells more than an error at the first.
-            problems.add("several masks", where, str(error))
+            problems.add(f"several {'boxes' if answers.are_boxes else 'masks'}", where, str(error))
             continue
         answers.n_combined += len(candidates) > 1
         answers.n_none += not candidates
-        answers.pairs.append((key, rle.encode(mask) if candidates else None))
+        answers.pairs.append((key, prediction))
     if reason := resolver.renames.unseen(seen):
         problems.add("no column", answers.name, f"{reason}: no row holds it")
     resolver.polygon_scale.judge(answers.name, problems)
@@ -152,28 +162,11 @@ def _rows(files: list[Path], problems: Problems) -> Iterator[tuple[dict[str, Any
                     if not text.strip():
                         continue
                     where = f"{path}, line {number}"
-                    row = _row(text, where, problems)
+                    row = json_object(text, where, problems)
                     if row is not None:
                         yield row, where
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _row(text: bytes, where: str, problems: Problems) -> dict[str, Any] | None:
-    try:
-        row = msgspec.json.decode(text)
-        repeated = repeated_keys(text)
-    except NOT_JSON as error:
-        problems.add("malformed", where, f"not JSON: {error}")
-        return None
-    if not isinstance(row, dict):
-        problems.add("malformed", where, f"a row is an object, not {row!r:.60}")
-        return None
-    if repeated:
-        names = ", ".join(repeated)
-        problems.add("duplicate", where, f"the row has {names} more than once in one object")
-        return None
-    return row
 
 
 def _example(row: Mapping[str, Any], keys: Keys, where: str, held: Mapping[str, Any]) -> int:

@@ -1,6 +1,6 @@
 """Gemini: a list of `{"box_2d": [y0, x0, y1, x1], "mask": …, "label": …}` in, a mask for each entry out.
 
-`box_2d` is in 0…1000 of the image. `mask` comes in two forms:
+`box_2d` is in 0…1000 of the image; with `boxes=keep`, it is the prediction. `mask` comes in two forms:
 
 - A PNG in base64, mostly behind `data:image/png;base64,`: a map of probabilities 0…255 of the inside of the box.
   Google's documentation (ai.google.dev/gemini-api/docs/image-understanding, "Segmentation") says to resize it to the
@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_gpu.adapters.boxes import BoxCandidate, box_of
 from refcocom_gpu.adapters.combine import Candidate, score_of
-from refcocom_gpu.adapters.points import UNITS, draw, objects_of, to_polygons
+from refcocom_gpu.adapters.points import draw, objects_of, to_polygons
 from refcocom_gpu.errors import AnswerError, UsageError
 from refcocom_gpu.masks.polygons import Points, is_number
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import UNITS, ReadOptions
 from refcocom_gpu.predictions.pictures import picture_array
 from refcocom_gpu.utils.optional import require
 
@@ -69,6 +70,22 @@ def masks_of(output: Any, height: int, width: int, *, points: str | None = None)
     if points is not None and points not in POINTS:
         raise UsageError(f"points must be {' or '.join(POINTS)}, not {points!r}")
     return [_mask_of(entry, height, width, points) for entry in objects_of(output)]
+
+
+def boxes_of(output: Any, height: int, width: int) -> list[BoxCandidate]:
+    """Return the boxes of an answer, whose entries may have masks too.
+
+    Raises:
+        AnswerError: An entry has no box that can be read.
+
+    >>> boxes_of([{"box_2d": [0, 250, 1000, 500]}], 2, 4)[0].box
+    (1.0, 0.0, 2.0, 2.0)
+    """
+    found = []
+    for entry in objects_of(output):
+        y0, x0, y1, x1 = _box(entry)
+        found.append(box_of([x0, y0, x1, y1], height, width, (UNIT, UNIT), score_of(entry)))
+    return found
 
 
 def _mask_of(entry: dict[str, Any], height: int, width: int, order: str | None) -> Candidate:

@@ -16,13 +16,8 @@ from refcocom_gpu.adapters.combine import Candidate, score_of
 from refcocom_gpu.errors import AnswerError, RLEError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.polygons import Points, parse_polygons, rasterise
+from refcocom_gpu.predictions.options import SCALES, UNITS
 from refcocom_gpu.predictions.polygon_scale import PolygonScale
-
-UNITS = {"normalized": 1.0, "thousandths": 1000.0}
-"""What the right and the lower edge of the image are in coordinates that do not depend on its size."""
-
-SCALES = ("pixels", *UNITS)
-"""The unit of coordinates: pixels of the image, 0…1 of its width and height, or 0…1000 of them."""
 
 NAMES = ("points", "polygon", "polygons")
 """The keys under which an object may carry its polygons."""

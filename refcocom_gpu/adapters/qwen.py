@@ -7,7 +7,7 @@
   each answer.
 
 The cookbooks name `bbox_2d`, [x0, y0, x1, y1], and `point_2d`. No key for polygons is documented: `points`, `polygon`
-and `polygons` are read. A box is no mask, and a point covers no pixels.
+and `polygons` are read. A box is no mask, and a point covers no pixels. With `boxes=keep`, predictions are the boxes.
 
 Qwen2-VL also writes boxes in its text, `<|object_ref_start|>the cup<|object_ref_end|>` before each
 `<|box_start|>(x0,y0),(x1,y1)<|box_end|>` (arXiv 2409.12191, "Visual Grounding").
@@ -18,9 +18,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from refcocom_gpu.adapters.boxes import BoxCandidate, box_of
 from refcocom_gpu.adapters.combine import Candidate, score_of
-from refcocom_gpu.adapters.points import NAMES, UNITS, draw, objects_of, polygons_in, to_polygons
+from refcocom_gpu.adapters.points import NAMES, draw, objects_of, polygons_in, to_polygons
 from refcocom_gpu.errors import AnswerError, UsageError
+from refcocom_gpu.masks.polygons import is_number
+from refcocom_gpu.predictions.answers import KEEP
+from refcocom_gpu.predictions.options import UNITS
 
 VERSIONS = ("2", "2.5", "3")
 
@@ -65,18 +69,47 @@ def masks_of(
     """
     name = check_version(version)
     if boxes is not None and boxes not in BOXES:
-        raise UsageError(f"boxes must be {' or '.join(BOXES)}, not {boxes!r}")
+        raise UsageError(f"boxes must be {' or '.join((*BOXES, KEEP))}, not {boxes!r}")
     if isinstance(output, str):
         output = _boxes_in(output, name)
-    unit: float | tuple[float, float] = UNITS["thousandths"]
-    if name == "2.5":
-        unit = _processed(processed_size)
-    elif processed_size is not None:
-        raise UsageError(f"processed_size is for version=2.5; version={version} writes 0…1000")
+    unit = _unit(name, processed_size)
     return [
         draw(to_polygons(_polygons(entry, boxes)), height, width, unit, score_of(entry))
         for entry in objects_of(output)
     ]
+
+
+def boxes_of(
+    output: Any,
+    height: int,
+    width: int,
+    *,
+    version: str | float | None = None,
+    processed_size: Any = None,
+) -> list[BoxCandidate]:
+    """Return the boxes of an answer, as `masks_of` returns masks.
+
+    Raises:
+        AnswerError: An object has no box, or one that does not fit the coordinates.
+        UsageError: As of `masks_of`.
+
+    >>> boxes_of([{"bbox_2d": [0, 0, 14, 28]}], 2, 4, version=2.5, processed_size=[28, 28])[0].box
+    (0.0, 0.0, 2.0, 2.0)
+    """
+    name = check_version(version)
+    if isinstance(output, str):
+        output = _boxes_in(output, name)
+    unit = _unit(name, processed_size)
+    found = []
+    for entry in objects_of(output):
+        box = _box(entry)
+        if isinstance(unit, float):
+            if not all(is_number(edge) and 0 <= edge <= unit for edge in box):
+                raise AnswerError(f"bbox_2d is {box!r:.60}, not in 0…{unit:g}")
+            found.append(box_of(box, height, width, (unit, unit), score_of(entry)))
+        else:
+            found.append(box_of(box, height, width, unit, score_of(entry)))
+    return found
 
 
 def check_version(version: str | float | None = None, **_: Any) -> str:
@@ -115,6 +148,15 @@ def _boxes_in(text: str, version: str) -> list[dict[str, Any]]:
     return boxes
 
 
+def _unit(version: str, processed_size: Any) -> float | tuple[float, float]:
+    """Return the unit of coordinates, as `points.draw` takes it."""
+    if version == "2.5":
+        return _processed(processed_size)
+    if processed_size is not None:
+        raise UsageError(f"processed_size is for version=2.5; version={version} writes 0…1000")
+    return UNITS["thousandths"]
+
+
 def _processed(size: Any) -> tuple[float, float]:
     """Return x and y of the lower right corner of the processed image."""
     if size is None:
@@ -136,14 +178,12 @@ def _processed(size: Any) -> tuple[float, float]:
 def _polygons(entry: dict[str, Any], boxes: str | None) -> Any:
     if any(entry.get(name) is not None for name in NAMES):
         return polygons_in(entry)
-    box = entry.get("bbox_2d")
-    if box is None:
+    if entry.get("bbox_2d") is None:
         return polygons_in(entry)
-    if not isinstance(box, list) or len(box) != 4:
-        raise AnswerError(f"bbox_2d is {box!r:.60}, not [x0, y0, x1, y1]")
+    box = _box(entry)
     if boxes is None:
         raise AnswerError(
-            "the object has a box and no polygon; boxes=fill takes all pixels of a box"
+            "the object has a box and no polygon; boxes=fill takes all pixels of a box, boxes=keep leaves it a box"
         )
     x0, y0, x1, y1 = box
     rectangle = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
@@ -151,3 +191,11 @@ def _polygons(entry: dict[str, Any], boxes: str | None) -> Any:
     if not (corners[0] < corners[2]).all():
         raise AnswerError(f"bbox_2d is {box}, not [x0, y0, x1, y1] with x0 < x1 and y0 < y1")
     return rectangle
+
+
+def _box(entry: dict[str, Any]) -> list[Any]:
+    """Return the four edges of an object, as they are."""
+    box = entry.get("bbox_2d")
+    if not isinstance(box, list) or len(box) != 4:
+        raise AnswerError(f"bbox_2d is {box!r:.60}, not [x0, y0, x1, y1]")
+    return box

@@ -302,7 +302,10 @@ class RawAnswers:
     processed_size: Any = option(
         None, "of qwen 2.5: [height,width] of the image after the processor, where no row has it"
     )
-    boxes: str | None = option(None, "of qwen: fill takes a box for the mask of its pixels")
+    boxes: str | None = option(
+        None,
+        "of qwen: fill takes a box for the mask of its pixels; of qwen, gemini, florence: keep leaves it a box",
+    )
     renderer: str | None = option(
         None, "of moondream and svg: resvg draws paths as Moondream's engine does"
     )

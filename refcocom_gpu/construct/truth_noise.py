@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.counting.measures import OF_MASKS
 from refcocom_gpu.dataset.table import Dataset
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
 from refcocom_gpu.scorer import Progress, check_missing, count, score
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores.about import about_dataset
@@ -194,6 +194,7 @@ def truth_noise(
     """
     check_missing(missing)
     options = ReadOptions(**reading)
+    refuse_boxes(options, "truth noise")
     store, other = as_store(dataset), as_store(truth)
     match = match_datasets(other, store)
     match.check_common()

@@ -10,6 +10,9 @@ from typing import Any
 from refcocom_gpu.errors import Problem, UsageError
 from refcocom_gpu.utils.files import hash_files
 
+KEEP = "keep"
+"""The option `boxes` of sources whose answers are predictions of boxes."""
+
 Key = tuple[int, ...]
 """What names an example, such as `(sample_id, sentence_idx)`."""
 
@@ -22,7 +25,7 @@ class Answers:
         files: The files of raw answers.
         xxh3_128: The hash of what was read from them, 32 hex digits.
         adapter: Source, `combine` and the options with which they were read.
-        pairs: Key and COCO RLE of each answer that was read; None for an answer that names no object.
+        pairs: Key and COCO RLE, or box, of each answer that was read; None for an answer that names no object.
         unread: What is wrong with each answer that holds no mask that can be read. Its example has no prediction: it
             is an error, or counts as missing with `missing=zero`.
         n_combined: Answers of which several masks were combined.
@@ -48,6 +51,11 @@ class Answers:
             return cls(files, hash_files(files), adapter)
         except OSError as error:
             raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+    @property
+    def are_boxes(self) -> bool:
+        """Whether the predictions are boxes x0, y0, x1, y1 in pixels, as `boxes=keep` asks for, instead of masks."""
+        return self.adapter.get("boxes") == KEEP
 
     @property
     def name(self) -> str:

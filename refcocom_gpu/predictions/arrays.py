@@ -18,7 +18,7 @@ from refcocom_gpu.predictions.combine import as_one
 from refcocom_gpu.predictions.keys import Keys, refuse_extra
 from refcocom_gpu.predictions.limits import limits_of
 from refcocom_gpu.predictions.normalise import as_dense, is_rle
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import BOX_FORMS, ReadOptions
 from refcocom_gpu.predictions.pictures import read_png
 from refcocom_gpu.utils.optional import require
 from refcocom_gpu.utils.text import first_line
@@ -219,6 +219,8 @@ def check_prediction(value: Any, options: ReadOptions, where: str, problems: Pro
         hint = (
             "; drop its last axis: mask[..., 0]" if array.ndim == 3 and array.shape[2] == 1 else ""
         )
+        if array.shape == (4,):
+            hint = f"; if it is a box, {BOX_FORMS}"
         reason = f"a mask is [H, W], not of shape {list(array.shape)}{hint}"
         problems.add("malformed mask", where, reason)
         return REFUSED

@@ -61,5 +61,25 @@ class ArrayBatch:
         return ArrayBatch(self.index[rows], arrays, lambda k: where(int(rows[k])))
 
 
+@dataclass(frozen=True, slots=True)
+class BoxBatch:
+    """Predictions that are boxes.
+
+    Attributes:
+        index: [B] int64 example of each row.
+        boxes: [B, 4] float64 x0, y0, x1, y1 in pixels of the image, half-open as in `masks.boxes`; 0, 0, 0, 0 for none.
+        where: Place of each row.
+    """
+
+    index: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    where: Where
+
+    def take(self, rows: NDArray[np.int64]) -> BoxBatch:
+        """Return some of the rows."""
+        where = self.where
+        return BoxBatch(self.index[rows], self.boxes[rows], lambda k: where(int(rows[k])))
+
+
 Batch = RLEBatch | ArrayBatch
 Batches = Iterator[Batch]

@@ -1,6 +1,7 @@
 """Predictions of any accepted form in, a native file out: as they are, or carried from one dataset to another.
 
-The masks are written as RLE at the size of their images, so that no option is needed to read them again.
+Masks are written as RLE at the size of their images, boxes in pixels with a header that says so, so that no option is
+needed to read them again.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import DataError, Problem, Problems, UsageError
 from refcocom_gpu.masks import rle
-from refcocom_gpu.predictions.header import model_of
+from refcocom_gpu.predictions.boxes import judge_boxes
+from refcocom_gpu.predictions.header import NATIVE_BOXES, model_of
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.read import Source, find_source, read_predictions
+from refcocom_gpu.predictions.read import (
+    Source,
+    find_source,
+    options_of,
+    read_boxes,
+    read_predictions,
+)
 from refcocom_gpu.predictions.runs import batch_runs
 from refcocom_gpu.predictions.shards import JOURNAL
 from refcocom_gpu.predictions.values import judge_set
@@ -137,29 +145,40 @@ def convert(
     """
     if missing not in MISSING_POLICIES:
         raise UsageError(f"missing must be {' or '.join(MISSING_POLICIES)}, not {missing!r}")
-    options, path = ReadOptions(**reading), Path(path)
-    source = find_source(predictions)
+    path, source = Path(path), find_source(predictions)
+    options = options_of(source, ReadOptions(**reading))
     _check_output(path, source, overwrite=overwrite)
     match = None if from_dataset is None else match_datasets(from_dataset, dataset)
     if match is not None:
         match.check_common()
     problems = Problems()
     of_run = dataset if from_dataset is None else from_dataset
-    batches, keys = read_predictions(source, of_run, options, problems)
+    are_boxes = options.box_format is not None
+    read: Any = read_boxes if are_boxes else read_predictions
+    batches, keys = read(source, of_run, options, problems)
+    boxes = np.zeros((of_run.n_examples, 4))
     target = np.arange(dataset.n_examples) if match is None else match.target_index
     traits = np.zeros(of_run.n_examples, np.int64)
     model = next(filter(None, map(model_of, source.files)), None)
-    writer = PredictionWriter(path, dataset, model=model, overwrite=overwrite)
+    form = NATIVE_BOXES if are_boxes else {}
+    writer = PredictionWriter(path, dataset, model=model, overwrite=overwrite, **form)
     try:
         for batch in batches:
-            ends, offsets, traits[batch.index] = batch_runs(batch, of_run, options, problems)
             # The rows of a set with mistakes are read on, to find them all, and not written.
-            if not problems:
-                _write(writer, target[batch.index], ends, offsets)
+            if are_boxes:
+                boxes[batch.index] = batch.boxes
+                if not problems:
+                    _write_boxes(writer, target[batch.index], batch.boxes)
+            else:
+                ends, offsets, traits[batch.index] = batch_runs(batch, of_run, options, problems)
+                if not problems:
+                    _write(writer, target[batch.index], ends, offsets)
             if progress is not None:
                 progress(len(batch.index))
         for verdict in judge_set(traits, options):
             verdict.add_to(problems, source.name, keys.where)
+        if are_boxes:
+            judge_boxes(boxes, of_run, options, source.name, problems)
         absent = keys.missing()
         absent = absent[target[absent] >= 0]
         if missing == "error":
@@ -209,6 +228,13 @@ def _write(writer: PredictionWriter, index: Ints, ends: NDArray[np.int32], offse
     sizes = np.stack([writer.dataset.heights[samples], writer.dataset.widths[samples]], axis=1)
     rows = [ends[offsets[row] : offsets[row + 1]] for row in kept.tolist()]
     writer.write(index[kept], rle.encode_ends(rows, sizes.tolist()))
+
+
+def _write_boxes(writer: PredictionWriter, index: Ints, boxes: NDArray[np.float64]) -> None:
+    """Write the boxes of a batch that have an index."""
+    kept = np.flatnonzero(index >= 0)
+    listed = [box if any(box) else None for box in boxes[kept].tolist()]
+    writer.write(index[kept], listed)
 
 
 def _add_missing(absent: Ints, source: Source, keys: Keys, problems: Problems) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,45 +21,80 @@ if TYPE_CHECKING:
 SCHEMA = "refcocom-predictions"
 VERSION = 1
 
+NATIVE_BOXES = {"box_format": "xyxy", "box_scale": "pixels"}
+"""The form of boxes in files that this package writes."""
+
+WITH_HEADERS = ("parquet", "arrow_tables", "text")
+"""Readers of files that may have a header."""
+
 HEADER_BYTES = 2**16
 """A first line longer than this is a prediction, not a header."""
 
 
-def make_header(model: str | None, dataset: Dataset) -> dict[str, Any]:
-    """Return the header of a new file."""
+def make_header(model: str | None, dataset: Dataset, *, are_boxes: bool = False) -> dict[str, Any]:
+    """Return the header of a new file; one of boxes declares their form, so that no option is needed to read it."""
     header: dict[str, Any] = {"schema": SCHEMA, "version": VERSION}
     if model is not None:
         header["model"] = model
-    return {**header, "dataset": dataset.fingerprint}
+    form = NATIVE_BOXES if are_boxes else {}
+    return {**header, "dataset": dataset.fingerprint, **form}
 
 
 def model_of(path: Path) -> str | None:
     """Return the model that a native file, or the first in a folder, names in its header; None where none is named."""
+    models = (_text(_header_of(file), "model") for file in _files_of(path))
+    return next((model for model in models if model), None)
+
+
+def box_form_of(path: Path) -> dict[str, str]:
+    """Return the form of boxes that the header of a native file declares, or of the first that a folder holds."""
+    file = next((file for file in _files_of(path) if _reader_of(file) in WITH_HEADERS), None)
+    header = {} if file is None else _header_of(file)
+    return {name: form for name in NATIVE_BOXES if (form := _text(header, name))}
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    """Yield a file itself, or the files of a folder by name."""
     try:
         if regular(path).is_dir():
-            models = (model_of(file) for file in sorted(path.iterdir()) if file.is_file())
-            return next((model for model in models if model), None)
-        reader = READERS.get(ending(path.name), ("", ""))[0]
+            yield from (file for file in sorted(path.iterdir()) if file.is_file())
+        else:
+            yield path
+    # The reader of the file finds what is wrong with it and says so.
+    except (OSError, ValueError):
+        return
+
+
+def _reader_of(file: Path) -> str:
+    return READERS.get(ending(file.name), ("", ""))[0]
+
+
+def _text(header: Mapping[str, Any], name: str) -> str | None:
+    value = header.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _header_of(path: Path) -> Mapping[str, Any]:
+    """Return the header of a native file; empty where it has none."""
+    reader, fields = _reader_of(path), None
+    try:
         if reader == "parquet":
             import pyarrow.parquet as pq
 
-            fields = metadata_of(pq.read_schema(path.absolute(), memory_map=True))
+            fields = metadata_of(pq.read_schema(regular(path).absolute(), memory_map=True))
         elif reader == "arrow_tables":
-            with open_ipc(path) as table:
+            with open_ipc(regular(path)) as table:
                 fields = metadata_of(table.schema)
         elif reader == "text":
-            with opened(path) as read:
+            with opened(regular(path)) as read:
                 line = read(HEADER_BYTES).partition(b"\n")[0]
             fields = msgspec.json.decode(line.decode("utf-8-sig"))
-        else:
-            return None
-    # The reader of the file finds what is wrong with it and says so.
+    # As above.
     except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(fields, Mapping) or fields.get("schema") != SCHEMA:
-        return None
-    model = fields.get("model")
-    return model if isinstance(model, str) and model else None
+        return {}
+    if isinstance(fields, Mapping) and fields.get("schema") == SCHEMA:
+        return fields
+    return {}
 
 
 def metadata_of(schema: pa.Schema) -> dict[str, str]:

@@ -17,18 +17,19 @@ BLOCK = 8192
 
 
 def native_schema(keys: Sequence[str], header: Mapping[str, Any]) -> pa.Schema:
-    """Return the schema of native Parquet.
+    """Return the schema of native Parquet: of boxes, if the header declares their form, or of masks.
 
     Args:
         keys: Names of its key columns.
         header: From `make_header`; the metadata.
     """
     mask = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
+    are_boxes = "box_format" in header
     return pa.schema(
         [
             *((name, pa.int64()) for name in keys),
             ("sentence", pa.string()),
-            ("segmentation", mask),
+            ("box", pa.list_(pa.float64())) if are_boxes else ("segmentation", mask),
         ],
         metadata={key: str(value) for key, value in header.items()},
     )

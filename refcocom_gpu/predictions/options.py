@@ -40,6 +40,21 @@ CENTER = "center"
 POLYGONS = ("pixels", "normalized")
 """Scale of polygon coordinates: pixels of the image, or 0…1 of its width and height."""
 
+BOX_FORMATS = ("xyxy", "xywh")
+"""What the four numbers of a box are: x0, y0, x1, y1, or x, y, width, height."""
+
+UNITS = {"normalized": 1.0, "thousandths": 1000.0}
+"""What the right and the lower edge of the image are in coordinates that do not depend on its size."""
+
+SCALES = ("pixels", *UNITS)
+"""The unit of coordinates: pixels of the image, 0…1 of its width and height, or 0…1000 of them."""
+
+BOX_FORMS = (
+    "declare box_format=xyxy (x0, y0, x1, y1) or xywh (x, y, width, height), and box_scale=pixels, normalized (0…1 of "
+    "width and height) or thousandths (0…1000)"
+)
+"""What to do about boxes of an unknown form."""
+
 WITHOUT_EFFECT = ("batch_size", "threads")
 """Options that change how long reading takes but no mask."""
 
@@ -67,6 +82,10 @@ class ReadOptions:
         extra: `ignore` leaves out rows for examples that the dataset does not have, and counts them. Each row that is
             used must then carry its sentence, because positions differ between versions of a dataset.
         polygons: Scale of polygon coordinates; None refuses polygons, because a guess can be wrong.
+        box_format: What the four numbers of the field `box` are, `xyxy` or `xywh`, for predictions that are boxes. None
+            reads masks.
+        box_scale: The unit of their coordinates, one of `SCALES`; declared with `box_format`, because a guess can be
+            wrong.
         batch_size: Predictions held in memory at a time.
         threads: CPU threads; 0 for all cores. With 1, nothing is read ahead in a second thread.
 
@@ -121,6 +140,14 @@ class ReadOptions:
     polygons: str | None = option(
         None, "scale of polygon coordinates: pixels or normalized; null refuses polygons"
     )
+    box_format: str | None = option(
+        None,
+        "rows hold boxes instead of masks, in the field box: xyxy (x0, y0, x1, y1) or xywh (x, y, width, height)",
+    )
+    box_scale: str | None = option(
+        None,
+        "unit of these boxes: pixels, normalized (0…1 of width and height) or thousandths (0…1000)",
+    )
     batch_size: int = option(256, "dense predictions held in memory at a time")
     threads: int = option(0, "CPU threads; 0 for all cores")
 
@@ -134,10 +161,19 @@ class ReadOptions:
             ("repeats", self.repeats, REPEATS),
             ("extra", self.extra, EXTRAS),
             ("polygons", self.polygons, POLYGONS),
+            ("box_format", self.box_format, BOX_FORMATS),
+            ("box_scale", self.box_scale, SCALES),
         ):
             if value is not None:
                 _one_of(name, value, known)
-        Renames(self.fields)
+        renames = Renames(self.fields)
+        if (self.box_format is None) != (self.box_scale is None):
+            given = "box_scale" if self.box_format is None else "box_format"
+            raise UsageError(
+                f"{given}={getattr(self, given)} alone does not say what boxes are; {BOX_FORMS}"
+            )
+        if "box" in renames.given and self.box_format is None:
+            raise UsageError(f"fields.box={renames.given['box']} names boxes; {BOX_FORMS}")
         if self.name is not None:
             Template(self.name)
         if self.extra is not None and self.keys == "order":
@@ -164,6 +200,23 @@ class ReadOptions:
     def deciding(self) -> dict[str, Any]:
         """Return the options that can change a mask, by name: cached counts depend on these."""
         return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
+
+
+def refuse_boxes(options: ReadOptions, what: str) -> None:
+    """Refuse predictions that are boxes where masks are needed.
+
+    Args:
+        options: How predictions are read.
+        what: Needs masks, for the message.
+
+    Raises:
+        UsageError: The options declare boxes.
+    """
+    if options.box_format is not None:
+        raise UsageError(
+            f"{what} needs masks, and box_format={options.box_format} says that these predictions are boxes; "
+            "refcocom score and rc.score take boxes"
+        )
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

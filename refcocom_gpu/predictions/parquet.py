@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from refcocom_gpu.errors import DataError, Problems, RLEError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.batches import Batches
+from refcocom_gpu.predictions.box_rows import read_box_table
 from refcocom_gpu.predictions.combine import joined_rle
 from refcocom_gpu.predictions.header import SCHEMA, check_fields, metadata_of
 from refcocom_gpu.predictions.key_forms import whole_number
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
-from refcocom_gpu.predictions.suggest import WITNESSES
+from refcocom_gpu.predictions.suggest import WITNESSES, boxes_instead
 from refcocom_gpu.utils.arrow import filled, from_numpy, to_numpy
 from refcocom_gpu.utils.files import VERIFIED
 
@@ -82,6 +83,9 @@ def read_table(
         options: How predictions are read.
         problems: Collects what is wrong.
     """
+    if options.box_format is not None:
+        yield from read_box_table(schema, batches, path, keys, options, problems)
+        return
     metadata = metadata_of(schema)
     if metadata.get("schema") == SCHEMA:
         check_fields(metadata, path, keys.dataset, problems)
@@ -98,6 +102,7 @@ def read_table(
         if "segmentation" in absent:
             masks = [field.name for field in schema if _wrong_type(field.type) is None]
             hint += f"; try fields={{'segmentation': {masks[0]!r}}}" if masks else ""
+            hint += boxes_instead(schema.names)
         problems.add(
             "no column",
             path,

@@ -17,15 +17,18 @@ A mistake is recorded in `Problems` and reading goes on, so that one pass finds 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from refcocom_gpu.errors import Problem, Problems, UsageError
 from refcocom_gpu.predictions.answers import Answers, Key
 from refcocom_gpu.predictions.arrow_tables import is_dataset, read_dataset
-from refcocom_gpu.predictions.batches import Batches
+from refcocom_gpu.predictions.batches import Batches, BoxBatch
+from refcocom_gpu.predictions.box_rows import read_box_pairs
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
+from refcocom_gpu.predictions.header import NATIVE_BOXES, box_form_of
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import read_pairs
 from refcocom_gpu.predictions.options import ReadOptions
@@ -35,6 +38,9 @@ from refcocom_gpu.utils.files import hash_files, regular
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
+
+
+Options = TypeVar("Options", bound=ReadOptions)
 
 
 def expand_paths(predictions: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -174,9 +180,55 @@ def read_predictions(
     return batches, keys
 
 
+def options_of(source: Source, options: Options) -> Options:
+    """Return the options with which a set is read: native files of boxes and adapters declare their form themselves.
+
+    Raises:
+        UsageError: The options, or some files of the set, declare another form.
+    """
+    forms: list[dict[str, Any]] = [form for form in map(box_form_of, source.files) if form]
+    if isinstance(source.pairs, Answers) and source.pairs.are_boxes:
+        forms.append(NATIVE_BOXES)
+    for form in forms:
+        declared = replace(options, **form)
+        if options.box_format is not None and options != declared:
+            given = " ".join(f"{name}={value}" for name, value in form.items())
+            raise UsageError(
+                f"{source.name} declares {given} of its boxes, not box_format={options.box_format} "
+                f"box_scale={options.box_scale}"
+            )
+        options = declared
+    return options
+
+
+def read_boxes(
+    source: Source, dataset: Dataset, options: ReadOptions, problems: Problems
+) -> tuple[Iterator[BoxBatch], Keys]:
+    """Stream predictions that are boxes, as `read_predictions` streams masks.
+
+    Raises:
+        UsageError: As there, and while reading where the predictions have a format that holds masks.
+    """
+    batches, keys = read_predictions(source, dataset, options, problems)
+
+    def boxes() -> Iterator[BoxBatch]:
+        batch: Any
+        for batch in batches:
+            if not isinstance(batch, BoxBatch):
+                raise UsageError(
+                    f"{source.name} holds masks, and box_format={options.box_format} reads boxes, from rows of "
+                    "Parquet, JSON, Arrow or datasets and from memory; without box_format, metrics=[iou,boxes] scores "
+                    "the boxes of masks too"
+                )
+            yield batch
+
+    return boxes(), keys
+
+
 def _batches(source: Source, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
     if not source.files:
-        read_memory = read_dataset if is_dataset(source.pairs) else read_pairs
+        in_memory = read_pairs if options.box_format is None else read_box_pairs
+        read_memory = read_dataset if is_dataset(source.pairs) else in_memory
         return read_memory(source.pairs, keys, options, problems)
     readers = [reader_of(path) for path in source.files]
 

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from refcocom_gpu.dataset.facts import REFER_IDS
+from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.renames import Renames
 
 NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)
@@ -147,6 +148,34 @@ def _needed_quotes(row: Row) -> int:
     n_keys += (row.category_id is not None) + (row.score is not None)
     n_texts = (row.sentence is not None) + (row.file_name is not None)
     return 2 * n_keys + 6 * (row.segmentation is not None) + 4 * n_texts
+
+
+def json_object(text: bytes, where: str, problems: Problems) -> dict[str, Any] | None:
+    """Return the row that a text holds, None after recording that it is none.
+
+    Args:
+        text: One row.
+        where: Its place.
+        problems: Collects what is wrong.
+
+    >>> problems = Problems()
+    >>> json_object(b'{"a": 1}', "line 1", problems), json_object(b"[1]", "line 2", problems), len(problems.kept)
+    ({'a': 1}, None, 1)
+    """
+    try:
+        row = msgspec.json.decode(text)
+        repeated = repeated_keys(text)
+    except NOT_JSON as error:
+        problems.add("malformed", where, f"not JSON: {why_not_json(error, text)}")
+        return None
+    if not isinstance(row, dict):
+        problems.add("malformed", where, f"a row is an object, not {row!r:.60}")
+        return None
+    if repeated:
+        names = ", ".join(repeated)
+        problems.add("duplicate", where, f"the row has {names} more than once in one object")
+        return None
+    return row
 
 
 def repeated_keys(text: bytes) -> list[str]:

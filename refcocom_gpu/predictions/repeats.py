@@ -7,12 +7,15 @@ last bit, are one mask.
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import Problems
-from refcocom_gpu.predictions.batches import Batches
+from refcocom_gpu.predictions.batches import Batches, BoxBatch
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.runs import batch_runs
@@ -28,23 +31,33 @@ def each_once(batches: Batches, keys: Keys, options: ReadOptions, problems: Prob
         problems: Collects the repeated examples whose masks differ.
     """
     first_masks: dict[int, bytes] = {}
+    batch: Any  # of masks, or of boxes where options declare them
     for batch in batches:
-        # The counter finds what is wrong with a mask that is read once; one that is left out repeats such a mask.
-        ends, offsets, _ = batch_runs(batch, keys.dataset, options, Problems())
+        digests = _digests(batch, keys, options)
         kept = []
         for row, index in enumerate(batch.index.tolist()):
-            digest = _digest(ends[offsets[row] : offsets[row + 1]])
+            digest = digests[row]
             first = first_masks.setdefault(index, digest) if index not in first_masks else None
             if first is not None:
                 kept.append(row)
             elif digest == first_masks[index]:
                 keys.n_repeated += 1
             else:
-                keys.add_duplicate(index, batch.where(row), ", and its mask is another one here")
+                what = "box" if isinstance(batch, BoxBatch) else "mask"
+                keys.add_duplicate(index, batch.where(row), f", and its {what} is another one here")
         if len(kept) == len(batch.index):
             yield batch
         elif kept:
             yield batch.take(np.array(kept))
+
+
+def _digests(batch: Any, keys: Keys, options: ReadOptions) -> list[bytes]:
+    """Return what is equal for two rows of a batch if their masks, or their boxes, are."""
+    if isinstance(batch, BoxBatch):
+        return [box.tobytes() for box in batch.boxes + 0.0]
+    # The counter finds what is wrong with a mask that is read once; one that is left out repeats such a mask.
+    ends, offsets, _ = batch_runs(batch, keys.dataset, options, Problems())
+    return [_digest(ends[a:b]) for a, b in itertools.pairwise(offsets.tolist())]
 
 
 def _digest(ends: NDArray[np.int32]) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 from refcocom_gpu.dataset.facts import HOLDERS, REFER_IDS
 from refcocom_gpu.errors import NotFoundError
 from refcocom_gpu.predictions.key_forms import ID_FORMS, ByRefer, whole_number
+from refcocom_gpu.predictions.options import BOX_FORMS
 from refcocom_gpu.predictions.renames import Renames
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ WITNESSES = 256
 
 MOST_COLUMNS = 12
 """Columns of whole numbers that are tried; a table with more than these holds other things than ids."""
+
+BOX_NAMES = ("box", "bbox", "bbox_2d", "bboxes", "boxes", "pred_box")
+"""What rows call a box: we, and others."""
 
 SHOWN = 2
 """Suggestions of a kind that a message shows."""
@@ -120,4 +124,21 @@ def suggestion(names: Collection[str], dataset: Dataset, words: Sequence[str]) -
 def mask_column(row: Row) -> str:
     """Return the hint that names the column of a row that holds an RLE; empty where none does."""
     names = (n for n, v in row.items() if isinstance(v, Mapping) and {"size", "counts"} <= set(v))
-    return next((f"; try fields={{'segmentation': {name!r}}}" for name in names), "")
+    return next(
+        (f"; try fields={{'segmentation': {name!r}}}" for name in names), boxes_instead(row)
+    )
+
+
+def boxes_instead(names: Collection[str]) -> str:
+    """Return how rows without a mask are read that have a box; empty where they have none.
+
+    >>> boxes_instead(["sample_id", "label"])
+    ''
+    >>> print(boxes_instead(["sample_id", "bbox"]))  # doctest: +ELLIPSIS
+    ; bbox may be boxes: declare box_format=xyxy ... or thousandths (0…1000), and fields.box=bbox
+    """
+    found = next((name for name in BOX_NAMES if name in names), None)
+    if found is None:
+        return ""
+    renamed = "" if found == BOX_NAMES[0] else f", and fields.box={found}"
+    return f"; {found} may be boxes: {BOX_FORMS}{renamed}"

@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 
 from refcocom_gpu.errors import ContentError, Problems
+from refcocom_gpu.predictions import box_rows, rows
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.compressed import MAGIC, Read, opened
 from refcocom_gpu.predictions.formats import CODECS, ending
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.records import NOT_JSON, why_not_json
-from refcocom_gpu.predictions.rows import read_entries, read_lines
 
 BLOCK_BYTES = 2**20
 """Bytes of JSONL decoded at a time: enough to hide the cost of a call. Decoding holds some six times as much."""
@@ -62,6 +62,7 @@ def read_text(path: Path, keys: Keys, options: ReadOptions, problems: Problems) 
         ContentError: The file is not such text.
     """
     source = str(path)
+    reader = rows if options.box_format is None else box_rows
     with opened(path) as read:
         first = read(max(BLOCK_BYTES, HEAD_BYTES))
         start = _check_text(first)
@@ -71,12 +72,12 @@ def read_text(path: Path, keys: Keys, options: ReadOptions, problems: Problems) 
                 entries = _streamed_entries(first[start:], read)
             else:
                 entries = _mapped_entries(path, start)
-            yield from read_entries(entries, source, keys, options, problems)
+            yield from reader.read_entries(entries, source, keys, options, problems)
             return
         if ending(path.name).split(".")[1] == "json":
             _check_lines(first[start:])
         blocks = _line_blocks(first[start:], read)
-        yield from read_lines(blocks, source, keys, options, problems)
+        yield from reader.read_lines(blocks, source, keys, options, problems)
 
 
 def _check_text(first: bytes) -> int:

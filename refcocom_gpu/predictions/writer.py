@@ -22,6 +22,7 @@ from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.arguments import ABSENT, WRITE, index_and_masks
 from refcocom_gpu.predictions.arrays import REFUSED, check_prediction
 from refcocom_gpu.predictions.batches import row_of_batch
+from refcocom_gpu.predictions.box_rows import as_box_rows, checked_boxes
 from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.journal import Journal
 from refcocom_gpu.predictions.keys import Keys, describe_key
@@ -46,7 +47,8 @@ class PredictionWriter:
         dataset: What the predictions are for: its keys, sentences and image sizes.
         model: Name of the model, kept in the header.
         overwrite: Replace the file if there is one, and forget its journal.
-        reading: Fields of `ReadOptions` that say what arrays mean: `values`, `letterbox`, `resize`.
+        reading: Fields of `ReadOptions` that say what arrays mean: `values`, `letterbox`, `resize`; or `box_format` and
+            `box_scale`, with which boxes are written instead of masks, in pixels and with a header that says so.
 
     Raises:
         UsageError: For another ending, a file that is already there, or a journal that is damaged or was begun with
@@ -75,6 +77,7 @@ class PredictionWriter:
         self.path = Path(path)
         self.dataset = dataset
         self.options = ReadOptions(**reading)
+        self.are_boxes = self.options.box_format is not None
         if self.path.suffix not in {".parquet", ".jsonl"}:
             raise UsageError(f"predictions are written to .parquet or .jsonl, not {self.path.name}")
         if self.path.is_dir():
@@ -84,7 +87,7 @@ class PredictionWriter:
         self.journal = Journal(
             self.path.with_name(self.path.name + ".partial"),
             dataset,
-            make_header(model, dataset),
+            make_header(model, dataset, are_boxes=self.are_boxes),
             overwrite=overwrite,
         )
 
@@ -101,7 +104,7 @@ class PredictionWriter:
                 either, without `masks`.
             masks: One prediction, a [B, H, W] or [B, 1, H, W] array or tensor, or B predictions: arrays, tensors,
                 PIL pictures, RLE objects. Bools and integers are masks of the size of the image, floats are logits or
-                probabilities of any size. None is an empty mask.
+                probabilities of any size. None is an empty mask. Of boxes: four numbers, [B, 4], or B of them or None.
 
         Raises:
             PredictionError: When a key is unknown or was written before, or a mask does not fit; nothing of the
@@ -111,6 +114,9 @@ class PredictionWriter:
         keys, masks = index_and_masks(index, masks, WRITE)
         problems = Problems()
         checker = Keys(self.dataset, problems)
+        if self.are_boxes:
+            self._write_boxes(keys, masks, checker)
+            return
         rows = as_rows(keys, masks, len(checker.fields))
         numbers = self._resolve(rows.keys, checker)
         examples = numbers.tolist()
@@ -134,6 +140,20 @@ class PredictionWriter:
             segmentations[k] = segmentation
         self.journal.append(list(map(self._row, examples, segmentations)), traits)
         self.journal.mark(numbers, traits)
+
+    def _write_boxes(self, keys: Any, boxes: Any, checker: Keys) -> None:
+        """Add boxes, as `write` says."""
+        numbers, listed = as_box_rows(keys, boxes, len(checker.fields))
+        index = self._resolve(numbers, checker)
+        places = [row_of_batch(row) for row in range(len(listed))]
+        batch = checked_boxes(index, listed, places, checker, self.options, checker.problems)
+        checker.problems.raise_if_any()
+        corners = [
+            None if given is None else box
+            for given, box in zip(listed, batch.boxes.tolist(), strict=True)
+        ]
+        self.journal.append(list(map(self._row, index.tolist(), corners)))
+        self.journal.mark(index, [0] * len(index))
 
     def _runs(
         self, value: Any, example: int, where: str, problems: Problems
@@ -225,12 +245,12 @@ class PredictionWriter:
         sample = int(self.dataset.example_sample[example])
         return int(self.dataset.heights[sample]), int(self.dataset.widths[sample])
 
-    def _row(self, example: int, segmentation: dict[str, Any] | None) -> dict[str, Any]:
+    def _row(self, example: int, prediction: Any) -> dict[str, Any]:
         fields = self.dataset.example_key_fields
         return {
             **dict(zip(fields, self.dataset.key_of(example), strict=True)),
             "sentence": self.dataset.examples.column("sentence")[example].as_py(),
-            "segmentation": segmentation,
+            "box" if self.are_boxes else "segmentation": prediction,
         }
 
 

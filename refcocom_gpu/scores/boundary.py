@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores.boxes import refuse_given
 from refcocom_gpu.utils.arrow import to_numpy
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def boundary_columns(table: pa.Table) -> dict[str, Ints]:
     Raises:
         UsageError: When boundaries were not counted.
     """
+    refuse_given(table)
     if not are_counted(table):
         raise UsageError(
             "boundaries were not counted; score with metrics=[iou,boundary] "

@@ -1,7 +1,8 @@
 """Boxes of every example in, box scores out: those of referring expression comprehension, pure functions in float64.
 
-The predicted box is the tight box of the predicted mask. It is compared with the box that the record states (`bbox`) or
-with the tight box of the true mask (`mask`). Boxes are half-open; see `masks.boxes`.
+The predicted box is the tight box of the predicted mask, or the box itself where predictions are boxes. It is compared
+with the box that the record states (`bbox`) or with the tight box of the true mask (`mask`). Boxes are half-open; see
+`masks.boxes`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ NAMES = ("box_iou", "box_accuracy")
 PRED_COLUMNS = ("pred_x0", "pred_y0", "pred_x1", "pred_y1")
 TIGHT_COLUMNS = ("target_x0", "target_y0", "target_x1", "target_y1")
 STATED_COLUMNS = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
+
+COUNTS = ("intersection", "pred_area")
+"""Columns of every result of masks, and of none whose predictions are boxes."""
 
 
 def box_iou(pred: ArrayLike, target: ArrayLike, *, empty: float = 1.0) -> Floats:
@@ -120,6 +124,23 @@ def check_truth(box_truth: str | None, counted: Collection[str], *, stated: bool
 def are_counted(table: pa.Table) -> bool:
     """Return whether a table of examples holds the predicted boxes."""
     return {*PRED_COLUMNS, *TIGHT_COLUMNS} <= {*table.column_names}
+
+
+def are_given(table: pa.Table) -> bool:
+    """Return whether the predictions of a table of examples are boxes, not masks."""
+    return are_counted(table) and {*COUNTS}.isdisjoint(table.column_names)
+
+
+def refuse_given(table: pa.Table) -> None:
+    """Refuse predictions that are boxes where masks are needed.
+
+    Raises:
+        UsageError: The predictions of the table are boxes.
+    """
+    if are_given(table):
+        raise UsageError(
+            "these predictions are boxes, which have no masks; box_iou and box_accuracy are their scores"
+        )
 
 
 def truth_of(table: pa.Table, box_truth: str | None) -> str:

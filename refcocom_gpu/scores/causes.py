@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import boundary, metrics
+from refcocom_gpu.scores.boxes import refuse_given
 from refcocom_gpu.scores.under import MISSING
 from refcocom_gpu.utils.arrow import to_numpy
 
@@ -128,6 +129,7 @@ def cause_columns(table: pa.Table) -> tuple[dict[str, Ints], NDArray[np.bool_]]:
     Raises:
         UsageError: When causes were not counted.
     """
+    refuse_given(table)
     if not are_counted(table):
         raise UsageError(
             "causes were not counted; score with metrics=[iou,causes] "

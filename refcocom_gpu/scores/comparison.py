@@ -29,6 +29,7 @@ from refcocom_gpu.scores.result import Result, load_result
 from refcocom_gpu.scores.slices import MIN_IMAGES, PERIMETER, TAG, Tags, chosen, names_of, read_tags
 from refcocom_gpu.scores.sweep_results import find_result
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
+from refcocom_gpu.scores.under import counts_of
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 from refcocom_gpu.utils.files import parquet_bytes, write_files
 from refcocom_gpu.utils.text import as_text
@@ -293,10 +294,7 @@ def _overall(
 
 def _areas(result: Result) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return [N] intersections and [N] unions."""
-    intersection, pred, target = (
-        to_numpy(result.per_example.column(name))
-        for name in ("intersection", "pred_area", "target_area")
-    )
+    intersection, pred, target = counts_of(result.per_example)
     return intersection, pred + target - intersection
 
 

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 class Result:
     """The outcome of scoring one set of predictions.
 
+    Predictions that are boxes have the scores `box_iou` and `box_accuracy`; every score of masks is a `UsageError`.
+
     Attributes:
         per_example: `SCHEMA` and the columns of other metrics, one row per example in index order; N rows.
         info: What the scores are scores of: dataset, predictions, device, versions, wall time.
@@ -78,14 +80,15 @@ class Result:
             convention: Its name.
 
         Raises:
-            UsageError: For an unknown name.
+            UsageError: For an unknown name, or of predictions that are boxes.
 
         >>> import refcocom_gpu as rc
         >>> result = rc.score("sample", rc.MaskStore.build(rc.load_dataset("sample"), cache=False))
         >>> result.under("cris").n_examples, result.under("cris").under("official").miou == result.miou
         (105, True)
         """
-        get_convention(convention)
+        if get_convention(convention) is not OFFICIAL:
+            boxes.refuse_given(self.per_example)
         return Result(
             self.per_example,
             self.info,
@@ -377,6 +380,7 @@ class Result:
             TagsError: When the file does not fit the examples.
         """
         check_official(self.convention, "slices")
+        boxes.refuse_given(self.per_example)
         table, info = self.per_example, self.info
         of_file: list[str] = []
         if tags is not None:
@@ -437,6 +441,8 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         """Return every score and what it is a score of, ready for JSON."""
+        if boxes.are_given(self.per_example):
+            return self._summary_of_boxes()
         return {
             "schema": "refcocom-summary",
             "version": SCHEMA_VERSION,
@@ -465,6 +471,24 @@ class Result:
                 if (caveat := get_convention(self.convention).caveat)
                 else {}
             ),
+            **self.info,
+        }
+
+    def _summary_of_boxes(self) -> dict[str, Any]:
+        """Return what `summary` does, of predictions that are boxes."""
+        n_no_target = self.n_no_target
+        return {
+            "schema": "refcocom-summary",
+            "version": SCHEMA_VERSION,
+            **self.box_scores,
+            "n_examples": self.n_examples,
+            "n_missing": self.n_missing,
+            "n_empty": self.n_empty,
+            **({"n_no_target": n_no_target} if n_no_target else {}),
+            "n_duplicate": 0,
+            "convention": self.convention,
+            "precision": ">" if self.is_strict else ">=",
+            "slices": {},
             **self.info,
         }
 

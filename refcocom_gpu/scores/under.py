@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores import boxes, metrics
 from refcocom_gpu.scores.conventions import Convention
 from refcocom_gpu.scores.metrics import Floats, Ints
 from refcocom_gpu.utils.arrow import to_numpy
@@ -40,7 +40,12 @@ class Scores:
 
 
 def counts_of(table: pa.Table) -> tuple[Ints, Ints, Ints]:
-    """Return [N] intersections, [N] predicted areas, [N] true areas."""
+    """Return [N] intersections, [N] predicted areas, [N] true areas.
+
+    Raises:
+        UsageError: The predictions are boxes.
+    """
+    boxes.refuse_given(table)
     columns = (table.column(name) for name in ("intersection", "pred_area", "target_area"))
     intersection, pred_area, target_area = map(to_numpy, columns)
     return intersection, pred_area, target_area

@@ -21,7 +21,7 @@ from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import RefCOCOMError, UsageError
 from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.header import model_of
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
 from refcocom_gpu.predictions.read import Source
 from refcocom_gpu.scorer import Counted, count
 from refcocom_gpu.scores.about import left_out
@@ -121,6 +121,9 @@ class Options:
     code: str = ""
     finished: frozenset[str] = frozenset()
     known: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        refuse_boxes(self.reading, "a sweep")
 
     @property
     def deciding(self) -> dict[str, Any]:

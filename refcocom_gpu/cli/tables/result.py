@@ -5,10 +5,11 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from refcocom_gpu.cli.tables.boxes import BOX_TRUTHS, box_table
 from refcocom_gpu.cli.tables.lines import WIDTH, incomplete, mark_of, one_line
 from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores.about import left_out
-from refcocom_gpu.scores.boxes import THRESHOLD
+from refcocom_gpu.scores.boxes import THRESHOLD, are_given
 from refcocom_gpu.scores.causes import MOVED_BY
 from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
 from refcocom_gpu.scores.slices import MIN_IMAGES
@@ -17,17 +18,14 @@ if TYPE_CHECKING:
     from refcocom_gpu.scores.conventions import Convention
     from refcocom_gpu.scores.result import Result
 
-BOX_TRUTHS = {
-    "bbox": "boxes are compared with those of the records (box_truth=bbox)",
-    "mask": "boxes are compared with the tight boxes of the true masks (box_truth=mask)",
-}
-
 SHOWN_SLICES = 10
 """Slices of a grouping that are printed."""
 
 
 def score_table(result: Result) -> str:
     """Return scores in percent, below the predictions, the dataset and the convention that they belong to."""
+    if are_given(result.per_example):
+        return box_table(result)
     dataset = result.info["dataset"]
     caveat = incomplete(result)
     rows_left_out = left_out(result.info["predictions"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from refcocom_gpu.cli.config import CompareConfig
 from refcocom_gpu.cli.verbs import load, page_in, print_, progress, say, write_page
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
 from refcocom_gpu.scores.folder import check_output
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.slices import ALL, GROUPINGS
@@ -24,6 +24,7 @@ def run(config: CompareConfig) -> None:
     from refcocom_gpu.scores.uncertainty import quantile_place
 
     options = part_of(config, ReadOptions)
+    refuse_boxes(options, "compare")
     pair = config.pair if isinstance(config.pair, list) else [config.pair]
     if len(pair) != 2 or None in pair:
         given = 0 if config.pair is None else len(pair)

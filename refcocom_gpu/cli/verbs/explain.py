@@ -10,7 +10,7 @@ from refcocom_gpu.cli.config import ExplainConfig
 from refcocom_gpu.cli.verbs import load, print_, progress
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.built_in import is_built_in
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.sweep_results import find_result
 from refcocom_gpu.utils.options import part_of
@@ -23,6 +23,7 @@ def run(config: ExplainConfig) -> None:
     from refcocom_gpu.scores.reported import read_reported, search
 
     options = part_of(config, ReadOptions)
+    refuse_boxes(options, "explain")
     if config.truth is not None:
         _explain_truth(config, options)
         return

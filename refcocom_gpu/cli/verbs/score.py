@@ -9,6 +9,7 @@ from pathlib import Path
 from refcocom_gpu.cli.config import ScoreConfig
 from refcocom_gpu.cli.verbs import is_strict, load, page_in, print_, progress, write_page
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.options import refuse_boxes
 from refcocom_gpu.predictions.value_options import ValueOptions
 from refcocom_gpu.utils.options import part_of
 
@@ -35,6 +36,11 @@ def run(config: ScoreConfig) -> None:
         )
     strict = is_strict(config.precision)
     options = part_of(config, ValueOptions)
+    for key in ("slices", "tags", "eval_results", "save_masks", "report"):
+        if getattr(config, key):
+            refuse_boxes(options, f"{key}=")
+    if config.convention == ALL:
+        refuse_boxes(options, f"convention={ALL}")
     output = None if config.output_dir is None else Path(config.output_dir)
     page = page_in(config.output_dir, wanted=config.report, overwrite=config.overwrite)
     save_masks = config.save_masks or config.report

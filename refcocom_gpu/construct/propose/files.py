@@ -17,7 +17,7 @@ from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Ref
 from refcocom_gpu.errors import DataError, Problems, UsageError
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
 from refcocom_gpu.predictions.read import find_source, read_predictions
 from refcocom_gpu.predictions.runs import batch_runs
 from refcocom_gpu.predictions.values import judge_set
@@ -69,6 +69,7 @@ class FileProposer:
         self.name = name
         self.missing = missing
         self.options = options or ReadOptions()
+        refuse_boxes(self.options, "construct")
         problems = Problems()
         source = find_source(predictions)
         with unchanged(source.files):

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.report.export.coco import coco_files
 from refcocom_gpu.report.export.content import Content
