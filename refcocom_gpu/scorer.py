@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.doubts import doubts
+from refcocom_gpu.counting.kept import with_pairs
 from refcocom_gpu.counting.measures import IOU, chosen_metrics, measured_columns
 from refcocom_gpu.counting.rows import N_COUNTS, TRAITS
 from refcocom_gpu.dataset.table import Dataset
@@ -47,7 +48,7 @@ class Counted(NamedTuple):
         warnings: What makes the predictions look misread or made for other data.
         n_extra: Number of predictions that were left out because the dataset has no such example.
         n_repeated: Number of predictions that were left out because they repeat a mask.
-        measured: [N] columns of metrics besides IoU, by name.
+        measured: [N] columns of metrics besides IoU, by name; that of pairs as `counting.kept` orders them.
     """
 
     counts: NDArray[np.int64]
@@ -83,8 +84,8 @@ def score(
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X (True) or IoU ≥ X (False); by default as the convention does.
         metrics: What is counted: `iou`, which always is, `boundary` for boundary IoU and Boundary F, `causes` for why
-            each example fails, which implies `boundary`, and `boxes` for box IoU and accuracy; only the official
-            convention has these.
+            each example fails, which implies `boundary`, `boxes` for box IoU and accuracy, and `consistency` for the
+            IoU of predictions for one object; only the official convention has these.
         box_truth: What boxes are compared with: `bbox`, those that the records state, or `mask`, the tight boxes of the
             true masks; by default `bbox` where every record states one.
         progress: Called with the number of examples each batch has counted.
@@ -192,7 +193,9 @@ def count(
             f"{len(source.unread):,} answers could not be read and count as missing; the first is {first}"
         )
     found = (*problems.warnings, *doubts(rows[given], given, store))
-    measured = measured_columns(rows, store.example_sample, metrics, store)
+    measured = with_pairs(
+        measured_columns(rows, store.example_sample, metrics, store), counter.kept, store
+    )
     return Counted(rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated, measured)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refcocom_gpu.counting.kept import Kept
 from refcocom_gpu.counting.measures import IOU, Measure, n_columns
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.store.store import MaskStore
@@ -37,6 +38,7 @@ class Backend(ABC):
     ) -> None:
         self.store, self.options = store, options
         self.metrics, self.n_columns = tuple(metrics), n_columns(metrics)
+        self.kept = Kept()
 
     @property
     @abstractmethod

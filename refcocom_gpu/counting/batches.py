@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import rle_status
 
 from refcocom_gpu.counting.host import HostCounter
+from refcocom_gpu.counting.kept import Kept
 from refcocom_gpu.counting.measures import IOU, n_columns
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS
 from refcocom_gpu.errors import Problems
@@ -45,6 +46,11 @@ class BatchCounter(ABC):
     def add(self, batch: Batch) -> None:
         """Count a batch; problems are recorded by the end of `finish`."""
 
+    @property
+    @abstractmethod
+    def kept(self) -> Kept:
+        """The predictions that metrics keep, whose tickets the rows hold."""
+
     @abstractmethod
     def finish(self) -> Ints:
         """Return [N, C] rows of all examples as `rows` describes them, 0 for those that no batch held."""
@@ -63,7 +69,15 @@ class BatchCounter(ABC):
 
 
 class HostBatches(BatchCounter):
-    """Counts batches in host memory; see `BatchCounter`."""
+    """Counts batches in host memory; see `BatchCounter`.
+
+    Args:
+        store: As of `BatchCounter`.
+        options: As of `BatchCounter`.
+        problems: As of `BatchCounter`.
+        metrics: What is counted, from `measures.chosen_metrics`.
+        kept: Where predictions are kept, for metrics that need several at once; a place of its own by default.
+    """
 
     def __init__(
         self,
@@ -71,9 +85,12 @@ class HostBatches(BatchCounter):
         options: ReadOptions,
         problems: Problems,
         metrics: Sequence[str] = (IOU,),
+        kept: Kept | None = None,
     ) -> None:
         super().__init__(store, options, problems)
         self._counter = HostCounter(store, options, metrics)
+        if kept is not None:
+            self._counter.kept = kept
         self._rows = np.zeros((len(store), n_columns(metrics)), np.int64)
 
     def add(self, batch: Batch) -> None:
@@ -88,6 +105,11 @@ class HostBatches(BatchCounter):
             counted = self._counter.stack(stacked, samples[rows], samples[rows])
             self._rows[batch.index[rows]] = counted
             self._report(batch, rows, counted[:, FAULT])
+
+    @property
+    def kept(self) -> Kept:
+        """As `BatchCounter.kept`."""
+        return self._counter.kept
 
     def finish(self) -> Ints:
         """Return [N, C] rows of all examples."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from refcocom_gpu.counting.backend import Ints
 from refcocom_gpu.counting.counter import Counter
-from refcocom_gpu.counting.device_measures import DEVICE_MEASURES
+from refcocom_gpu.counting.device_measures import DEVICE_MEASURES, DeviceKeeper
 from refcocom_gpu.counting.measures import IOU, Measure
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.resize import as_float32
@@ -45,8 +45,9 @@ class DeviceCounter(Counter):
     @cached_property
     def measures(self) -> Sequence[Measure]:
         """As `Backend.measures`."""
+        makers = {**DEVICE_MEASURES, "consistency": lambda *_: DeviceKeeper(self.kept, self.store)}
         largest = self.largest(None)
-        return [DEVICE_MEASURES[name](self.truth, largest) for name in self.metrics if name != IOU]
+        return [makers[name](self.truth, largest) for name in self.metrics if name != IOU]
 
     @property
     def heights(self) -> Tensor:

@@ -8,11 +8,13 @@ import torch
 from refcocom_kernels import ops
 from torch import Tensor
 
+from refcocom_gpu.counting.kept import Kept, rows_of_sizes
 from refcocom_gpu.counting.measures import Measure, best_other
 from refcocom_gpu.masks.boxes import run_extents
 from refcocom_gpu.predictions.options import VALUES
 from refcocom_gpu.store.device import DeviceStore
 from refcocom_gpu.store.others import NOBODY
+from refcocom_gpu.store.store import MaskStore
 
 
 class _DeviceMeasure(Measure):
@@ -113,6 +115,35 @@ class DeviceBoxes(Measure):
         return _boxes(
             first.scatter_reduce(0, at, lowest, "amin"), last.scatter_reduce(0, at, highest, "amax")
         )
+
+
+class DeviceKeeper(Measure):
+    """Keeps predictions of a device in host memory, as `kept.HostKeeper` does; it waits for the device.
+
+    Args:
+        kept: Where they are kept.
+        store: Ground truth.
+    """
+
+    def __init__(self, kept: Kept, store: MaskStore) -> None:
+        self._kept, self._store = kept, store
+
+    def masks(self, masks: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.masks`."""
+        tickets = torch.zeros(len(masks), 1, dtype=torch.int64)
+        for rows, height, width in rows_of_sizes(self._store, sample.cpu().numpy()):
+            of_size = torch.from_numpy(rows)
+            images = masks[of_size.to(masks.device), :height, :width].contiguous()
+            tickets[of_size] = self._keep(*ops.mask_runs(images))
+        return tickets.to(masks.device)
+
+    def runs(self, ends: Tensor, offsets: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.runs`."""
+        return self._keep(ends, offsets).to(ends.device)
+
+    def _keep(self, ends: Tensor, offsets: Tensor) -> Tensor:
+        """Return [K, 1] tickets, in host memory."""
+        return torch.from_numpy(self._kept.add(ends.cpu().numpy(), offsets.cpu().numpy()))[:, None]
 
 
 def _boxes(first: Tensor, last: Tensor) -> Tensor:

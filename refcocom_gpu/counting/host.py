@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.counting.backend import Ints
 from refcocom_gpu.counting.counter import Counter
+from refcocom_gpu.counting.kept import HostKeeper
 from refcocom_gpu.counting.measures import HOST_MEASURES, IOU, Measure
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.resize import as_float32, as_logits
 from refcocom_gpu.predictions.values import SEVERAL, is_bool, is_float, read_stack
+from refcocom_gpu.store.store import MaskStore
 
 
 class HostCounter(Counter):
@@ -25,8 +27,12 @@ class HostCounter(Counter):
     @cached_property
     def measures(self) -> Sequence[Measure]:
         """As `Backend.measures`."""
+        makers: dict[str, Callable[[MaskStore, int], Measure]] = {
+            **HOST_MEASURES,
+            "consistency": partial(HostKeeper, self.kept),
+        }
         threads = self.options.threads
-        return [HOST_MEASURES[name](self.store, threads) for name in self.metrics if name != IOU]
+        return [makers[name](self.store, threads) for name in self.metrics if name != IOU]
 
     @property
     def heights(self) -> Ints:

@@ -33,6 +33,9 @@ Vector = Any
 IOU = "iou"
 """The metric that is always counted."""
 
+TICKET, PAIRS = "ticket", "pair_intersection"
+"""What is counted for the metric `consistency`, and the column that it becomes; see `kept`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -94,11 +97,15 @@ METRICS: Mapping[str, Metric] = {
         implies=("boundary",),
     ),
     "boxes": Metric((*PRED_BOX, *TARGET_BOX, *BBOX), PRED_BOX, _stored_boxes),
+    "consistency": Metric((TICKET, PAIRS), (TICKET,), lambda _: {}),
 }  # fmt: skip
 
 
 RANKED = (IOU, "boundary")
-"""The metrics by which sets of predictions are ranked and compared."""
+"""The metrics by which sets of predictions are compared."""
+
+ALONE = tuple(name for name in METRICS if name != "consistency")
+"""The metrics that take each prediction by itself; the others need all of a sample at once."""
 
 
 class Measure(ABC):

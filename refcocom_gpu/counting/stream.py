@@ -19,6 +19,7 @@ from torch import Tensor
 
 from refcocom_gpu.counting.batches import BatchCounter, HostBatches, group_rows, on_host
 from refcocom_gpu.counting.device import DeviceCounter
+from refcocom_gpu.counting.kept import Kept
 from refcocom_gpu.counting.measures import IOU
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS
 from refcocom_gpu.counting.staging import BUFFER_BYTES, Staging
@@ -60,7 +61,7 @@ class DeviceBatches(BatchCounter):
             free, _ = torch.cuda.mem_get_info(self._device)
             self._part_bytes = min(BUFFER_BYTES, free // FREE_SHARE)
         # Counts single predictions that do not fit on the device; `finish` adds their counts to the others.
-        self._host = HostBatches(store, options, problems, metrics)
+        self._host = HostBatches(store, options, problems, metrics, self._counter.kept)
         self._on_host: list[int] = []
 
     def add(self, batch: Batch) -> None:
@@ -75,6 +76,11 @@ class DeviceBatches(BatchCounter):
             self._in_parts(batch, lengths, lambda rows: self._rle(batch, rows))
         else:
             self._arrays(batch)
+
+    @property
+    def kept(self) -> Kept:
+        """As `BatchCounter.kept`."""
+        return self._counter.kept
 
     def finish(self) -> NDArray[np.int64]:
         """Wait for the device and return [N, C] rows of all examples."""

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from refcocom_gpu.scores import consistency
 from refcocom_gpu.scores.folder import SCHEMA_VERSION
 from refcocom_gpu.scores.under import STATUSES
 from refcocom_gpu.utils.arrow import from_numpy
@@ -55,10 +56,10 @@ def per_example(
         store: Ground truth.
         counts: [N, 2] intersection and predicted area.
         absent: Indices of the examples that had no prediction.
-        measured: [N] columns of metrics besides IoU, by name.
+        measured: [N] columns of metrics besides IoU, by name; that of pairs as `counting.kept` orders them.
 
     Returns:
-        `SCHEMA`, then the measured columns; N rows.
+        `SCHEMA`, then the measured columns; N rows. A row of pairs lists those with the later sentences of its sample.
     """
     status = np.where(counts[:, 1] > 0, 0, 1)
     status[absent] = 2
@@ -72,5 +73,8 @@ def per_example(
         table = table.append_column(name, column)
     table = table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
     for name, column in (measured or {}).items():
-        table = table.append_column(name, from_numpy(np.ascontiguousarray(column)))
+        values = from_numpy(np.ascontiguousarray(column))
+        if name == consistency.PAIRS:
+            values = consistency.as_lists(values, store.example_sample)
+        table = table.append_column(name, values)
     return table

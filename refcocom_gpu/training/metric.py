@@ -16,7 +16,13 @@ from torch.nn import Module
 from refcocom_gpu.counting.choose import counter_on
 from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.doubts import doubts
-from refcocom_gpu.counting.measures import IOU, chosen_metrics, measured_columns, n_columns
+from refcocom_gpu.counting.measures import (
+    ALONE,
+    IOU,
+    chosen_metrics,
+    measured_columns,
+    n_columns,
+)
 from refcocom_gpu.counting.rows import N_COUNTS, OTHER_RANK
 from refcocom_gpu.counting.stacks import CountedBatch, Index, Stack, count_stacks
 from refcocom_gpu.dataset.table import Dataset
@@ -112,7 +118,7 @@ class RefCOCOMMetric(CountsMetric):
         **kwargs: Any,
     ) -> None:
         check_official(convention, "RefCOCOMMetric")
-        counted = chosen_metrics(metrics)
+        counted = chosen_metrics(metrics, known=ALONE, where="RefCOCOMMetric")
         store = as_store(store)
         check_truth(box_truth, counted, stated=store.dataset.boxes is not None)
         options = ReadOptions(
