@@ -85,8 +85,8 @@ class _Scoring(_Counting):
     )
     metrics: Any = option(
         "iou",
-        "what is counted beside iou, [iou,A,B]: boundary for boundary IoU and Boundary F; score also takes causes for "
-        "why each example fails, boxes for box IoU and accuracy, consistency for the IoU of predictions for one object",
+        "what is counted beside iou, [iou,A,B]: boundary for boundary IoU and Boundary F; but for compare also causes "
+        "for why each example fails, boxes for box IoU and accuracy, consistency for how alike a mask's answers are",
         listed=True,
     )
 

@@ -98,15 +98,8 @@ def are_counted(table: pa.Table) -> bool:
     return PAIRS in table.column_names
 
 
-def pair_ious(table: pa.Table, *, empty: float = 1.0) -> tuple[Floats, Ints]:
-    """Return the IoU of each two predictions for one sample.
-
-    Args:
-        table: Of all examples, with the column `PAIRS`.
-        empty: The value where both are empty.
-
-    Returns:
-        [X] IoU, and [X] the number of the sample.
+def pair_columns(table: pa.Table) -> tuple[Ints, Ints, Ints]:
+    """Return what `pair_ious` takes of a table of all examples.
 
     Raises:
         UsageError: When pairs were not counted.
@@ -116,12 +109,32 @@ def pair_ious(table: pa.Table, *, empty: float = 1.0) -> tuple[Floats, Ints]:
             "pairs of sentences were not counted; score with metrics=[iou,consistency] "
             '(in Python: metrics=["iou", "consistency"])'
         )
-    sample, area = sample_numbers(table), to_numpy(table.column("pred_area"))
+    shared = to_numpy(table.column(PAIRS).combine_chunks().flatten())
+    return shared, to_numpy(table.column("pred_area")), sample_numbers(table)
+
+
+def pair_ious(
+    shared: Ints, pred_area: Ints, sample: Ints, *, empty: float = 1.0
+) -> tuple[Floats, Ints]:
+    """Return the IoU of each two predictions for one sample.
+
+    Args:
+        shared: [X] pixels of both, in the order of `as_lists`.
+        pred_area: [N] pixels of each prediction.
+        sample: [N] as of `n_later`.
+        empty: The value where both are empty.
+
+    Returns:
+        [X] IoU, and [X] the sample.
+
+    >>> pair_ious(np.array([2, 1, 0]), np.array([2, 4, 1, 9]), np.array([5, 5, 5, 6]))
+    (array([0.5, 0.5, 0. ]), array([5, 5, 5]))
+    """
     later = n_later(sample)
     first = np.repeat(np.arange(len(later)), later)
     second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(later) - later, later)
-    shared = to_numpy(table.column(PAIRS).combine_chunks().flatten())
-    return metrics.iou(shared, area[first], area[second], empty=empty), sample[first]
+    ious = metrics.iou(shared, pred_area[first], pred_area[second], empty=empty)
+    return ious, sample[first]
 
 
 def pairwise_iou(ious: Floats, sample: Ints) -> float:

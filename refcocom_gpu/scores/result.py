@@ -141,7 +141,7 @@ class Result:
     def _pairs(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         check_official(self.convention, "pairwise IoU")
         empty = get_convention(self.convention).empty
-        return consistency.pair_ious(self.per_example, empty=empty)
+        return consistency.pair_ious(*consistency.pair_columns(self.per_example), empty=empty)
 
     @property
     def pairwise_iou(self) -> float:

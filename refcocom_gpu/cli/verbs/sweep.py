@@ -34,7 +34,7 @@ def run(config: SweepConfig) -> None:
         UsageError: For a wrong request, before any work.
         PartFailedError: When a set could not be scored, after everything else is done and written.
     """
-    from refcocom_gpu.counting.measures import RANKED, chosen_metrics
+    from refcocom_gpu.counting.measures import chosen_metrics
     from refcocom_gpu.engines import make_engine
     from refcocom_gpu.scores.leaderboard.best import check_best_per
     from refcocom_gpu.store.store import MaskStore
@@ -56,8 +56,7 @@ def run(config: SweepConfig) -> None:
     reading = part_of(config, ReadOptions)
     items = read_inputs(config.predictions, config.manifest)
     check_best_per(config.best_per, (item.columns for item in items))
-    metrics = chosen_metrics(config.metrics, known=RANKED, where="a sweep")
-    options = Options(reading, config.missing, metrics, config.device)
+    options = Options(reading, config.missing, chosen_metrics(config.metrics), config.device)
     store = MaskStore.build(load(config.dataset))
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
     start = time.perf_counter()
