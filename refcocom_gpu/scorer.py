@@ -24,12 +24,14 @@ from refcocom_gpu.counting.rows import N_COUNTS, TRAITS
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.own_columns import OwnColumns
 from refcocom_gpu.predictions.read import Source, find_source, read_predictions
 from refcocom_gpu.predictions.values import judge_set
+from refcocom_gpu.scores import slices as slicing
 from refcocom_gpu.scores.about import about_run
 from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official, get_convention
-from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.example_table import SCHEMA, per_example
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.utils.changes import unchanged
@@ -49,6 +51,7 @@ class Counted(NamedTuple):
         n_extra: Number of predictions that were left out because the dataset has no such example.
         n_repeated: Number of predictions that were left out because they repeat a mask.
         measured: [N] columns of metrics besides IoU, by name; that of pairs as `counting.kept` orders them.
+        own: Columns of the predictions that were asked for.
     """
 
     counts: NDArray[np.int64]
@@ -57,6 +60,7 @@ class Counted(NamedTuple):
     n_extra: int = 0
     n_repeated: int = 0
     measured: dict[str, NDArray[Any]] | None = None
+    own: OwnColumns | None = None
 
 
 def score(
@@ -68,6 +72,7 @@ def score(
     precision_strict: bool | None = None,
     metrics: str | Sequence[str] = (IOU,),
     box_truth: str | None = None,
+    slices: str | Sequence[str] = (),
     progress: Progress | None = None,
     **reading: Any,
 ) -> Result:
@@ -88,6 +93,8 @@ def score(
             IoU of predictions for one object; only the official convention has these.
         box_truth: What boxes are compared with: `bbox`, those that the records state, or `mask`, the tight boxes of the
             true masks; by default `bbox` where every record states one.
+        slices: Groupings whose slices the summary holds, as of `Result.with_slices`. Another name is that of a column
+            or field of a table of predictions, by whose values they are sliced.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
             `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`. For rows that call the
@@ -116,11 +123,19 @@ def score(
     source = find_source(predictions)
     if len(metrics) > 1:
         check_official(convention, f"metrics={','.join(metrics)}")
+    if slices:
+        check_official(convention, "slices")
+    columns = slicing.of_predictions(slices, metrics)
     store = as_store(store)
     check_truth(box_truth, metrics, stated=store.dataset.boxes is not None)
     with unchanged(source.files):
-        counted = count(source, store, options, missing=missing, metrics=metrics, progress=progress)
+        counted = count(
+            source, store, options, missing=missing, metrics=metrics, columns=columns, progress=progress
+        )  # fmt: skip
         about = source.about()
+    tags = None
+    if counted.own:
+        tags = slicing.tags_of(counted.own, source.name, metrics, SCHEMA.names)
     for text in counted.warnings:
         warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=2)
     info = {
@@ -136,7 +151,8 @@ def score(
         "wall_seconds": round(time.perf_counter() - start, 6),
     }
     table = per_example(store, counted.counts, counted.absent, counted.measured)
-    return Result(table, info, convention, precision_strict, box_truth=box_truth)
+    result = Result(table, info, convention, precision_strict, box_truth=box_truth)
+    return result.with_slices(slices, tags=tags, store=store) if slices else result
 
 
 def count(
@@ -146,6 +162,7 @@ def count(
     *,
     missing: str = "error",
     metrics: str | Sequence[str] = (IOU,),
+    columns: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Counted:
     """Count predictions against a store.
@@ -156,6 +173,7 @@ def count(
         options: What the predictions cannot say themselves.
         missing: As for `score`.
         metrics: As for `score`.
+        columns: Further columns of the predictions that are kept.
         progress: As for `score`.
 
     Raises:
@@ -166,7 +184,7 @@ def count(
     metrics = chosen_metrics(metrics)
     source = predictions if isinstance(predictions, Source) else find_source(predictions)
     problems = Problems()
-    batches, keys = read_predictions(source, store.dataset, options, problems)
+    batches, keys = read_predictions(source, store.dataset, options, problems, columns)
     counter = batch_counter(store, options, problems, metrics)
     for batch in batches:
         counter.add(batch)
@@ -196,7 +214,9 @@ def count(
     measured = with_pairs(
         measured_columns(rows, store.example_sample, metrics, store), counter.kept, store
     )
-    return Counted(rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated, measured)
+    return Counted(
+        rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated, measured, keys.own
+    )
 
 
 def check_missing(missing: str) -> None:
