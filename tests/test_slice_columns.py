@@ -14,6 +14,7 @@ import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.scores import causes
 from refcocom_gpu.scores.metrics import mean
+from refcocom_gpu.scores.slices.groupings import by_value
 
 CASE = sample_case()
 STORE = CASE.store
@@ -199,6 +200,14 @@ def test_the_command_takes_groupings_tags_and_columns(tmp_path, rows, capsys):
     assert "prompt, confidence, sure, step and all" in error
     assert main([*command, "slices=cause", "overwrite=true"]) == 2
     assert "slices by cause need causes" in capsys.readouterr().err
+
+
+def test_numbers_as_slices_are_called():
+    values = [1e300, 3.0, 0.123456, 0.123449, 0.1234501, None, float(2**53), -4.0]
+    slicing = by_value(pa.chunked_array([values]))
+    assert slicing.labels == ["-4", "0.1234", "0.1235", "3", "9.007e+15", "1e+300", "(none)"]
+    named = [slicing.labels[code] for code in slicing.code]
+    assert named == ["1e+300", "3", "0.1235", "0.1234", "0.1235", "(none)", "9.007e+15", "-4"]
 
 
 # Causes -------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ class _Slices:
     slices: Any = option(
         None,
         "kinds of examples scored apart, [A,B] or all: category, supercategory, size, size_quantile, length, "
-        "spatial, relational, siblings, complexity, and columns of tags; for score also cause, columns of the predictions",
+        "spatial, relational, siblings, complexity, columns of tags; for score also cause, columns of predictions",
         listed=True,
     )
     tags: str | None = option(
