@@ -20,7 +20,15 @@ from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.doubts import doubts
 from refcocom_gpu.counting.given_boxes import count_boxes, only_boxes
 from refcocom_gpu.counting.mask_saver import MaskSaver
-from refcocom_gpu.counting.measures import IOU, chosen_metrics, measured_columns, n_columns
+from refcocom_gpu.counting.measures import (
+    CONSISTENCY,
+    IOU,
+    PAIRS,
+    chosen_metrics,
+    measured_columns,
+    n_columns,
+)
+from refcocom_gpu.counting.pairs import pair_intersections
 from refcocom_gpu.counting.readings import readings_of
 from refcocom_gpu.counting.rows import N_COUNTS, TRAITS
 from refcocom_gpu.dataset.table import Dataset
@@ -28,13 +36,15 @@ from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
+from refcocom_gpu.predictions.own_columns import OwnColumns
 from refcocom_gpu.predictions.read import Source, find_source, options_of, read_predictions
 from refcocom_gpu.predictions.value_options import ValueOptions
 from refcocom_gpu.predictions.values import judge_set
+from refcocom_gpu.scores import slices as slicing
 from refcocom_gpu.scores.about import about_run
 from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official, get_convention
-from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.example_table import SCHEMA, per_example
 from refcocom_gpu.scores.given_boxes import box_examples
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.thresholds import with_readings
@@ -55,8 +65,9 @@ class Counted(NamedTuple):
         warnings: What makes the predictions look misread or made for other data.
         n_extra: Number of predictions that were left out because the dataset has no such example.
         n_repeated: Number of predictions that were left out because they repeat a mask.
-        measured: [N] columns of metrics besides IoU, by name.
+        measured: [N] columns of metrics besides IoU, by name; that of pairs as `counting.pairs` orders them.
         masks: N masks that were counted, if they were to be saved.
+        own: Columns of the predictions that were asked for.
     """
 
     counts: NDArray[np.int64]
@@ -66,6 +77,7 @@ class Counted(NamedTuple):
     n_repeated: int = 0
     measured: dict[str, NDArray[Any]] | None = None
     masks: Column | None = None
+    own: OwnColumns | None = None
 
 
 def score(
@@ -77,6 +89,7 @@ def score(
     precision_strict: bool | None = None,
     metrics: str | Sequence[str] = (IOU,),
     box_truth: str | None = None,
+    slices: str | Sequence[str] = (),
     save_masks: bool = False,
     progress: Progress | None = None,
     **reading: Any,
@@ -94,10 +107,13 @@ def score(
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X (True) or IoU ≥ X (False); by default as the convention does.
         metrics: What is counted: `iou`, which always is, `boundary` for boundary IoU and Boundary F, `causes` for why
-            each example fails, which implies `boundary`, `boxes` for box IoU and accuracy, and `thresholds` for the
-            scores at every threshold of `thresholds`; only the official convention has these.
+            each example fails, which implies `boundary`, `boxes` for box IoU and accuracy, `consistency` for the IoU
+            of predictions for one object, and `thresholds` for the scores at every threshold of `thresholds`; only the
+            official convention has these.
         box_truth: What boxes are compared with: `bbox`, those that the records state, or `mask`, the tight boxes of the
             true masks; by default `bbox` where every record states one.
+        slices: Groupings whose slices the summary holds, as of `Result.with_slices`. Another name is that of a column
+            or field of a table of predictions, by whose values they are sliced.
         save_masks: Keep the masks that are counted, as RLE strings: `Result.masks`, `Result.mask_of`, and a file beside
             the counts where the result is saved.
         progress: Called with the number of examples each batch has counted.
@@ -139,11 +155,18 @@ def score(
     if metrics != (IOU,):
         check_official(convention, f"metrics={','.join(metrics)}")
     readings = readings_of(options, metrics)
-    for what, asked in (("save_masks", save_masks), ("interpolation", readings.need_values)):
-        if asked:
-            refuse_boxes(options, what)
+    asked = {
+        "save_masks": save_masks,
+        "interpolation": readings.need_values,
+        "slices": bool(slices),
+    }
+    for what in (name for name, is_asked in asked.items() if is_asked):
+        refuse_boxes(options, what)
     if readings.others:
         check_official(convention, f"interpolation={','.join(options.interpolations)}")
+    if slices:
+        check_official(convention, "slices")
+    columns = slicing.of_predictions(slices, metrics)
     store = as_store(store)
     check_truth(box_truth, metrics, stated=store.dataset.boxes is not None)
     with unchanged(source.files):
@@ -153,10 +176,14 @@ def score(
             options,
             missing=missing,
             metrics=metrics,
+            columns=columns,
             save_masks=save_masks,
             progress=progress,
         )
         about = source.about()
+    tags = None
+    if counted.own:
+        tags = slicing.tags_of(counted.own, source.name, metrics, SCHEMA.names)
     for text in counted.warnings:
         warnings.warn(f"refcocom: {text}", UserWarning, stacklevel=2)
     info = {
@@ -178,9 +205,10 @@ def score(
     )
     if readings.need_values:
         table = with_readings(table, readings, options.threshold)
-    return Result(
+    result = Result(
         table, info, convention, precision_strict, box_truth=box_truth, held_masks=counted.masks
     )
+    return result.with_slices(slices, tags=tags, store=store) if slices else result
 
 
 def count(
@@ -190,6 +218,7 @@ def count(
     *,
     missing: str = "error",
     metrics: str | Sequence[str] = (IOU,),
+    columns: Sequence[str] = (),
     save_masks: bool = False,
     progress: Progress | None = None,
 ) -> Counted:
@@ -201,6 +230,7 @@ def count(
         options: What the predictions cannot say themselves.
         missing: As for `score`.
         metrics: As for `score`.
+        columns: Further columns of the predictions that are kept.
         save_masks: As for `score`.
         progress: As for `score`.
 
@@ -212,13 +242,14 @@ def count(
     source = predictions if isinstance(predictions, Source) else find_source(predictions)
     problems = Problems()
     if options.box_format is not None:
-        columns, keys = count_boxes(source, store, options, problems, progress)
+        boxes, keys = count_boxes(source, store, options, problems, progress)
         _complete(source, keys, missing, problems)
         about = tuple(problems.warnings), keys.n_extra, keys.n_repeated
-        return Counted(np.zeros((0, N_COUNTS), np.int64), keys.missing(), *about, columns)
+        return Counted(np.zeros((0, N_COUNTS), np.int64), keys.missing(), *about, boxes)
     metrics = chosen_metrics(metrics)
-    batches, keys = read_predictions(source, store.dataset, options, problems)
-    saver = MaskSaver(store, options.threads) if save_masks else None
+    batches, keys = read_predictions(source, store.dataset, options, problems, columns)
+    keeps = save_masks or CONSISTENCY in metrics
+    saver = MaskSaver(store, options.threads) if keeps else None
     counter = batch_counter(store, options, problems, metrics, saver)
     for batch in batches:
         counter.add(batch)
@@ -236,8 +267,18 @@ def count(
     masks = None if saver is None else saver.strings(rows[:, at])
     others = rows[:, at + (saver is not None) :]
     measured.update(readings_of(options, metrics).columns(others))
-    counts, absent = rows[:, :N_COUNTS], keys.missing()
-    return Counted(counts, absent, found, keys.n_extra, keys.n_repeated, measured, masks)
+    if CONSISTENCY in metrics and masks is not None:
+        measured[PAIRS] = pair_intersections(masks, store)
+    return Counted(
+        rows[:, :N_COUNTS],
+        keys.missing(),
+        found,
+        keys.n_extra,
+        keys.n_repeated,
+        measured,
+        masks if save_masks else None,
+        keys.own,
+    )
 
 
 def _complete(source: Source, keys: Keys, missing: str, problems: Problems) -> None:

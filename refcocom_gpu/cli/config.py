@@ -86,8 +86,9 @@ class _Scoring(_Counting):
     )
     metrics: Any = option(
         "iou",
-        "what is counted beside iou, [iou,A,B]: boundary for boundary IoU and Boundary F; score also takes causes for "
-        "why each example fails, boxes for box IoU and accuracy, and thresholds",
+        "what is counted beside iou, [iou,A,B]: boundary for boundary IoU and Boundary F; score and sweep also take "
+        "causes for why each example fails, boxes for box IoU and accuracy, consistency for how alike a mask's answers "
+        "are; score takes thresholds",
         listed=True,
     )
 
@@ -134,7 +135,7 @@ class _Slices:
     slices: Any = option(
         None,
         "kinds of examples scored apart, [A,B] or all: category, supercategory, size, size_quantile, length, "
-        "spatial, relational, siblings, complexity, and columns of tags",
+        "spatial, relational, siblings, complexity, columns of tags; for score also cause, columns of predictions",
         listed=True,
     )
     tags: str | None = option(

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from refcocom_gpu.counting.measures import OF_MASKS
+from refcocom_gpu.counting.measures import ALONE
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
 from refcocom_gpu.scorer import Progress, check_missing, count, score
@@ -265,7 +265,7 @@ def _compare(match: DatasetMatch, redrawn: MaskStore) -> tuple[pa.Table, Result]
         }
         for k in samples.tolist()
     }
-    counted = count(own, store.to(redrawn.device), ReadOptions(), missing="zero", metrics=OF_MASKS)
+    counted = count(own, store.to(redrawn.device), ReadOptions(), missing="zero", metrics=ALONE)
     by_mask = per_example(store, counted.counts, counted.absent, counted.measured)
     of_masks = Result(by_mask.take(from_numpy(samples)))
     columns = of_masks.per_example

@@ -36,6 +36,9 @@ IOU = "iou"
 THRESHOLDS = "thresholds"
 """The metric of values at several thresholds; `readings` says what it counts, which no mask can tell."""
 
+CONSISTENCY, PAIRS = "consistency", "pair_intersection"
+"""The metric of two predictions for one object, and its column, which no mask tells by itself; see `pairs`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -98,6 +101,7 @@ METRICS: Mapping[str, Metric] = {
     ),
     "boxes": Metric((*PRED_BOX, *TARGET_BOX, *BBOX), PRED_BOX, _stored_boxes),
     THRESHOLDS: Metric((), (), lambda _: {}),
+    CONSISTENCY: Metric((PAIRS,), (), lambda _: {}),
 }  # fmt: skip
 
 
@@ -105,7 +109,10 @@ OF_MASKS = tuple(name for name in METRICS if name != THRESHOLDS)
 """The metrics that masks have."""
 
 RANKED = (IOU, "boundary")
-"""The metrics by which sets of predictions are ranked and compared."""
+"""The metrics by which sets of predictions are compared."""
+
+ALONE = tuple(name for name in OF_MASKS if name != CONSISTENCY)
+"""The metrics that take each mask by itself; the others need all of an object at once."""
 
 
 class Measure(ABC):

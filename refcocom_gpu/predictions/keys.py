@@ -14,6 +14,7 @@ from refcocom_gpu.errors import AbsentError, NotFoundError, Problems, UsageError
 from refcocom_gpu.predictions.batches import Where
 from refcocom_gpu.predictions.key_forms import BySentence, difference, row_form, whole_number
 from refcocom_gpu.predictions.names import template_of
+from refcocom_gpu.predictions.own_columns import OwnColumns
 from refcocom_gpu.predictions.polygon_scale import PolygonScale
 from refcocom_gpu.predictions.renames import Renames
 from refcocom_gpu.predictions.suggest import WITNESSES, fitting, suggestion
@@ -56,8 +57,10 @@ class Keys:
         UsageError: The dataset is keyed otherwise, or the names hold too little to find an example.
         may_repeat: Whether rows for an example that was given go on to `repeats`, which compares their masks.
         ignores_extra: Whether rows for examples that the dataset does not have are counted instead of recorded.
+        columns: Further columns of the file that are kept.
 
     Attributes:
+        own: Those columns.
         n_extra: Number of those.
         n_repeated: Number of rows that `repeats` left out.
         form: How rows are found one by one; None where their key is columns of numbers.
@@ -76,7 +79,9 @@ class Keys:
         name: str | None = None,
         may_repeat: bool = False,
         ignores_extra: bool = False,
+        columns: Iterable[str] = (),
     ) -> None:
+        self.own = OwnColumns(columns, dataset.n_examples)
         self.may_repeat, self.ignores_extra = may_repeat, ignores_extra
         self.n_extra = self.n_repeated = 0
         self.form = row_form(form, dataset)

@@ -113,6 +113,10 @@ def read_table(
     also = ("sentence",) if keys.form is None else keys.form.fields
     wanted += [name for name in also if renames.column(name) in schema.names]
     columns = {name: str(renames.column(name)) for name in wanted}
+    if keys.own:
+        keys.own.see(name for name in schema.names if name not in renames.given.values())
+        columns |= {name: name for name in keys.own.names if name in keys.own.seen}
+        wanted = list(columns)
     if repeated := [name for name in columns.values() if schema.names.count(name) > 1]:
         problems.add("no column", path, f"the file has {', '.join(repeated)} more than once")
         return
@@ -257,6 +261,9 @@ def _batch(
         # A table without such columns, as keys=order takes, has no rows of its own.
         rows = batch.select(held).to_pylist() if held else [{}] * len(batch)
         index = keys.resolve_rows(rows, where)
+    if keys.own:
+        held = [name for name in keys.own.names if name in batch.schema.names]
+        keys.own.keep(index, batch.select(held).to_pylist() if held else [{}] * len(batch))
     # Their examples stay claimed, so that a malformed mask is not reported as missing too.
     index[unreadable] = -1
     sentences = None

@@ -149,7 +149,11 @@ def find_source(predictions: Any) -> Source:
 
 
 def read_predictions(
-    source: Source, dataset: Dataset, options: ReadOptions, problems: Problems
+    source: Source,
+    dataset: Dataset,
+    options: ReadOptions,
+    problems: Problems,
+    columns: Iterable[str] = (),
 ) -> tuple[Batches, Keys]:
     """Stream predictions in batches of bounded memory.
 
@@ -158,6 +162,7 @@ def read_predictions(
         dataset: What they are predictions for.
         options: What the predictions cannot say themselves.
         problems: Collects every mistake; check it when the batches are exhausted.
+        columns: Further columns of tables, which the `Keys` keep in `own`.
 
     Returns:
         The batches, and the `Keys` that know which examples were given.
@@ -173,6 +178,7 @@ def read_predictions(
         name=options.name,
         may_repeat=options.repeats is not None,
         ignores_extra=options.extra is not None,
+        columns=columns,
     )
     batches = _batches(source, keys, options, problems)
     if keys.may_repeat:

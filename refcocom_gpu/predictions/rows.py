@@ -119,6 +119,8 @@ class _Rows:
         batch = None
         self.keys.look_at(self.source, partial(_objects, raw))
         n_fields = len(self.keys.fields) if self.keys.form is None else 0
+        # Rows of a fixed type have no columns of the file's own.
+        rows = None if self.keys.own else rows
         if rows is not None and keys_stand_once(rows, n_fields, text, raw):
             batch = self._fast(rows, numbers)
         if batch is None:
@@ -186,6 +188,7 @@ class _Rows:
         sizes: list[tuple[int, int]] = []
         sentences: list[str | None] = []
         places: list[int] = []
+        held: list[dict[str, Any]] = []
         for number, line in zip(numbers, lines, strict=False):
             if not line.strip():
                 continue
@@ -207,6 +210,11 @@ class _Rows:
             sizes.append(size or (0, 0))
             sentences.append(sentence)
             places.append(number)
+            if self.keys.own:
+                self.keys.own.see(
+                    name for name in row if name not in self.keys.renames.given.values()
+                )
+                held.append(row)
 
         def place(row: int) -> str:
             return self._where(places[row])
@@ -218,6 +226,8 @@ class _Rows:
             index = self.keys.resolve(columns, place)
         else:
             index = self.keys.claim(np.array(keys, np.int64), place)
+        if self.keys.own:
+            self.keys.own.keep(index, held)
         # Their examples stay claimed, so that a malformed mask is not reported as missing too.
         index[unreadable] = -1
         return finish_batch(

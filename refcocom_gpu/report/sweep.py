@@ -12,7 +12,6 @@ import pyarrow as pa
 from refcocom_gpu.report import model_figures
 from refcocom_gpu.report.model_figures import BANDS, Line, Ranked
 from refcocom_gpu.report.page import markup, percent, render, signed
-from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores.leaderboard import FILES
 from refcocom_gpu.scores.leaderboard.formats import is_text, shown
 from refcocom_gpu.scores.leaderboard.rows import PAIRED, Leaderboard
@@ -128,7 +127,7 @@ def _boxes(names: Sequence[str], ranked: Sequence[Row], failed: int) -> list[tup
 def _heads(board: Leaderboard) -> list[tuple[str, str]]:
     """Return the heads of the table and whether a column holds numbers."""
     manifest = [(name, "text" if is_text(board, name) else "number") for name in board.manifest]
-    labels = boundary.LABELS if board.has_boundaries else ()
+    labels = board.heads.values()
     selected = ["best of"] if board.about["best_per"] else []
     numbers = (
         "mIoU", "± se", "rank", "ranks", "− best", "from", "to", "cIoU", "Pr@0.5", "Pr@0.7", "Pr@0.9", *labels,
@@ -145,7 +144,7 @@ def _heads(board: Leaderboard) -> list[tuple[str, str]]:
 
 def _cells(row: Row, board: Leaderboard) -> list[Any]:
     """Return the cells of `_heads`, scores in percent and differences in points."""
-    names = boundary.NAMES if board.has_boundaries else ()
+    names = board.heads
     count = [row["best_of"] or 1] if board.about["best_per"] else []
     return [
         row["model"],

@@ -26,7 +26,16 @@ from refcocom_gpu.scores.folder import check_output
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.metrics import Floats
 from refcocom_gpu.scores.result import Result, load_result
-from refcocom_gpu.scores.slices import MIN_IMAGES, PERIMETER, TAG, Tags, chosen, names_of, read_tags
+from refcocom_gpu.scores.slices import (
+    CAUSE,
+    MIN_IMAGES,
+    PERIMETER,
+    TAG,
+    Tags,
+    chosen,
+    names_of,
+    read_tags,
+)
 from refcocom_gpu.scores.sweep_results import find_result
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.scores.under import counts_of
@@ -227,6 +236,7 @@ def compare(
     (True, True)
     """
     un.quantile_place(level, replicates)
+    slices = [slices] if isinstance(slices, str) else [*slices]
     if top < 0:
         raise UsageError(f"top must be 0 or more, not {top}")
     first, second = (_result(given) for given in (a, b))
@@ -235,9 +245,12 @@ def compare(
     if tags is not None:
         read = tags if isinstance(tags, Tags) else read_tags(tags, first.per_example)
         first, second = (result.with_slices(tags=read) for result in (first, second))
-        slices = [*([slices] if isinstance(slices, str) else slices), *read.columns]
+        slices = [*slices, *read.columns]
     table = _sliceable(first.per_example, second.per_example)
-    wanted = [*dict.fromkeys([*BREAKDOWNS, *chosen(slices, names_of(table))])]
+    if CAUSE in slices:
+        raise UsageError("slices by cause are of one result: of two, each has causes of its own")
+    known = [name for name in names_of(table) if name != CAUSE]
+    wanted = [*dict.fromkeys([*BREAKDOWNS, *chosen(slices, known)])]
     _check_tags(first, second, names, wanted)
     image = to_numpy(first.per_example.column("image_id"))
     unions = [np.stack(parts, axis=1) for parts in zip(_areas(first), _areas(second), strict=True)]

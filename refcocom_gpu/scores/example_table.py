@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from refcocom_gpu.scores import consistency
 from refcocom_gpu.scores.folder import SCHEMA_VERSION
 from refcocom_gpu.scores.under import STATUSES
 from refcocom_gpu.utils.arrow import from_numpy
@@ -55,10 +56,11 @@ def per_example(
         store: Ground truth.
         counts: [N, 2] intersection and predicted area.
         absent: Indices of the examples that had no prediction.
-        measured: [N] or [N, T] columns of metrics besides IoU, by name; those of T numbers become lists.
+        measured: [N] or [N, T] columns of metrics besides IoU, by name, of which those of T numbers become lists; that
+            of pairs as `counting.pairs` orders them.
 
     Returns:
-        `SCHEMA`, then the measured columns; N rows.
+        `SCHEMA`, then the measured columns; N rows. A row of pairs lists those with the later sentences of its sample.
     """
     status = np.where(counts[:, 1] > 0, 0, 1)
     status[absent] = 2
@@ -75,5 +77,7 @@ def per_example(
         values = from_numpy(np.ascontiguousarray(column).reshape(-1))
         if column.ndim == 2:
             values = pa.FixedSizeListArray.from_arrays(values, column.shape[1])
+        elif name == consistency.PAIRS:
+            values = consistency.as_lists(values, store.example_sample)
         table = table.append_column(name, values)
     return table

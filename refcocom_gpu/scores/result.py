@@ -166,6 +166,27 @@ class Result:
         return consistency.hard_pass_rate(self.iou[self.is_counted], numbers, strict=self.is_strict)
 
     @cached_property
+    def _pairs(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        check_official(self.convention, "pairwise IoU")
+        empty = get_convention(self.convention).empty
+        return consistency.pair_ious(*consistency.pair_columns(self.per_example), empty=empty)
+
+    @property
+    def pairwise_iou(self) -> float:
+        """Mean over samples of the mean IoU of each two predictions for one; NaN where none has two sentences.
+
+        Pairs were counted only with `metrics=["iou", "consistency"]`; otherwise `UsageError` is raised.
+        """
+        return consistency.pairwise_iou(*self._pairs)
+
+    @property
+    def consistency(self) -> dict[str, Any]:
+        """What `scores.consistency.summary` says; nothing if pairs were not counted or as of `cause_summary`."""
+        if self.convention != OFFICIAL.name or not consistency.are_counted(self.per_example):
+            return {}
+        return consistency.summary(*self._pairs, self.miou_worst_sentence, self.hard_pass_rate)
+
+    @cached_property
     def causes(self) -> NDArray[np.str_]:
         """[N] why each prediction fails, or that it is right: one of `scores.causes.CAUSES`.
 
@@ -463,6 +484,7 @@ class Result:
             "n_duplicate": 0,
             "convention": self.convention,
             "precision": ">" if self.is_strict else ">=",
+            **({"consistency": self.consistency} if self.consistency else {}),
             **({"causes": said} if (said := self.cause_summary) else {}),
             **self.reading_scores,
             "slices": {name: self.slice_rows(name) for name in self.sliced},

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from refcocom_gpu.counting.measures import METRICS
 from refcocom_gpu.errors import ResultsError, UsageError
-from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.folder import holds_result
 from refcocom_gpu.scores.leaderboard.formats import shown
@@ -120,7 +120,9 @@ class SweepResults(Mapping[int | str, Result]):
         counts = _verified(self.folder, row["per_example"], row["per_example_xxh3_128"])
         examples = _verified(self.folder, EXAMPLES, self.about["examples_xxh3_128"])
         about = self.about
-        measured = boundary.COLUMNS if "boundary" in about["options"].get("metrics", ()) else ()
+        metrics = about["options"].get("metrics", [])
+        columns = (c for name in metrics if name in METRICS for c in METRICS[name].columns)
+        measured = [name for name in columns if name in counts.column_names]
         for name in OF_PREDICTIONS:
             examples = examples.append_column(name, counts.column(name))
         info = {
@@ -128,7 +130,7 @@ class SweepResults(Mapping[int | str, Result]):
             "predictions": {"source": row["path"], "xxh3_128": row["predictions"]},
             "sweep": {key: row[key] for key in ("row", "name", "model", "columns")},
             "options": about["options"],
-            **({"metrics": about["options"]["metrics"]} if measured else {}),
+            **({"metrics": metrics} if metrics else {}),
             "warnings": row["warnings"],
             "versions": {"refcocom-gpu": about["refcocom_gpu"]},
         }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from refcocom_gpu.counting.measures import IOU, RANKED, chosen_metrics
+from refcocom_gpu.counting.measures import IOU, OF_MASKS, chosen_metrics
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.engines import make_engine
 from refcocom_gpu.predictions.options import ReadOptions
@@ -83,7 +83,7 @@ def sweep(
     options = Options(
         ReadOptions(**{"threads": 1, **reading}),
         missing,
-        chosen_metrics(metrics, known=RANKED, where="a sweep"),
+        chosen_metrics(metrics, known=OF_MASKS, where="a sweep"),
         save_masks,
         store.device,
     )

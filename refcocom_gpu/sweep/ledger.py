@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -38,14 +38,14 @@ class Kept(NamedTuple):
         absent: Indices without a prediction, int64.
         model: The model in the header of the file; None if there is none.
         warnings: What makes the predictions look misread.
-        measured: [N] int64 columns of metrics besides IoU, by name.
+        measured: Columns of metrics besides IoU, by name, as of `scorer.Counted`.
     """
 
     counts: NDArray[np.int64]
     absent: NDArray[np.int64]
     model: str | None
     warnings: tuple[str, ...] = ()
-    measured: Mapping[str, NDArray[np.int64]] = MappingProxyType({})
+    measured: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
 
 class Ledger:

@@ -264,6 +264,8 @@ class _Sweep:
             self.store.pack()
         for name in self.options.metrics:
             METRICS[name].stored(self.store)
+        if "causes" in self.options.metrics:
+            _ = self.store.others
         return self.store.detached(), options
 
     def _hash(self, file: str) -> LocalHash | None:

@@ -73,7 +73,7 @@ class FileResult:
         columns: The other columns of the manifest.
         counts: [N, 2] int64 intersection and predicted area; None if there is an error.
         absent: Indices of examples without a prediction, scored as empty (`missing=zero`), int64.
-        measured: [N] int64 columns of metrics besides IoU, by name.
+        measured: Columns of metrics besides IoU, by name, as of `scorer.Counted`.
         error: Why there are no counts.
         warnings: What makes the predictions look misread.
         digest: 32 hex digits, the hash of what was read; None if nothing could be read.

@@ -17,8 +17,8 @@ from refcocom_gpu.counting.choose import counter_on
 from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.doubts import doubts
 from refcocom_gpu.counting.measures import (
+    ALONE,
     IOU,
-    OF_MASKS,
     chosen_metrics,
     measured_columns,
     n_columns,
@@ -118,7 +118,7 @@ class RefCOCOMMetric(CountsMetric):
         **kwargs: Any,
     ) -> None:
         check_official(convention, "RefCOCOMMetric")
-        counted = chosen_metrics(metrics, known=OF_MASKS, where="RefCOCOMMetric")
+        counted = chosen_metrics(metrics, known=ALONE, where="RefCOCOMMetric")
         store = as_store(store)
         check_truth(box_truth, counted, stated=store.dataset.boxes is not None)
         options = ReadOptions(

@@ -58,6 +58,7 @@ Built = dict[str, NDArray[Any] | Pieces]
 # The names that safetensors gives to the types stored here.
 _DTYPES: dict[str, np.dtype[Any]] = {
     "I32": np.dtype(np.int32),
+    "F64": np.dtype(np.float64),
     "I64": np.dtype(np.int64),
     "U8": np.dtype(np.uint8),
     "U64": np.dtype(np.uint64),

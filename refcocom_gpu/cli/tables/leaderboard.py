@@ -17,8 +17,8 @@ TABLE_WIDTH = 100
 CELL = 28
 """Characters of a cell of a leaderboard; of a longer name the end is kept, where checkpoints differ."""
 
-BOUNDARY = "boundary_iou"
-"""The column of a leaderboard that is printed where boundaries were counted."""
+SHOWN = ("boundary_iou", "box_iou", "pairwise_iou")
+"""The columns of metrics besides IoU that are printed where they were counted."""
 
 NORMAL_95 = 1.96
 """Standard errors to either side of a score that a 95 % interval extends."""
@@ -58,13 +58,13 @@ def leaderboard_table(board: Leaderboard) -> str:
         if any(row[name] for row in rows)
     ]
     left_out = []
-    if board.has_boundaries:
-        cells = ["" if (score := row[BOUNDARY]) is None else percent(score) for row in rows]
-        column = ("boundary IoU", cells, False)
+    for name in (name for name in SHOWN if name in board.heads):
+        cells = ["" if (score := row[name]) is None else percent(score) for row in rows]
+        column = (board.heads[name], cells, False)
         if _width([*names, *scores, column, *optional]) <= TABLE_WIDTH:
             scores.append(column)
         else:
-            left_out.append(BOUNDARY)
+            left_out.append(name)
     scores += optional
     for name in board.manifest:
         column = (

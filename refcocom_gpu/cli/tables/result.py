@@ -11,12 +11,16 @@ from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores.about import left_out
 from refcocom_gpu.scores.boxes import THRESHOLD, are_given
 from refcocom_gpu.scores.causes import MOVED_BY
+from refcocom_gpu.scores.consistency import PASS_IOU
 from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
 from refcocom_gpu.scores.slices import MIN_IMAGES
 
 if TYPE_CHECKING:
     from refcocom_gpu.scores.conventions import Convention
     from refcocom_gpu.scores.result import Result
+
+NO_PAIRS = "no object has two sentences, so there is no pairwise IoU"
+"""What is said of sets with a sentence per object, such as gRefCOCO."""
 
 SHOWN_SLICES = 10
 """Slices of a grouping that are printed."""
@@ -39,6 +43,11 @@ def score_table(result: Result) -> str:
     if of_boxes := result.box_scores:
         rows += [("box IoU", of_boxes["box_iou"])]
         rows += [(f"box accuracy@{THRESHOLD} ({sign})", of_boxes["box_accuracy"])]
+    if of_pairs := result.consistency:
+        rows += [(f"hard pass@{PASS_IOU} ({sign})", of_pairs["hard_pass_rate"])]
+        rows += [("worst sentence mIoU", of_pairs["miou_worst_sentence"])]
+        if of_pairs["n_samples"]:
+            rows += [("pairwise IoU", of_pairs["pairwise_iou"])]
     rows += [("N-acc", result.n_acc), ("T-acc", result.t_acc)] if result.n_no_target else []
     of_all = len(result.per_example)
     number = f"{result.n_examples:,}" + (f" of {of_all:,}" if of_all > result.n_examples else "")
@@ -51,6 +60,7 @@ def score_table(result: Result) -> str:
         *rows_left_out,
         *_about(convention),
         *([BOX_TRUTHS[of_boxes["box_truth"]]] if of_boxes else []),
+        *([NO_PAIRS] if of_pairs and not of_pairs["n_samples"] else []),
         "",
     ]
     mark = mark_of(convention.caveat)

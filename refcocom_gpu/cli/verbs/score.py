@@ -19,6 +19,7 @@ def run(config: ScoreConfig) -> None:
     from refcocom_gpu.cli.tables.conventions import conventions_table
     from refcocom_gpu.cli.tables.result import cause_lines, score_table, slice_lines
     from refcocom_gpu.cli.tables.thresholds import interpolation_lines, threshold_lines
+    from refcocom_gpu.counting.measures import chosen_metrics
     from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
     from refcocom_gpu.scores.conventions import ALL, OFFICIAL
@@ -26,7 +27,7 @@ def run(config: ScoreConfig) -> None:
     from refcocom_gpu.scores.folder import MASKS, PER_EXAMPLE, SUMMARY, check_output
     from refcocom_gpu.scores.publish import check_path, write_eval_results
     from refcocom_gpu.scores.saved_masks import refuse_source
-    from refcocom_gpu.scores.slices import GROUPINGS, chosen, read_tags
+    from refcocom_gpu.scores.slices import chosen, groupings_for, of_predictions, read_tags
     from refcocom_gpu.store.store import MaskStore
     from refcocom_gpu.utils.devices import resolve_device
 
@@ -52,13 +53,17 @@ def run(config: ScoreConfig) -> None:
     published = None if config.eval_results is None else Path(config.eval_results)
     if published is not None:
         check_path(published, overwrite=config.overwrite)
+    metrics = chosen_metrics(config.metrics)
     device = resolve_device(config.device)
     source = find_source(config.predictions)  # a wrong path is told before a dataset is fetched
     if save_masks and output is not None:
         refuse_source(output / MASKS, source.files)
     dataset = load(config.dataset)
     tags = None if config.tags is None else read_tags(config.tags, dataset.described)
-    slices = chosen(config.slices, [*GROUPINGS, *(tags.columns if tags else ())])
+    known = [*groupings_for(metrics), *(tags.columns if tags else ())]
+    columns = of_predictions(config.slices, metrics, tags.columns if tags else ())
+    requested = [config.slices] if isinstance(config.slices, str) else config.slices or []
+    slices = chosen([name for name in requested if name not in columns], known)
     store = MaskStore.build(dataset, threads=config.threads).to(device)
     with progress(dataset.n_examples, shown=not (config.quiet or config.json)) as counted:
         result = score(
@@ -67,7 +72,8 @@ def run(config: ScoreConfig) -> None:
             convention=OFFICIAL.name if config.convention == ALL else config.convention,
             precision_strict=strict,
             missing=config.missing,
-            metrics=config.metrics,
+            metrics=metrics,
+            slices=columns,
             box_truth=config.box_truth,
             save_masks=save_masks,
             progress=counted,

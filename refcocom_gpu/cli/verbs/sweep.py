@@ -35,7 +35,7 @@ def run(config: SweepConfig) -> None:
         UsageError: For a wrong request, before any work.
         PartFailedError: When a set could not be scored, after everything else is done and written.
     """
-    from refcocom_gpu.counting.measures import RANKED, chosen_metrics
+    from refcocom_gpu.counting.measures import OF_MASKS, chosen_metrics
     from refcocom_gpu.engines import make_engine
     from refcocom_gpu.scores.leaderboard.best import check_best_per
     from refcocom_gpu.store.store import MaskStore
@@ -57,7 +57,7 @@ def run(config: SweepConfig) -> None:
     reading = part_of(config, ReadOptions)
     items = read_inputs(config.predictions, config.manifest)
     check_best_per(config.best_per, (item.columns for item in items))
-    metrics = chosen_metrics(config.metrics, known=RANKED, where="a sweep")
+    metrics = chosen_metrics(config.metrics, known=OF_MASKS, where="a sweep")
     options = Options(reading, config.missing, metrics, config.save_masks, config.device)
     # A sweep goes on where it was, and its page with it.
     page = page_in(config.output_dir, wanted=config.report, overwrite=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
 import pyarrow as pa
 
-from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores import boundary, boxes, causes, consistency
 from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 
@@ -33,7 +36,10 @@ SCORES = (
 """Columns after the manifest's; scores and differences are shares of 1."""
 
 BOUNDARY = tuple((f"{name}{end}", pa.float64()) for name in boundary.NAMES for end in ("", "_se"))
-"""Columns before `n_examples` where boundaries were counted: means over examples and their standard errors."""
+"""Means over examples and their standard errors."""
+
+CAUSES = {cause: f"cause_{cause.replace(' ', '_').replace('-', '_')}" for cause in causes.CAUSES}
+"""The column of each cause: its share of the examples."""
 
 HEADS = (
     "rank",
@@ -51,11 +57,6 @@ HEADS = (
 
 RESERVED = frozenset((*HEADS, *(name for name, _ in (*NAMES, *SCORES)), *SCHEMA.names, "iou"))
 """Names that no column of a manifest may have, here or beside the counts of examples: it has one name everywhere."""
-
-BOUNDARY_RESERVED = frozenset(
-    (*boundary.LABELS, *boundary.COLUMNS, *(name for name, _ in BOUNDARY))
-)
-"""Names that are reserved too where boundaries were counted."""
 
 SELECTION = (
     "Each row is the best of all with the same {}, chosen by its mIoU on this set. The highest of several scores is "
@@ -86,7 +87,84 @@ BOUNDARY_MEANING = {
 """The same, for `BOUNDARY`."""
 
 
-def score_columns(*, boundaries: bool) -> tuple[tuple[str, pa.DataType], ...]:
-    """Return the columns after the manifest's: `SCORES`, and `BOUNDARY` among them where boundaries were counted."""
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What a leaderboard says of a metric besides IoU, where it was counted for any file.
+
+    Attributes:
+        counts: Columns of counts of each example, by which it is known.
+        columns: Its columns, before `n_examples`.
+        heads: The columns that people are shown, with their heads.
+        meaning: What a reader may conclude from a column.
+    """
+
+    counts: tuple[str, ...]
+    columns: tuple[tuple[str, pa.DataType], ...]
+    heads: Mapping[str, str]
+    meaning: Mapping[str, str]
+
+
+EXTRAS: Mapping[str, Extra] = {
+    "boundary": Extra(
+        boundary.COLUMNS,
+        BOUNDARY,
+        dict(zip(boundary.NAMES, boundary.LABELS, strict=True)),
+        BOUNDARY_MEANING,
+    ),
+    "causes": Extra(
+        ("other_intersection", "other_area"),
+        tuple((name, pa.float64()) for name in CAUSES.values()),
+        {},
+        {"cause_…": "Share of the examples that have this cause; `scores.causes` defines them."},
+    ),
+    "boxes": Extra(
+        (*boxes.PRED_COLUMNS, *boxes.TIGHT_COLUMNS),
+        tuple((name, pa.float64()) for name in boxes.NAMES),
+        dict(zip(boxes.NAMES, ("box IoU", f"box accuracy@{boxes.THRESHOLD}"), strict=True)),
+        {
+            "box_iou": "Mean IoU of the tight boxes of the predicted masks with the boxes of the records, or where not "
+            "every record has one with the tight boxes of the true masks; `box_accuracy` is Pr@0.5 of it.",
+        },
+    ),
+    "consistency": Extra(
+        (consistency.PAIRS,),
+        (("pairwise_iou", pa.float64()), ("hard_pass", pa.float64())),
+        {"pairwise_iou": "pairwise IoU", "hard_pass": f"hard pass@{consistency.PASS_IOU}"},
+        {
+            "pairwise_iou": "Mean IoU of each two predictions for one mask, right or wrong.",
+            "hard_pass": "Share of the masks all of whose expressions reach IoU 0.5.",
+        },
+    ),
+}
+"""By the name of the metric."""
+
+
+def extras_of(counted: Collection[str]) -> list[Extra]:
+    """Return what a leaderboard says besides IoU.
+
+    Args:
+        counted: Names of the columns of counts that any file has.
+    """
+    return [extra for extra in EXTRAS.values() if {*extra.counts} <= {*counted}]
+
+
+def reserved(counted: Collection[str]) -> set[str]:
+    """Return the names that no column of a manifest may have: `RESERVED`, and those of what was counted.
+
+    Args:
+        counted: As of `extras_of`.
+    """
+    extras = extras_of(counted)
+    names = {name for extra in extras for name, _ in extra.columns}
+    return {
+        *RESERVED,
+        *counted,
+        *names,
+        *(head for extra in extras for head in extra.heads.values()),
+    }
+
+
+def score_columns(extras: Sequence[Extra]) -> tuple[tuple[str, pa.DataType], ...]:
+    """Return the columns after the manifest's: `SCORES`, and among them those of metrics besides IoU."""
     at = [name for name, _ in SCORES].index("n_examples")
-    return (*SCORES[:at], *(BOUNDARY if boundaries else ()), *SCORES[at:])
+    return (*SCORES[:at], *(column for extra in extras for column in extra.columns), *SCORES[at:])

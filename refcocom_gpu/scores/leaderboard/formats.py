@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores.leaderboard.rows import Leaderboard
 
 _ESCAPES = str.maketrans({"\\": r"\\", "|": r"\|", "`": r"\`", "*": r"\*", "[": r"\[", "<": "&lt;"})
@@ -78,7 +77,6 @@ def _row(row: dict[str, Any], board: Leaderboard) -> dict[str, str]:
     """Return the cells of a row by the heads of their columns."""
     known = row["miou_se"] is not None
     low, high = row["rank_low"], row["rank_high"]
-    boundaries = zip(boundary.LABELS, boundary.NAMES, strict=True) if board.has_boundaries else ()
     cells = {
         "rank": str(row["rank"]),
         "model": _cell(row["model"]),
@@ -89,7 +87,7 @@ def _row(row: dict[str, Any], board: Leaderboard) -> dict[str, str]:
         "cIoU": percent(row["ciou"]),
         "Pr@0.5": percent(row["pr50"]),
         "Pr@0.9": percent(row["pr90"]),
-        **{label: _with_error(row, name) for label, name in boundaries},
+        **{head: _with_error(row, name) for name, head in board.heads.items()},
         "missing": f"{row['n_missing']:,}",
     }
     if row["best_of"] is not None:
@@ -98,8 +96,8 @@ def _row(row: dict[str, Any], board: Leaderboard) -> dict[str, str]:
 
 
 def _with_error(row: dict[str, Any], name: str) -> str:
-    """Return a score in percent with its standard error; nothing for one that was not counted."""
-    score, se = row[name], row[f"{name}_se"]
+    """Return a score in percent with its standard error, if it has one; nothing for one that was not counted."""
+    score, se = row[name], row.get(f"{name}_se")
     if score is None:
         return ""
     return percent(score) if se is None else f"{percent(score)} ± {percent(se)}"

@@ -16,21 +16,22 @@ import pyarrow as pa
 
 from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import boundary, metrics
+from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.about import about_dataset
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official
 from refcocom_gpu.scores.leaderboard.best import best_of_each, check_best_per
 from refcocom_gpu.scores.leaderboard.columns import (
-    BOUNDARY_MEANING,
-    BOUNDARY_RESERVED,
+    EXTRAS,
     MEANING,
     NAMES,
-    RESERVED,
     SCORES,
     SELECTION,
+    extras_of,
+    reserved,
     score_columns,
 )
+from refcocom_gpu.scores.leaderboard.extras import extra_row
 from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
 from refcocom_gpu.scores.metrics import Floats, Ints
@@ -75,9 +76,11 @@ class Leaderboard:
         return names[len(NAMES) : names.index(SCORES[0][0])]
 
     @property
-    def has_boundaries(self) -> bool:
-        """Whether the table has the columns `BOUNDARY`."""
-        return boundary.NAMES[0] in self.table.column_names[len(NAMES) + len(self.manifest) :]
+    def heads(self) -> dict[str, str]:
+        """The columns of metrics besides IoU that people are shown, with their heads; see `columns.EXTRAS`."""
+        ours = {*self.table.column_names[len(NAMES) + len(self.manifest) :]}
+        heads = (pair for extra in EXTRAS.values() for pair in extra.heads.items())
+        return {name: head for name, head in heads if name in ours}
 
 
 def make_leaderboard(
@@ -121,6 +124,7 @@ def make_leaderboard(
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
     place = {id(result): k for k, result in enumerate(results)}
     selection = None if best_per is None else SELECTION.format(best_per)
+    extras = extras_of(_counted(results))
     about = {
         "schema": "refcocom-leaderboard",
         "version": SCHEMA_VERSION,
@@ -137,7 +141,7 @@ def make_leaderboard(
             "replicates": replicates,
             "seed": seed,
             "critical_value": differences.critical if differences and len(scored) > 1 else None,
-            "meaning": MEANING | (BOUNDARY_MEANING if _has_boundaries(results) else {}),
+            "meaning": {**MEANING, **{k: v for extra in extras for k, v in extra.meaning.items()}},
         },
     }
     order = tuple(place[id(row["result"])] for row in rows)
@@ -146,7 +150,7 @@ def make_leaderboard(
         for name, column in manifest_columns(results).items()
     }
     return Leaderboard(
-        _table(rows, columns, score_columns(boundaries=_has_boundaries(results)), selection),
+        _table(rows, columns, score_columns(extras), selection),
         about,
         order,
         tuple(place[id(result)] for result in others),
@@ -160,14 +164,14 @@ def manifest_columns(results: Sequence[FileResult]) -> dict[str, pa.Array]:
     Their names, types and order do not depend on the order of the results.
     """
     order = sorted(range(len(results)), key=lambda k: _identity(results[k]))
-    reserved = RESERVED | (BOUNDARY_RESERVED if _has_boundaries(results) else set())
-    columns = typed_columns([results[k].columns for k in order], reserved)
+    taken = reserved(_counted(results))
+    columns = typed_columns([results[k].columns for k in order], taken)
     back = pa.array(np.argsort(order), pa.int64())
     return {name: column.take(back) for name, column in columns.items()}
 
 
-def _has_boundaries(results: Sequence[FileResult]) -> bool:
-    return any(result.measured for result in results)
+def _counted(results: Sequence[FileResult]) -> set[str]:
+    return {name for result in results for name in result.measured}
 
 
 def _identity(result: FileResult) -> tuple[str, ...]:
@@ -194,23 +198,12 @@ def _scored(
         "miou": metrics.mean(ious),
         "ciou": metrics.ciou(*triple, empty=empty),
         **{f"pr{round(100 * x)}": share for x, share in precision.items()},
-        **(_boundary_row(result, ious, image) if result.measured else {}),
+        **extra_row(result, absent, ious, store, image, strict=strict),
         "n_examples": len(store),
         "n_missing": int(absent.sum()),
         "n_empty": int(((counts[:, 1] == 0) & ~absent).sum()),
     }
     return row, ious
-
-
-def _boundary_row(result: FileResult, ious: Floats, image: Ints) -> dict[str, float]:
-    """Return the columns `BOUNDARY` of a row; without standard errors where all examples are of one image."""
-    values = boundary.boundary_values(result.measured, ious, OFFICIAL.empty)
-    row = {name: metrics.mean(of_examples) for name, of_examples in values.items()}
-    if len(np.unique(image)) > 1:
-        ratio = un.ratio_by_image(image, np.stack([*values.values()], axis=1))
-        ses = un.cluster_se(ratio).tolist()
-        row |= {f"{name}_se": se for name, se in zip(values, ses, strict=True)}
-    return row
 
 
 def _add_ranks(

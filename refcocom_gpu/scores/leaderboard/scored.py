@@ -33,8 +33,8 @@ class FileResult(Protocol):
         """Indices of the examples that had no prediction and count as empty; None means that there are none."""
 
     @property
-    def measured(self) -> Mapping[str, NDArray[np.int64]]:
-        """[N] columns of metrics besides IoU, by name."""
+    def measured(self) -> Mapping[str, NDArray[Any]]:
+        """Columns of metrics besides IoU, by name, as of `scorer.Counted`."""
 
     @property
     def error(self) -> str | None:

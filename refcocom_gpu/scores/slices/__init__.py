@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from refcocom_gpu.scores.slices.columns import groupings_for as groupings_for
+from refcocom_gpu.scores.slices.columns import of_predictions as of_predictions
+from refcocom_gpu.scores.slices.columns import tags_of as tags_of
 from refcocom_gpu.scores.slices.groupings import ALL as ALL
+from refcocom_gpu.scores.slices.groupings import CAUSE as CAUSE
 from refcocom_gpu.scores.slices.groupings import GROUPINGS as GROUPINGS
 from refcocom_gpu.scores.slices.groupings import PERIMETER as PERIMETER
 from refcocom_gpu.scores.slices.groupings import TAG as TAG

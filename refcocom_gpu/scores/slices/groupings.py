@@ -16,6 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.key_forms import EXACT
+from refcocom_gpu.scores import causes
 from refcocom_gpu.scores.slices.words import PLACES, RELATIONAL, SPATIAL, has_words
 from refcocom_gpu.utils.arrow import filled, to_numpy
 
@@ -28,6 +30,9 @@ SHORT, LONG = 2, 5
 MANY_SIBLINGS = 3
 """Other samples of the same category in the image from which on they are one slice."""
 
+DIGITS = 4
+"""Significant digits of a number that is not whole; those that are alike in them are one slice."""
+
 NONE = "(none)"
 """The slice of examples of which a grouping knows nothing: no category, no tag, an empty true mask."""
 
@@ -36,6 +41,9 @@ TAG = "tag."
 
 PERIMETER = "target_perimeter"
 """The column of the true mask's perimeter, in pixel edges; a result has it if that was asked for."""
+
+CAUSE = "cause"
+"""The one grouping that depends on the predictions."""
 
 ALL = "all"
 """Stands for every grouping in a request."""
@@ -66,11 +74,13 @@ class Grouping:
         slicing: Makes it from a result's table.
         is_open: Whether there may be any number of slices.
         needs: A column beyond those that every result has.
+        how: How to get that column, for messages.
     """
 
     slicing: Callable[[pa.Table], Slicing]
     is_open: bool = False
     needs: str | None = None
+    how: str = ""
 
 
 def category(table: pa.Table) -> Slicing:
@@ -156,6 +166,11 @@ def complexity(table: pa.Table) -> Slicing:
     return _by_quantile(value, ["simple", "middling", "complex"], lambda x: f"{x:.2f}")
 
 
+def cause(table: pa.Table) -> Slicing:
+    """Slice by the cause of each prediction's failure, right ones included; see `scores.causes`."""
+    return Slicing([*causes.CAUSES], causes.cause_places(*causes.cause_columns(table)))
+
+
 GROUPINGS = {
     "category": Grouping(category, is_open=True),
     "supercategory": Grouping(supercategory, is_open=True),
@@ -165,12 +180,25 @@ GROUPINGS = {
     "spatial": Grouping(spatial),
     "relational": Grouping(relational),
     "siblings": Grouping(siblings),
-    "complexity": Grouping(complexity, needs=PERIMETER),
+    "complexity": Grouping(
+        complexity,
+        needs=PERIMETER,
+        how="the true masks, which this result does not hold: score again with slices=complexity, "
+        "or call result.with_slices('complexity', store=…)",
+    ),
+    CAUSE: Grouping(
+        cause,
+        needs=causes.COLUMNS[-1],
+        how="causes, which were not counted: score with metrics=[iou,causes]",
+    ),
 }
 
 
 def names_of(table: pa.Table) -> list[str]:
-    """Return the groupings by which a result's table can be sliced: those of ours, then tags."""
+    """Return the groupings by which a result's table can be sliced: those of ours, then tags.
+
+    Those that need what the table does not hold are left out; the message of `chosen` says how to get them.
+    """
     known = [name for name, g in GROUPINGS.items() if g.needs in (None, *table.column_names)]
     return known + [c.removeprefix(TAG) for c in table.column_names if c.startswith(TAG)]
 
@@ -193,13 +221,13 @@ def chosen(requested: str | Iterable[str] | None, known: Sequence[str]) -> list[
         if name == ALL or name in known:
             continue
         if name in GROUPINGS:
-            raise UsageError(
-                f"slices by {name} need the true masks, which this result does not hold: score again with "
-                f"slices={name}, or call result.with_slices({name!r}, store=…)"
-            )
-        close = get_close_matches(str(name), known)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise UsageError(f"unknown slices {name!r}; {hint}there are {', '.join(known)} and {ALL}")
+            raise UsageError(f"slices by {name} need {GROUPINGS[name].how}")
+        close = get_close_matches(str(name), [*GROUPINGS, *known])
+        hint = f"did you mean {' or '.join(dict.fromkeys(close))}? " if close else ""
+        more = [f"; {name} needs {g.how}" for name, g in GROUPINGS.items() if name not in known]
+        raise UsageError(
+            f"unknown slices {name!r}; {hint}there are {', '.join(known)} and {ALL}{''.join(more)}"
+        )
     return [*dict.fromkeys(known if ALL in names else names)]
 
 
@@ -246,7 +274,10 @@ def _label(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     # Whole numbers become floats where pandas met an example without one.
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        is_whole = value.is_integer() and abs(value) < EXACT
+        return f"{value:.0f}" if is_whole else f"{value:.{DIGITS}g}"
+    return str(value)
 
 
 def _by_quantile(
