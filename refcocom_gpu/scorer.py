@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.doubts import doubts
 from refcocom_gpu.counting.measures import IOU, chosen_metrics, measured_columns
-from refcocom_gpu.counting.rows import N_COUNTS, TRAITS
+from refcocom_gpu.counting.rows import N_COUNTS, TRAITS, reject
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
@@ -29,6 +29,7 @@ from refcocom_gpu.scores.about import about_run
 from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official, get_convention
 from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.no_target import label_columns
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.utils.changes import unchanged
@@ -47,7 +48,7 @@ class Counted(NamedTuple):
         warnings: What makes the predictions look misread or made for other data.
         n_extra: Number of predictions that were left out because the dataset has no such example.
         n_repeated: Number of predictions that were left out because they repeat a mask.
-        measured: [N] columns of metrics besides IoU, by name.
+        measured: [N] columns of metrics besides IoU, and of labels where predictions carry them, by name.
     """
 
     counts: NDArray[np.int64]
@@ -74,9 +75,9 @@ def score(
 
     Args:
         predictions: A path, glob or list of paths in any accepted format (several are the shards of one set), one
-            of the built-in sets `sample` and `sample-coarse`, an iterable of `(index, masks)`, a dict of masks by
-            index or key, what `adapters.read` returns, or a `datasets.Dataset` with the native columns. A mask is
-            anything that `PredictionWriter.write` takes.
+            of the built-in sets `sample` and `sample-coarse`, an iterable of `(index, masks)`, or with labels of
+            `(index, masks, no_target)`, a dict of masks by index or key, what `adapters.read` returns, or a
+            `datasets.Dataset` with the native columns. A mask is anything that `PredictionWriter.write` takes.
         store: Ground truth; `store.to("cuda")` counts on a GPU. The store of a dataset, or of the name or path of
             one, is built first.
         missing: `error`, or `zero` to score examples without a prediction as empty.
@@ -89,8 +90,9 @@ def score(
             true masks; by default `bbox` where every record states one.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
-            `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `batch_size`, `threads`. For rows that call the
-            sample `ann_id` and the mask `mask`: `fields={"sample_id": "ann_id", "segmentation": "mask"}`.
+            `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `no_target_threshold`, `batch_size`, `threads`.
+            For rows that call the sample `ann_id` and the mask `mask`:
+            `fields={"sample_id": "ann_id", "segmentation": "mask"}`.
 
     Returns:
         The result; every score is a property of it. What makes the predictions look misread is warned of, and stands
@@ -172,6 +174,7 @@ def count(
         if progress is not None:
             progress(len(batch.index))
     rows = counter.finish()
+    reject(rows, keys.labels)
     absent, given = keys.missing(), np.flatnonzero(keys.given)
     for verdict in judge_set(rows[:, TRAITS], options):
         verdict.add_to(problems, source.name, keys.where)
@@ -193,6 +196,7 @@ def count(
         )
     found = (*problems.warnings, *doubts(rows[given], given, store))
     measured = measured_columns(rows, store.example_sample, metrics, store)
+    measured |= label_columns(keys.labels)
     return Counted(rows[:, :N_COUNTS], absent, found, keys.n_extra, keys.n_repeated, measured)
 
 

@@ -27,6 +27,7 @@ CHANGED = {
     "repeats": "identical",
     "extra": "ignore",
     "polygons": "normalized",
+    "no_target_threshold": 0.25,
     "batch_size": 7,
     "threads": 1,
 }

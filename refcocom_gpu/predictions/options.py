@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,6 +65,8 @@ class ReadOptions:
         extra: `ignore` leaves out rows for examples that the dataset does not have, and counts them. Each row that is
             used must then carry its sentence, because positions differ between versions of a dataset.
         polygons: Scale of polygon coordinates; None refuses polygons, because a guess can be wrong.
+        no_target_threshold: The score above which `no_target` says that an expression has no target; None takes
+            labels alone: true, false, 0 and 1.
         batch_size: Predictions held in memory at a time.
         threads: CPU threads; 0 for all cores. With 1, nothing is read ahead in a second thread.
 
@@ -118,6 +121,9 @@ class ReadOptions:
     polygons: str | None = option(
         None, "scale of polygon coordinates: pixels or normalized; null refuses polygons"
     )
+    no_target_threshold: float | None = option(
+        None, "score in no_target above which an expression has no target; null takes labels alone"
+    )
     batch_size: int = option(256, "dense predictions held in memory at a time")
     threads: int = option(0, "CPU threads; 0 for all cores")
 
@@ -148,6 +154,10 @@ class ReadOptions:
             )
         if self.resize == "sam" and side in (None, CENTER):
             raise UsageError("resize=sam needs letterbox=SIDE, the side of the padded input")
+        if self.no_target_threshold is not None and not math.isfinite(self.no_target_threshold):
+            raise UsageError(
+                f"no_target_threshold must be a finite number, not {self.no_target_threshold}"
+            )
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
         if self.threads < 0:

@@ -167,6 +167,7 @@ def read_predictions(
         name=options.name,
         may_repeat=options.repeats is not None,
         ignores_extra=options.extra is not None,
+        no_target_threshold=options.no_target_threshold,
     )
     batches = _batches(source, keys, options, problems)
     if keys.may_repeat:

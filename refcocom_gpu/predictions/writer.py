@@ -25,6 +25,7 @@ from refcocom_gpu.predictions.batches import row_of_batch
 from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.journal import Journal
 from refcocom_gpu.predictions.keys import Keys, describe_key
+from refcocom_gpu.predictions.labels import FIELD, NO_TARGET, UNLABELLED, listed_labels
 from refcocom_gpu.predictions.normalise import as_rows, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.runs import NO_RUNS, array_runs
@@ -45,7 +46,8 @@ class PredictionWriter:
         dataset: What the predictions are for: its keys, sentences and image sizes.
         model: Name of the model, kept in the header.
         overwrite: Replace the file if there is one, and forget its journal.
-        reading: Fields of `ReadOptions` that say what arrays mean: `values`, `letterbox`, `resize`.
+        reading: Fields of `ReadOptions` that say what arrays and scores mean: `values`, `letterbox`, `resize`,
+            `no_target_threshold`.
 
     Raises:
         UsageError: For another ending, a file that is already there, or a journal that is damaged or was begun with
@@ -91,7 +93,7 @@ class PredictionWriter:
         """Return the indices that have no prediction yet: all at first, the remaining ones after a resume."""
         return np.flatnonzero(~self.journal.written)
 
-    def write(self, index: Any = ABSENT, masks: Any = ABSENT) -> None:
+    def write(self, index: Any = ABSENT, masks: Any = ABSENT, *, no_target: Any = None) -> None:
         """Add predictions.
 
         Args:
@@ -101,18 +103,21 @@ class PredictionWriter:
             masks: One prediction, a [B, H, W] or [B, 1, H, W] array or tensor, or B predictions: arrays, tensors,
                 PIL pictures, RLE objects. Bools and integers are masks of the size of the image, floats are logits or
                 probabilities of any size. None is an empty mask.
+            no_target: [B] whether the model says that an expression has no target: bools, or scores if
+                `no_target_threshold` was given. The file holds true or false, beside the mask.
 
         Raises:
-            PredictionError: When a key is unknown or was written before, or a mask does not fit; nothing of the
-                batch is written then.
+            PredictionError: When a key is unknown or was written before, a mask does not fit, or a label is none;
+                nothing of the batch is written then.
             UsageError: When the numbers of keys and predictions differ, or the arguments are swapped.
         """
         keys, masks = index_and_masks(index, masks, WRITE)
         problems = Problems()
-        checker = Keys(self.dataset, problems)
+        checker = Keys(self.dataset, problems, no_target_threshold=self.options.no_target_threshold)
         rows = as_rows(keys, masks, len(checker.fields))
         numbers = self._resolve(rows.keys, checker)
         examples = numbers.tolist()
+        checker.label(numbers, listed_labels(no_target, len(examples)), row_of_batch)
         runs: list[NDArray[np.int32] | None] = []
         traits = []
         for row, (example, value) in enumerate(zip(examples, rows.values, strict=True)):
@@ -131,7 +136,8 @@ class PredictionWriter:
         )
         for k, segmentation in zip(present, encoded, strict=True):
             segmentations[k] = segmentation
-        self.journal.append(list(map(self._row, examples, segmentations)), traits)
+        labels = checker.labels[numbers].tolist()
+        self.journal.append(list(map(self._row, examples, segmentations, labels)), traits)
         self.journal.mark(numbers, traits)
 
     def _runs(
@@ -224,12 +230,13 @@ class PredictionWriter:
         sample = int(self.dataset.example_sample[example])
         return int(self.dataset.heights[sample]), int(self.dataset.widths[sample])
 
-    def _row(self, example: int, segmentation: dict[str, Any] | None) -> dict[str, Any]:
+    def _row(self, example: int, segmentation: dict[str, Any] | None, label: int) -> dict[str, Any]:
         fields = self.dataset.example_key_fields
         return {
             **dict(zip(fields, self.dataset.key_of(example), strict=True)),
             "sentence": self.dataset.examples.column("sentence")[example].as_py(),
             "segmentation": segmentation,
+            **({} if label == UNLABELLED else {FIELD: label == NO_TARGET}),
         }
 
 
@@ -246,6 +253,7 @@ def _to_parquet(journal: Journal, path: Path, keep: NDArray[np.bool_] | None) ->
             *((name, pa.int64()) for name in journal.dataset.example_key_fields),
             ("sentence", pa.string()),
             ("segmentation", mask),
+            *([(FIELD, pa.bool_())] if journal.labelled else []),
         ],
         metadata={key: str(value) for key, value in journal.header.items()},
     )

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.scores.folder import SCHEMA_VERSION
+from refcocom_gpu.scores.no_target import PRED_NO_TARGET, label_array
 from refcocom_gpu.scores.under import STATUSES
 from refcocom_gpu.utils.arrow import from_numpy
 
@@ -55,7 +56,7 @@ def per_example(
         store: Ground truth.
         counts: [N, 2] intersection and predicted area.
         absent: Indices of the examples that had no prediction.
-        measured: [N] columns of metrics besides IoU, by name.
+        measured: [N] columns of metrics besides IoU, and of labels, by name.
 
     Returns:
         `SCHEMA`, then the measured columns; N rows.
@@ -72,5 +73,7 @@ def per_example(
         table = table.append_column(name, column)
     table = table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
     for name, column in (measured or {}).items():
-        table = table.append_column(name, from_numpy(np.ascontiguousarray(column)))
+        is_label = name == PRED_NO_TARGET
+        stored = label_array(column) if is_label else from_numpy(np.ascontiguousarray(column))
+        table = table.append_column(name, stored)
     return table

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from refcocom_gpu.scores.no_target import LABELS, NAMES
+
 if TYPE_CHECKING:
     from refcocom_gpu.scores.leaderboard.rows import Leaderboard
 
@@ -65,6 +67,12 @@ def leaderboard_table(board: Leaderboard) -> str:
             scores.append(column)
         else:
             left_out.append(BOUNDARY)
+    for head, name in zip(LABELS, NAMES, strict=True) if board.has_no_target else ():
+        cells = ["" if row[name] is None else percent(row[name]) for row in rows]
+        if _width([*names, *scores, (head, cells, False), *optional]) <= TABLE_WIDTH:
+            scores.append((head, cells, False))
+        else:
+            left_out.append(name)
     scores += optional
     for name in board.manifest:
         column = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores import boundary, no_target
 from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 
@@ -49,7 +49,19 @@ HEADS = (
 )
 """Heads of the columns of a leaderboard for people."""
 
-RESERVED = frozenset((*HEADS, *(name for name, _ in (*NAMES, *SCORES)), *SCHEMA.names, "iou"))
+NO_TARGET = tuple((f"{name}{end}", pa.float64()) for name in no_target.NAMES for end in ("", "_se"))
+"""Columns before `n_examples` where some examples have no target: N-acc, T-acc and their standard errors."""
+
+RESERVED = frozenset(
+    (
+        *HEADS,
+        *(name for name, _ in (*NAMES, *SCORES, *NO_TARGET)),
+        *SCHEMA.names,
+        "iou",
+        *no_target.LABELS,
+        no_target.PRED_NO_TARGET,
+    )
+)
 """Names that no column of a manifest may have, here or beside the counts of examples: it has one name everywhere."""
 
 BOUNDARY_RESERVED = frozenset(
@@ -86,7 +98,21 @@ BOUNDARY_MEANING = {
 """The same, for `BOUNDARY`."""
 
 
-def score_columns(*, boundaries: bool) -> tuple[tuple[str, pa.DataType], ...]:
-    """Return the columns after the manifest's: `SCORES`, and `BOUNDARY` among them where boundaries were counted."""
+NO_TARGET_MEANING = {
+    "n_acc": "Share of the expressions without a target that are rejected, by a label or an empty mask; its standard "
+    "error, `n_acc_se`, is like that of mIoU, over the images that have such expressions.",
+    "t_acc": "Share of the expressions with a target that are not rejected.",
+}
+"""The same, for `NO_TARGET`."""
+
+
+def score_columns(*, boundaries: bool, untargeted: bool) -> tuple[tuple[str, pa.DataType], ...]:
+    """Return the columns after the manifest's.
+
+    Args:
+        boundaries: Whether boundaries were counted, and `BOUNDARY` stands among them.
+        untargeted: Whether some examples have no target, and `NO_TARGET` stands among them.
+    """
     at = [name for name, _ in SCORES].index("n_examples")
-    return (*SCORES[:at], *(BOUNDARY if boundaries else ()), *SCORES[at:])
+    more = (*(BOUNDARY if boundaries else ()), *(NO_TARGET if untargeted else ()))
+    return (*SCORES[:at], *more, *SCORES[at:])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores import boundary, no_target
 from refcocom_gpu.scores.leaderboard.rows import Leaderboard
 
 _ESCAPES = str.maketrans({"\\": r"\\", "|": r"\|", "`": r"\`", "*": r"\*", "[": r"\[", "<": "&lt;"})
@@ -79,6 +79,7 @@ def _row(row: dict[str, Any], board: Leaderboard) -> dict[str, str]:
     known = row["miou_se"] is not None
     low, high = row["rank_low"], row["rank_high"]
     boundaries = zip(boundary.LABELS, boundary.NAMES, strict=True) if board.has_boundaries else ()
+    untargeted = zip(no_target.LABELS, no_target.NAMES, strict=True) if board.has_no_target else ()
     cells = {
         "rank": str(row["rank"]),
         "model": _cell(row["model"]),
@@ -89,7 +90,7 @@ def _row(row: dict[str, Any], board: Leaderboard) -> dict[str, str]:
         "cIoU": percent(row["ciou"]),
         "Pr@0.5": percent(row["pr50"]),
         "Pr@0.9": percent(row["pr90"]),
-        **{label: _with_error(row, name) for label, name in boundaries},
+        **{label: _with_error(row, name) for label, name in (*boundaries, *untargeted)},
         "missing": f"{row['n_missing']:,}",
     }
     if row["best_of"] is not None:

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import boundary, metrics
+from refcocom_gpu.scores import boundary, metrics, no_target
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.about import about_dataset
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official
@@ -26,6 +27,7 @@ from refcocom_gpu.scores.leaderboard.columns import (
     BOUNDARY_RESERVED,
     MEANING,
     NAMES,
+    NO_TARGET_MEANING,
     RESERVED,
     SCORES,
     SELECTION,
@@ -34,11 +36,14 @@ from refcocom_gpu.scores.leaderboard.columns import (
 from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
 from refcocom_gpu.scores.metrics import Floats, Ints
+from refcocom_gpu.scores.no_target import PRED_NO_TARGET, rejections
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
+
+Flags = NDArray[np.bool_]
 
 NONE = np.zeros(0, np.int64)
 
@@ -69,6 +74,11 @@ class Leaderboard:
         return names[len(NAMES) : names.index(SCORES[0][0])]
 
     @property
+    def has_no_target(self) -> bool:
+        """Whether the table has the columns `NO_TARGET`, because some examples have no target."""
+        return no_target.NAMES[0] in self.table.column_names[len(NAMES) + len(self.manifest) :]
+
+    @property
     def has_boundaries(self) -> bool:
         """Whether the table has the columns `BOUNDARY`."""
         return boundary.NAMES[0] in self.table.column_names[len(NAMES) + len(self.manifest) :]
@@ -89,6 +99,7 @@ def make_leaderboard(
     un.quantile_place(LEVEL, replicates)
     check_best_per(best_per, (result.columns for result in results))
     image = store.dataset.image_ids[store.dataset.sample_image[store.example_sample]]
+    untargeted = bool((store.areas == 0).any())
     scored: list[tuple[dict[str, Any], Floats]] = []
     readable = [result for result in results if result.error is None]
     for first in range(0, len(readable), BLOCK):
@@ -131,7 +142,9 @@ def make_leaderboard(
             "replicates": replicates,
             "seed": seed,
             "critical_value": critical,
-            "meaning": MEANING | (BOUNDARY_MEANING if _has_boundaries(results) else {}),
+            "meaning": MEANING
+            | (BOUNDARY_MEANING if _has_boundaries(results) else {})
+            | (NO_TARGET_MEANING if untargeted else {}),
         },
     }
     order = tuple(place[id(row["result"])] for row in rows)
@@ -140,7 +153,12 @@ def make_leaderboard(
         for name, column in manifest_columns(results).items()
     }
     return Leaderboard(
-        _table(rows, columns, score_columns(boundaries=_has_boundaries(results)), selection),
+        _table(
+            rows,
+            columns,
+            score_columns(boundaries=_has_boundaries(results), untargeted=untargeted),
+            selection,
+        ),
         about,
         order,
         tuple(place[id(result)] for result in others),
@@ -160,7 +178,11 @@ def manifest_columns(results: Sequence[FileResult]) -> dict[str, pa.Array]:
 
 
 def _has_boundaries(results: Sequence[FileResult]) -> bool:
-    return any(result.measured for result in results)
+    return any(_holds_boundaries(result) for result in results)
+
+
+def _holds_boundaries(result: FileResult) -> bool:
+    return {*boundary.COLUMNS} <= {*result.measured}
 
 
 def _identity(result: FileResult) -> tuple[str, ...]:
@@ -187,7 +209,10 @@ def _scored(
         "miou": metrics.mean(ious),
         "ciou": metrics.ciou(*triple, empty=empty),
         **{f"pr{round(100 * x)}": share for x, share in precision.items()},
-        **(_boundary_row(result, ious, image) if result.measured else {}),
+        **(_boundary_row(result, ious, image) if _holds_boundaries(result) else {}),
+        **_no_target_row(
+            rejections(counts[:, 1], result.measured.get(PRED_NO_TARGET)), triple[2], image
+        ),
         "n_examples": len(store),
         "n_missing": int(absent.sum()),
         "n_empty": int(((counts[:, 1] == 0) & ~absent).sum()),
@@ -203,6 +228,25 @@ def _boundary_row(result: FileResult, ious: Floats, image: Ints) -> dict[str, fl
         ratio = un.ratio_by_image(image, np.stack([*values.values()], axis=1))
         ses = un.cluster_se(ratio).tolist()
         row |= {f"{name}_se": se for name, se in zip(values, ses, strict=True)}
+    return row
+
+
+def _no_target_row(rejected: Flags, target_area: Ints, image: Ints) -> dict[str, float]:
+    """Return the columns `NO_TARGET` of a row that hold a number; nothing where every example has a target."""
+    without = target_area == 0
+    if not without.any():
+        return {}
+    row: dict[str, float] = {}
+    for name, is_right, is_one in (
+        (no_target.NAMES[0], rejected, without),
+        (no_target.NAMES[1], ~rejected, ~without),
+    ):
+        if is_one.any():
+            row[name] = no_target.share(is_right[is_one])
+        if len(np.unique(image[is_one])) > 1:
+            row[f"{name}_se"] = un.cluster_se(
+                un.ratio_by_image(image[is_one], is_right[is_one])
+            ).item()
     return row
 
 
