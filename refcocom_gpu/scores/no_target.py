@@ -99,7 +99,7 @@ def label_columns(codes: Ints) -> dict[str, NDArray[Any]]:
     Args:
         codes: [N] int64 of `predictions.labels`.
     """
-    return {PRED_NO_TARGET: codes.astype(np.int8)} if codes.any() else {}
+    return {PRED_NO_TARGET: codes.astype(np.uint8)} if codes.any() else {}
 
 
 def label_array(codes: NDArray[Any]) -> pa.Array:

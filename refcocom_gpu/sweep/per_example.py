@@ -103,7 +103,7 @@ def _targets(
     manifest = manifest_columns(results)
     # Readers of the folder expect one schema.
     labelled = any(PRED_NO_TARGET in result.measured for result in results)
-    unlabelled = {PRED_NO_TARGET: np.zeros(len(store), np.int8)} if labelled else {}
+    unlabelled = {PRED_NO_TARGET: np.zeros(len(store), np.uint8)} if labelled else {}
     for k, result in enumerate(results):
         if result.counts is not None:
             if labelled:
