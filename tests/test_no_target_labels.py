@@ -27,6 +27,7 @@ from refcocom_gpu.predictions.labels import (
     listed_labels,
     tensor_codes,
 )
+from refcocom_gpu.scores.explain import explain
 from refcocom_gpu.scores.no_target import PRED_NO_TARGET
 from refcocom_gpu.training import metric as metric_module
 from refcocom_gpu.training.labels import LABEL
@@ -274,6 +275,11 @@ def test_conventions_that_judge_by_the_label(store):
         assert (result.under(name).n_acc, result.under(name).t_acc) == (2 / 3, 2 / 3)
         assert scores_of(result.under(name))["ciou"] == pytest.approx(EXPECTED["ciou"])
     assert result.under("lisa").iou == pytest.approx([1, 1, 1, 0, 1, 0], rel=1e-5)
+
+    row = next(row for row in explain(result) if row.convention.name == "rela")
+    told = "takes Pr@X over the 3 examples that have a target, gives 1 empty mask labelled as a target 0"
+    reason = next(reason for reason in row.reasons if reason.text == told)
+    assert reason.changes["mIoU"] == pytest.approx(-1 / 6)
 
 
 def test_causes_go_by_the_label(store):

@@ -153,7 +153,8 @@ CONVENTIONS = {
             resolution="the original size; logit ≥ 0",
             notes=(
                 PADDED,
-                "It rejects by a token: a run carries it as `no_target`; without that, an empty mask stands for it here.",
+                "It rejects by a token: a run carries it as `no_target`; without that, an empty mask "
+                "stands for it here.",
                 "Where there is a target, it scores the mask of a rejected expression; here such a mask is empty.",
                 "On sets without such expressions its `validate` adds 1e-5 to the union and takes logit > 0.",
                 "On Ref-ZOM a missed one adds nothing to the sum of unions.",
@@ -177,7 +178,8 @@ CONVENTIONS = {
             "two channels (bilinear, half-pixel centres)",
             needs=(RESIZED,),
             notes=(
-                "It rejects by a classifier: a run carries it as `no_target`; without, an empty mask stands for it here.",
+                "It rejects by a classifier: a run carries it as `no_target`; without, an empty mask stands "
+                "for it here.",
                 "Where there is a target, it adds a rejected mask to the sum of unions; here such a mask is empty.",
                 "Its first version (June 2023) had other T-acc and N-acc; see `scores.no_target`.",
             ),

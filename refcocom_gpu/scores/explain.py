@@ -20,7 +20,6 @@ from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 from refcocom_gpu.scores.no_target import rejections_of
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.under import Scores
-from refcocom_gpu.utils.arrow import to_numpy
 
 
 @dataclass(frozen=True, slots=True)
