@@ -18,7 +18,9 @@ from sweeps import STORE
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
+from refcocom_gpu.construct.propose.files import FileProposer
 from refcocom_gpu.counting.device import DeviceCounter
+from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.labels import (
     FIELD,
     NO_TARGET,
@@ -176,6 +178,13 @@ def test_the_writer(store, tmp_path, kind):
     is_expected(rc.score(table.path, store))
     first = json.loads(table.path.read_text().splitlines()[1])
     assert (first[FIELD], first["segmentation"]) == (True, coco_encode(PRED[0]))
+
+
+def test_construct_takes_a_rejection_for_an_empty_mask(store):
+    proposed = FileProposer("p", [(range(6), PRED, SAID)], store.dataset)
+    masks = [proposed._masks.of(k) for k in range(6)]
+    assert [len(runs) for runs in masks[:4]] == [1, 1, 1, 1]
+    np.testing.assert_array_equal(masks[4], rle.run_ends(PRED[4]))
 
 
 def test_a_file_without_labels_has_no_column(store, tmp_path):

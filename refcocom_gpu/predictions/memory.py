@@ -45,7 +45,7 @@ def read_pairs(
             raise UsageError(
                 f"predictions in memory are (index, masks) pairs, not {type(pair).__name__}"
             )
-        rows = as_rows(*pair[:2], len(keys.fields))
+        rows = as_rows(pair[0], pair[1], len(keys.fields))
         places = [f"batch {number}, row {row}" for row in range(len(rows.values))]
         index = keys.resolve_any(rows.keys, places.__getitem__)
         if len(pair) == 3:

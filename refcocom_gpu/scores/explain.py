@@ -152,7 +152,7 @@ def _empty(convention: Convention, table: pa.Table, at: Convention) -> str:
 
 
 def _label(_: Convention, table: pa.Table, at: Convention) -> str:
-    _, pred_area, target_area = under.counts_of(table)
+    __, pred_area, target_area = under.counts_of(table)
     scored = under.chosen(at, table)
     n = int(np.count_nonzero((target_area > 0) & scored))
     told = f"takes Pr@X over the {counted(n, 'example')} that have a target"
