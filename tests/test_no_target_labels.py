@@ -227,6 +227,7 @@ def test_rows_that_come_again(store, tmp_path):
     [
         (0.7, [], "no_target is 0.7, neither true, false, 0 nor 1; no_target_threshold=… says above"),
         (2, [], "no_target is 2, neither true"),
+        (-1, [], "no_target is -1, neither true"),
         ("yes", [], "no_target is 'yes', neither true"),
         ("yes", ["no_target_threshold=0.5"], "'yes', neither a label (true or false) nor a finite"),
     ],
@@ -457,6 +458,15 @@ def test_devices_read_labels_alike(drawn, threshold):
     flags = tensor > 0
     assert tensor_codes(flags).tolist() == label_codes(flags.tolist()).tolist()
     assert NO_TARGET in tensor_codes(torch.tensor([1]), None)
+
+
+def test_containers_of_labels():
+    for values in (pa.array([True, False]), np.array([[True], [False]]), (np.True_, np.False_)):
+        assert listed_labels(values, 2) == [True, False]
+    assert listed_labels(np.bool_(1), 1) == listed_labels(True, 1) == [True]
+    assert label_codes([10**400, 1j], 0.5).tolist() == [UNREADABLE, UNREADABLE]
+    with pytest.raises(rc.UsageError, match="not dict"):
+        listed_labels({0: True}, 1)
 
 
 # Sweeps and comparisons ---------------------------------------------------------------------------

@@ -268,6 +268,9 @@ class Keys:
             values: B labels, scores or None.
             where: Place of each row.
         """
+        # Nearly always no row says anything.
+        if values.count(None) == len(values):
+            return
         codes = label_codes(values, self._no_target_threshold)
         for row in np.flatnonzero((codes == UNREADABLE) & (index >= 0)).tolist():
             reason = why_unreadable(values[row], self._no_target_threshold)

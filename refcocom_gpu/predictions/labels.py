@@ -41,11 +41,15 @@ def label_code(value: Any, threshold: float | None = None) -> int:
         return NO_TARGET if value else TARGET
     if not isinstance(value, int | float | np.integer | np.floating):
         return UNREADABLE
-    if threshold is None:
-        return {0.0: TARGET, 1.0: NO_TARGET}.get(float(value), UNREADABLE)
-    if not math.isfinite(value):
+    try:
+        score = float(value)
+    except OverflowError:  # of an integer of hundreds of digits
         return UNREADABLE
-    return NO_TARGET if float(value) > threshold else TARGET
+    if threshold is None:
+        return {0.0: TARGET, 1.0: NO_TARGET}.get(score, UNREADABLE)
+    if not math.isfinite(score):
+        return UNREADABLE
+    return NO_TARGET if score > threshold else TARGET
 
 
 def label_codes(values: Sequence[Any], threshold: float | None = None) -> NDArray[np.int64]:
@@ -84,6 +88,8 @@ def listed_labels(values: Any, n: int) -> list[Any]:
         return [None] * n
     if hasattr(values, "detach"):
         values = values.detach().cpu()
+    elif hasattr(values, "__array__"):
+        values = np.asarray(values)
     if hasattr(values, "tolist"):
         check_shape(tuple(values.shape), n)
         flat: list[Any] = values.reshape(-1).tolist()
