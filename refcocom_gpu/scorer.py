@@ -30,11 +30,12 @@ from refcocom_gpu.counting.measures import (
 )
 from refcocom_gpu.counting.pairs import pair_intersections
 from refcocom_gpu.counting.readings import readings_of
-from refcocom_gpu.counting.rows import N_COUNTS, TRAITS
+from refcocom_gpu.counting.rows import N_COUNTS, TRAITS, reject
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.labels import NO_TARGET
 from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
 from refcocom_gpu.predictions.own_columns import OwnColumns
 from refcocom_gpu.predictions.read import Source, find_source, options_of, read_predictions
@@ -46,6 +47,7 @@ from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official, get_convention
 from refcocom_gpu.scores.example_table import SCHEMA, per_example
 from refcocom_gpu.scores.given_boxes import box_examples
+from refcocom_gpu.scores.no_target import label_columns
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.thresholds import with_readings
 from refcocom_gpu.store.store import MaskStore, as_store
@@ -65,7 +67,8 @@ class Counted(NamedTuple):
         warnings: What makes the predictions look misread or made for other data.
         n_extra: Number of predictions that were left out because the dataset has no such example.
         n_repeated: Number of predictions that were left out because they repeat a mask.
-        measured: [N] columns of metrics besides IoU, by name; that of pairs as `counting.pairs` orders them.
+        measured: [N] columns of metrics besides IoU, and of labels where predictions carry them, by name; that of pairs
+            as `counting.pairs` orders them.
         masks: N masks that were counted, if they were to be saved.
         own: Columns of the predictions that were asked for.
     """
@@ -98,9 +101,9 @@ def score(
 
     Args:
         predictions: A path, glob or list of paths in any accepted format (several are the shards of one set), one
-            of the built-in sets `sample` and `sample-coarse`, an iterable of `(index, masks)`, a dict of masks by
-            index or key, what `adapters.read` returns, or a `datasets.Dataset` with the native columns. A mask is
-            anything that `PredictionWriter.write` takes.
+            of the built-in sets `sample` and `sample-coarse`, an iterable of `(index, masks)`, or with labels of
+            `(index, masks, no_target)`, a dict of masks by index or key, what `adapters.read` returns, or a
+            `datasets.Dataset` with the native columns. A mask is anything that `PredictionWriter.write` takes.
         store: Ground truth; `store.to("cuda")` counts on a GPU. The store of a dataset, or of the name or path of
             one, is built first.
         missing: `error`, or `zero` to score examples without a prediction as empty.
@@ -118,9 +121,9 @@ def score(
             the counts where the result is saved.
         progress: Called with the number of examples each batch has counted.
         reading: Fields of `ReadOptions`: `keys`, `fields`, `name`, `values`, `label`, `letterbox`, `resize`,
-            `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `box_format`, `box_scale`, `batch_size`,
-            `threads`; and of `ValueOptions`: `thresholds`, `interpolation`. For rows that call the sample `ann_id` and
-            the mask `mask`:
+            `resize_masks`, `combine`, `repeats`, `extra`, `polygons`, `box_format`, `box_scale`, `no_target_threshold`,
+            `batch_size`, `threads`; and of `ValueOptions`: `thresholds`, `interpolation`. For rows that call the sample
+            `ann_id` and the mask `mask`:
             `fields={"sample_id": "ann_id", "segmentation": "mask"}`.
 
     Returns:
@@ -243,6 +246,7 @@ def count(
     problems = Problems()
     if options.box_format is not None:
         boxes, keys = count_boxes(source, store, options, problems, progress)
+        boxes |= label_columns(keys.labels)
         _complete(source, keys, missing, problems)
         about = tuple(problems.warnings), keys.n_extra, keys.n_repeated
         return Counted(np.zeros((0, N_COUNTS), np.int64), keys.missing(), *about, boxes)
@@ -256,6 +260,7 @@ def count(
         if progress is not None:
             progress(len(batch.index))
     rows = counter.finish()
+    reject(rows, keys.labels)
     given = np.flatnonzero(keys.given)
     for verdict in judge_set(rows[:, TRAITS], options):
         verdict.add_to(problems, source.name, keys.where)
@@ -264,9 +269,14 @@ def count(
     measured = measured_columns(rows, store.example_sample, metrics, store)
     # A row holds the blocks of the metrics, the number of the saved mask, then other readings of the values.
     at = n_columns(metrics)
-    masks = None if saver is None else saver.strings(rows[:, at])
+    masks = None
+    if saver is not None:
+        rejected = np.flatnonzero(keys.labels == NO_TARGET)
+        rows[rejected, at] = saver.empty(store.example_sample[rejected])
+        masks = saver.strings(rows[:, at])
     others = rows[:, at + (saver is not None) :]
     measured.update(readings_of(options, metrics).columns(others))
+    measured |= label_columns(keys.labels)
     if CONSISTENCY in metrics and masks is not None:
         measured[PAIRS] = pair_intersections(masks, store)
     return Counted(

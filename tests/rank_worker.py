@@ -35,6 +35,11 @@ def make_logits(store, kind=torch.float32):
     return (torch.stack(fields) + noise).to(kind)
 
 
+def make_labels(n):
+    """[N] scores of which those above 0.5 reject, the same in every process."""
+    return np.random.default_rng(12).random(n)
+
+
 class Uneven(torch.utils.data.Sampler):
     """Shards of differing length: no padding, nothing for the last of several ranks."""
 
@@ -166,6 +171,11 @@ def scenarios(rank, ranks, folder):
     results["boundary"] = outcome(
         epoch(rc.RefCOCOMMetric(store, metrics="boundary"), logits, sampler, 16)
     )
+    labels = make_labels(n)
+    metric = rc.RefCOCOMMetric(store, no_target_threshold=0.5)
+    for index in np.array_split(np.array([*sampler]), 5):
+        metric.update(logits[index], index, no_target=labels[index])
+    results["labels"] = outcome(metric)
     results["naive"] = naive(store, padded(n, rank, ranks, 0), offline.iou)
 
     results["single"] = singles(store, logits, Uneven(n, rank, ranks, 3))

@@ -17,7 +17,7 @@ from test_store import masks_dataset
 
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
-from refcocom_gpu.counting import kept as kept_module
+from refcocom_gpu.counting import pairs as pairs_module
 from refcocom_gpu.counting import stream
 from refcocom_gpu.scores.consistency import PAIRS
 
@@ -198,7 +198,7 @@ def test_the_sample_as_plain_loops_have_it(case, tmp_path):
 @pytest.mark.parametrize("at_a_time", [1, 7])
 def test_pairs_are_counted_in_parts(case, monkeypatch, at_a_time):
     whole = rc.score("sample-coarse", case.store, metrics=ASKED)
-    monkeypatch.setattr(kept_module, "AT_A_TIME", at_a_time)
+    monkeypatch.setattr(pairs_module, "AT_A_TIME", at_a_time)
     assert rc.score("sample-coarse", case.store, metrics=ASKED).per_example.equals(
         whole.per_example
     )

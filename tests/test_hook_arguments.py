@@ -113,7 +113,8 @@ def test_both_take_the_same_names():
 
     metric = rc.RefCOCOMMetric
     takes = [rc.PredictionWriter.write, metric.update, metric.count, metric.forward]
-    assert {frozenset(names(function)) for function in takes} == {frozenset({"index", "masks"})}
+    expected = frozenset({"index", "masks", "no_target"})
+    assert {frozenset(names(function)) for function in takes} == {expected}
 
 
 def test_what_is_not_given_is_named(case, tmp_path):

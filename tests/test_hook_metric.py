@@ -268,12 +268,12 @@ def test_mistakes_are_named_and_nothing_is_counted(case, preds, index, error, me
 
 def test_rows_of_another_form_are_refused(case):
     metric = rc.RefCOCOMMetric(case.store)
-    for rows in (np.zeros((2, 6)), np.zeros((2, 5), np.int64), np.zeros((2, 1, 8, 8), np.float32)):
+    for rows in (np.zeros((2, 7)), np.zeros((2, 6), np.int64), np.zeros((2, 1, 8, 8), np.float32)):
         with pytest.raises(rc.UsageError, match="needs preprocess_logits_for_metrics"):
             metric.add(rows)
     for index in (-1, len(case.store) + 1):
         with pytest.raises(rc.UsageError, match="an index outside 0…"):
-            metric.add(np.array([[index, 0, 0, 0, 0, 0]]))
+            metric.add(np.array([[index, 0, 0, 0, 0, 0, 0]]))
     with pytest.raises(rc.UsageError, match="dense"):
         metric.update(torch.eye(4).to_sparse()[None], [0])
     with pytest.raises(rc.UsageError, match="dist_sync_on_step"):

@@ -71,6 +71,19 @@ def test_boundaries_are_those_of_one_process(world, store):
             assert scores[f"refcocom/{name}"] == score.hex()
 
 
+def test_labels_are_those_of_one_process(world, store):
+    _, results = world
+    n = len(store)
+    pairs = [(range(n), rank_worker.make_logits(store), rank_worker.make_labels(n))]
+    offline = rc.score(pairs, store, no_target_threshold=0.5)
+    names = ("intersection", "pred_area", "pred_no_target")
+    for found in results:
+        counts = [offline.per_example[name].to_pylist() for name in names]
+        assert found["labels"]["counts"] == counts
+        assert found["labels"]["scores"]["refcocom/miou"] == offline.miou.hex()
+        assert found["labels"]["scores"]["refcocom/n_conflicting"] == 0
+
+
 def test_a_plain_mean_is_wrong_where_the_sampler_pads(world, store, offline):
     _, results = world
     for found in results:

@@ -277,7 +277,7 @@ def test_a_collection_counts_once(store, logits, offline, monkeypatch, whole):
     collection = MetricCollection({**members, **({"all": metric} if whole else {})})
     counted = []
     update = metric.update
-    monkeypatch.setattr(metric, "update", lambda *a: counted.append(1) or update(*a))
+    monkeypatch.setattr(metric, "update", lambda *a, **k: counted.append(1) or update(*a, **k))
     parts = torch.arange(len(store)).split(60)
     for part in parts:
         collection.update(logits[part], part)

@@ -30,6 +30,7 @@ CHANGED = {
     "polygons": "normalized",
     "box_format": "xywh",
     "box_scale": "pixels",
+    "no_target_threshold": 0.25,
     "batch_size": 7,
     "threads": 1,
 }

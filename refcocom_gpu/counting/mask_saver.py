@@ -53,6 +53,11 @@ class MaskSaver(Measure):
         """As `Measure.runs`."""
         return _beside(self._kept(_on_host(ends), _on_host(offsets)), sample)
 
+    def empty(self, sample: Ints) -> Ints:
+        """Keep an empty mask for each sample of [K], and return [K] their numbers."""
+        ends = (self._heights[sample] * self._widths[sample]).astype(np.int32)
+        return self._kept(ends, np.arange(len(sample) + 1))
+
     def strings(self, numbers: Ints) -> Column:
         """Return masks by their numbers.
 

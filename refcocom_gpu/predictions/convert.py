@@ -20,6 +20,7 @@ from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.boxes import judge_boxes
 from refcocom_gpu.predictions.header import NATIVE_BOXES, model_of
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.labels import NO_TARGET, UNLABELLED
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import (
     Source,
@@ -172,7 +173,7 @@ def convert(
             else:
                 ends, offsets, traits[batch.index] = batch_runs(batch, of_run, options, problems)
                 if not problems:
-                    _write(writer, target[batch.index], ends, offsets)
+                    _write(writer, target[batch.index], ends, offsets, keys.labels[batch.index])
             if progress is not None:
                 progress(len(batch.index))
         for verdict in judge_set(traits, options):
@@ -219,15 +220,18 @@ def _check_output(path: Path, source: Source, *, overwrite: bool) -> None:
         )
 
 
-def _write(writer: PredictionWriter, index: Ints, ends: NDArray[np.int32], offsets: Ints) -> None:
-    """Write the predictions of a batch that have an index."""
+def _write(
+    writer: PredictionWriter, index: Ints, ends: NDArray[np.int32], offsets: Ints, codes: Ints
+) -> None:
+    """Write the predictions of a batch that have an index, with what they say in `no_target`."""
     kept = np.flatnonzero(index >= 0)
     if not len(kept):
         return
     samples = writer.dataset.example_sample[index[kept]]
     sizes = np.stack([writer.dataset.heights[samples], writer.dataset.widths[samples]], axis=1)
     rows = [ends[offsets[row] : offsets[row + 1]] for row in kept.tolist()]
-    writer.write(index[kept], rle.encode_ends(rows, sizes.tolist()))
+    labels = [None if code == UNLABELLED else code == NO_TARGET for code in codes[kept].tolist()]
+    writer.write(index[kept], rle.encode_ends(rows, sizes.tolist()), no_target=labels)
 
 
 def _write_boxes(writer: PredictionWriter, index: Ints, boxes: NDArray[np.float64]) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.labels import FIELD
 from refcocom_gpu.utils.folders import check_writable
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Journal:
     Attributes:
         written: [N] bool, which examples have a row.
         traits: [N] int64, what each prediction tells about the set, as `predictions.values` says.
+        labelled: Whether a row says whether its expression has a target.
 
     Raises:
         UsageError: The journal cannot be written, is damaged, or was begun with another header.
@@ -55,6 +57,7 @@ class Journal:
         self, path: Path, dataset: Dataset, header: dict[str, Any], *, overwrite: bool
     ) -> None:
         self.path, self.dataset, self.header = path, dataset, header
+        self.labelled = False
         check_writable(path.parent)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +97,7 @@ class Journal:
                     columns = [np.array([row[name]], np.int64) for name in keys.fields]
                     index = keys.resolve(columns, partial("line {}".format, number))
                     self.traits[index] = int(row.get(_TRAIT, 0))
+                    self.labelled |= FIELD in row
                 elif row != self.header:
                     # Otherwise the masks of two models would stand in one file under one name.
                     raise UsageError(
@@ -121,6 +125,7 @@ class Journal:
         Raises:
             UsageError: They cannot be written; none of them is kept.
         """
+        self.labelled |= any(FIELD in row for row in rows)
         if any(traits):
             rows = [{**row, _TRAIT: trait} for row, trait in zip(rows, traits, strict=True)]
         end = self._file.seek(0, os.SEEK_END)

@@ -13,6 +13,15 @@ from refcocom_gpu.dataset.lookup import normal_text
 from refcocom_gpu.errors import AbsentError, NotFoundError, Problems, UsageError
 from refcocom_gpu.predictions.batches import Where
 from refcocom_gpu.predictions.key_forms import BySentence, difference, row_form, whole_number
+from refcocom_gpu.predictions.labels import (
+    FIELD,
+    NO_TARGET,
+    UNLABELLED,
+    UNREADABLE,
+    label_code,
+    label_codes,
+    why_unreadable,
+)
 from refcocom_gpu.predictions.names import template_of
 from refcocom_gpu.predictions.own_columns import OwnColumns
 from refcocom_gpu.predictions.polygon_scale import PolygonScale
@@ -58,11 +67,13 @@ class Keys:
         may_repeat: Whether rows for an example that was given go on to `repeats`, which compares their masks.
         ignores_extra: Whether rows for examples that the dataset does not have are counted instead of recorded.
         columns: Further columns of the file that are kept.
+        no_target_threshold: Of scores in `no_target`, as in `ReadOptions`.
 
     Attributes:
         own: Those columns.
         n_extra: Number of those.
         n_repeated: Number of rows that `repeats` left out.
+        labels: [N] int64 what the rows say in `no_target`, as codes of `predictions.labels`.
         form: How rows are found one by one; None where their key is columns of numbers.
         template: How names are read; None where only tables can be.
         renames: What the file calls our fields.
@@ -80,6 +91,7 @@ class Keys:
         may_repeat: bool = False,
         ignores_extra: bool = False,
         columns: Iterable[str] = (),
+        no_target_threshold: float | None = None,
     ) -> None:
         self.own = OwnColumns(columns, dataset.n_examples)
         self.may_repeat, self.ignores_extra = may_repeat, ignores_extra
@@ -96,6 +108,8 @@ class Keys:
         self._source: str | None = None
         self._words: list[str] | None = None
         self.given = np.zeros(dataset.n_examples, np.bool_)
+        self.labels = np.zeros(dataset.n_examples, np.int64)
+        self._no_target_threshold = no_target_threshold
         self.polygon_scale = PolygonScale()
         # Where each example was first given: a batch and a row in it, so that a duplicate can point there.
         self._places: list[Where] = []
@@ -250,6 +264,32 @@ class Keys:
         """Record a second prediction for an example; `how` says what its mask is."""
         message = f"{self.describe(index)} was already predicted at {self.where(index)}{how}"
         self.problems.add("duplicate", where, message)
+
+    def label(self, index: Ints, values: Sequence[Any], where: Where) -> None:
+        """Remember what rows say in `no_target`; a row that says nothing of it changes nothing.
+
+        Args:
+            index: [B] example of each row, −1 for a row that was recorded as a problem.
+            values: B labels, scores or None.
+            where: Place of each row.
+        """
+        # Nearly always no row says anything.
+        if values.count(None) == len(values):
+            return
+        codes = label_codes(values, self._no_target_threshold)
+        for row in np.flatnonzero((codes == UNREADABLE) & (index >= 0)).tolist():
+            reason = why_unreadable(values[row], self._no_target_threshold)
+            self.problems.add("malformed no_target", where(row), reason)
+        for row in np.flatnonzero((codes != UNLABELLED) & (index >= 0)).tolist():
+            example, first = int(index[row]), self.labels[index[row]]
+            # Only `may_repeat` lets an example come again.
+            if first not in (UNLABELLED, codes[row]):
+                self.add_duplicate(example, where(row), ", and its no_target is another one here")
+            self.labels[example] = codes[row]
+
+    def is_rejected(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row says that its expression has no target, so that it needs no mask."""
+        return label_code(row.get(FIELD), self._no_target_threshold) == NO_TARGET
 
     @property
     def needs_sentences(self) -> bool:

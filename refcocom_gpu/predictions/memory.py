@@ -1,4 +1,4 @@
-"""Pairs `(index, masks)` in memory in, batches out, under the same rules as files."""
+"""Pairs `(index, masks)`, or triples with labels, in memory in, batches out, under the same rules as files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.arrays import REFUSED, batched, check_prediction
 from refcocom_gpu.predictions.batches import Batches, RLEBatch
 from refcocom_gpu.predictions.keys import Keys, refuse_extra
+from refcocom_gpu.predictions.labels import listed_labels
 from refcocom_gpu.predictions.normalise import as_pairs, as_rows, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
 
 
 def read_pairs(
-    pairs: Iterable[tuple[Any, Any]], keys: Keys, options: ReadOptions, problems: Problems
+    pairs: Iterable[Any], keys: Keys, options: ReadOptions, problems: Problems
 ) -> Batches:
-    """Read an iterable of `(index, masks)`.
+    """Read an iterable of `(index, masks)` or `(index, masks, no_target)`.
 
     Args:
         pairs: `index` and `masks` are what `as_rows` takes as keys and values: row numbers or keys, and one prediction
-            or several. A dict maps row numbers or keys to predictions.
+            or several. A dict maps row numbers or keys to predictions. `no_target` is what `listed_labels` takes.
         keys: Resolver of this read.
         options: What values mean.
         problems: Collects what is wrong.
@@ -40,13 +41,15 @@ def read_pairs(
             f"predictions are paths or (index, masks) pairs, not {type(pairs).__name__}"
         )
     for number, pair in enumerate(pairs):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
+        if not isinstance(pair, tuple | list) or len(pair) not in (2, 3):
             raise UsageError(
                 f"predictions in memory are (index, masks) pairs, not {type(pair).__name__}"
             )
-        rows = as_rows(*pair, len(keys.fields))
+        rows = as_rows(pair[0], pair[1], len(keys.fields))
         places = [f"batch {number}, row {row}" for row in range(len(rows.values))]
         index = keys.resolve_any(rows.keys, places.__getitem__)
+        if len(pair) == 3:
+            keys.label(index, listed_labels(pair[2], len(index)), places.__getitem__)
         values = [
             check_prediction(value, options, place, problems)
             for value, place in zip(rows.values, places, strict=True)

@@ -10,18 +10,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.masks.rle import Column, joined
+from refcocom_gpu.predictions.labels import FIELD
 from refcocom_gpu.utils.arrow import from_numpy
 
 BLOCK = 8192
 """Rows per chunk of a table: the strings of a chunk stay far below the 2 GiB that an Arrow string column holds."""
 
 
-def native_schema(keys: Sequence[str], header: Mapping[str, Any]) -> pa.Schema:
+def native_schema(
+    keys: Sequence[str], header: Mapping[str, Any], *, labelled: bool = False
+) -> pa.Schema:
     """Return the schema of native Parquet: of boxes, if the header declares their form, or of masks.
 
     Args:
         keys: Names of its key columns.
         header: From `make_header`; the metadata.
+        labelled: Whether rows say if their expression has no target.
     """
     mask = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
     are_boxes = "box_format" in header
@@ -30,6 +34,7 @@ def native_schema(keys: Sequence[str], header: Mapping[str, Any]) -> pa.Schema:
             *((name, pa.int64()) for name in keys),
             ("sentence", pa.string()),
             ("box", pa.list_(pa.float64())) if are_boxes else ("segmentation", mask),
+            *([(FIELD, pa.bool_())] if labelled else []),
         ],
         metadata={key: str(value) for key, value in header.items()},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -86,6 +87,8 @@ class ReadOptions:
             reads masks.
         box_scale: The unit of their coordinates, one of `SCALES`; declared with `box_format`, because a guess can be
             wrong.
+        no_target_threshold: The score above which `no_target` says that an expression has no target; None takes
+            labels alone: true, false, 0 and 1.
         batch_size: Predictions held in memory at a time.
         threads: CPU threads; 0 for all cores. With 1, nothing is read ahead in a second thread.
 
@@ -148,6 +151,9 @@ class ReadOptions:
         None,
         "unit of these boxes: pixels, normalized (0…1 of width and height) or thousandths (0…1000)",
     )
+    no_target_threshold: float | None = option(
+        None, "score in no_target above which an expression has no target; null takes labels alone"
+    )
     batch_size: int = option(256, "dense predictions held in memory at a time")
     threads: int = option(0, "CPU threads; 0 for all cores")
 
@@ -187,6 +193,10 @@ class ReadOptions:
             )
         if self.resize == "sam" and side in (None, CENTER):
             raise UsageError("resize=sam needs letterbox=SIDE, the side of the padded input")
+        if self.no_target_threshold is not None and not math.isfinite(self.no_target_threshold):
+            raise UsageError(
+                f"no_target_threshold must be a finite number, not {self.no_target_threshold}"
+            )
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
         if self.threads < 0:

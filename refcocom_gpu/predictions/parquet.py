@@ -24,6 +24,7 @@ from refcocom_gpu.predictions.combine import joined_rle
 from refcocom_gpu.predictions.header import SCHEMA, check_fields, metadata_of
 from refcocom_gpu.predictions.key_forms import whole_number
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.labels import FIELD
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
 from refcocom_gpu.predictions.suggest import WITNESSES, boxes_instead
@@ -110,7 +111,7 @@ def read_table(
             f"the file has {', '.join(schema.names) or 'no columns'}{hint}",
         )
         return
-    also = ("sentence",) if keys.form is None else keys.form.fields
+    also = (*(("sentence",) if keys.form is None else keys.form.fields), FIELD)
     wanted += [name for name in also if renames.column(name) in schema.names]
     columns = {name: str(renames.column(name)) for name in wanted}
     if keys.own:
@@ -257,7 +258,7 @@ def _batch(
             [column[has_key] for column in columns], lambda k: where(int(has_key[k]))
         )
     else:
-        held = [name for name in batch.schema.names if name != "segmentation"]
+        held = [name for name in batch.schema.names if name not in ("segmentation", FIELD)]
         # A table without such columns, as keys=order takes, has no rows of its own.
         rows = batch.select(held).to_pylist() if held else [{}] * len(batch)
         index = keys.resolve_rows(rows, where)
@@ -274,7 +275,8 @@ def _batch(
             if keys.needs_sentences
             else _differing_sentences(column, index, keys)
         )
-    return finish_batch(keys, index, strings, null, sizes, sentences, where)
+    labels = batch.column(FIELD).to_pylist() if FIELD in batch.schema.names else None
+    return finish_batch(keys, index, strings, null, sizes, sentences, where, labels)
 
 
 def _keys(

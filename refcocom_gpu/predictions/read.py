@@ -179,6 +179,7 @@ def read_predictions(
         may_repeat=options.repeats is not None,
         ignores_extra=options.extra is not None,
         columns=columns,
+        no_target_threshold=options.no_target_threshold,
     )
     batches = _batches(source, keys, options, problems)
     if keys.may_repeat:

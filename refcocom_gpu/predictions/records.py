@@ -56,6 +56,7 @@ class Row(msgspec.Struct):
     # What COCO results also carry; only their quotes are counted.
     category_id: Any = None
     score: Any = None
+    no_target: Any = None
 
 
 def row_type(renames: Renames, wanted: Collection[str]) -> type[Row]:
@@ -145,7 +146,7 @@ def _needed_quotes(row: Row) -> int:
     )
     if type(row) is not Row:
         n_keys += sum(getattr(row, name, ABSENT) != ABSENT for name in REFER_IDS)
-    n_keys += (row.category_id is not None) + (row.score is not None)
+    n_keys += (row.category_id is not None) + (row.score is not None) + (row.no_target is not None)
     n_texts = (row.sentence is not None) + (row.file_name is not None)
     return 2 * n_keys + 6 * (row.segmentation is not None) + 4 * n_texts
 

@@ -9,7 +9,7 @@ from typing import Any
 from refcocom_gpu.dataset.facts import FACTS
 from refcocom_gpu.errors import UsageError
 
-FIELDS = (*FACTS, "segmentation", "box", "score", "response")
+FIELDS = (*FACTS, "segmentation", "box", "no_target", "score", "response")
 """Our names of what a row may carry."""
 
 

@@ -22,6 +22,7 @@ def finish_batch(
     sizes: NDArray[np.int64],
     sentences: Sequence[Any] | None,
     where: Where,
+    labels: Sequence[Any] | None = None,
 ) -> RLEBatch:
     """Check sentences and sizes, give explicit empties their string, and leave out rows with a problem.
 
@@ -33,10 +34,13 @@ def finish_batch(
         sizes: [B, 2] height and width.
         sentences: B strings or None; None when the file carries no sentences.
         where: Place of each row.
+        labels: B values of `no_target`; None when the file carries none.
 
     Returns:
         The rows that have no problem so far.
     """
+    if labels is not None:
+        keys.label(index, labels, where)
     sample = keys.dataset.example_sample[index]
     heights = np.where(null, keys.dataset.heights[sample], sizes[:, 0])
     widths = np.where(null, keys.dataset.widths[sample], sizes[:, 1])

@@ -23,6 +23,7 @@ from refcocom_gpu.predictions.batches import Batches, RLEBatch
 from refcocom_gpu.predictions.combine import joined_rle
 from refcocom_gpu.predictions.header import SCHEMA, check_header
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.labels import FIELD
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.records import (
     ABSENT,
@@ -177,7 +178,8 @@ class _Rows:
             index = self.keys.resolve(columns, where)
         else:
             index = self.keys.resolve_rows((_held(row, form.fields) for row in rows), where)
-        return finish_batch(self.keys, index, strings, null, sizes, sentences, where)
+        labels = [row.no_target for row in rows]
+        return finish_batch(self.keys, index, strings, null, sizes, sentences, where, labels)
 
     def _row_by_row(self, lines: Iterable[bytes], numbers: range) -> RLEBatch:
         """Read each row alone, and record what is wrong with it."""
@@ -187,6 +189,7 @@ class _Rows:
         unreadable: list[bool] = []
         sizes: list[tuple[int, int]] = []
         sentences: list[str | None] = []
+        labels: list[Any] = []
         places: list[int] = []
         held: list[dict[str, Any]] = []
         for number, line in zip(numbers, lines, strict=False):
@@ -209,6 +212,7 @@ class _Rows:
             strings.append(counts or b"")
             sizes.append(size or (0, 0))
             sentences.append(sentence)
+            labels.append(self.keys.renames.row(row).get(FIELD))
             places.append(number)
             if self.keys.own:
                 self.keys.own.see(
@@ -238,6 +242,7 @@ class _Rows:
             np.array(sizes, np.int64).reshape(-1, 2),
             sentences,
             place,
+            labels,
         )
 
     def _parse(self, row: Any, repeated: list[str], where: str) -> Any:
@@ -277,6 +282,8 @@ class _Rows:
         sentence = row.get("sentence")
         if repeated:
             return key, None, b"", None
+        if "segmentation" not in row and self.keys.is_rejected(row):
+            return key, (0, 0), None, sentence
         if "segmentation" not in row:
             self.problems.add(
                 "no segmentation",

@@ -26,6 +26,7 @@ from refcocom_gpu.predictions.box_rows import as_box_rows, checked_boxes
 from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.journal import Journal
 from refcocom_gpu.predictions.keys import Keys, describe_key
+from refcocom_gpu.predictions.labels import FIELD, NO_TARGET, UNLABELLED, listed_labels
 from refcocom_gpu.predictions.native import native_schema
 from refcocom_gpu.predictions.normalise import as_rows, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
@@ -47,8 +48,9 @@ class PredictionWriter:
         dataset: What the predictions are for: its keys, sentences and image sizes.
         model: Name of the model, kept in the header.
         overwrite: Replace the file if there is one, and forget its journal.
-        reading: Fields of `ReadOptions` that say what arrays mean: `values`, `letterbox`, `resize`; or `box_format` and
-            `box_scale`, with which boxes are written instead of masks, in pixels and with a header that says so.
+        reading: Fields of `ReadOptions` that say what arrays and scores mean: `values`, `letterbox`, `resize`,
+            `no_target_threshold`; or `box_format` and `box_scale`, with which boxes are written instead of masks, in
+            pixels and with a header that says so.
 
     Raises:
         UsageError: For another ending, a file that is already there, or a journal that is damaged or was begun with
@@ -95,7 +97,7 @@ class PredictionWriter:
         """Return the indices that have no prediction yet: all at first, the remaining ones after a resume."""
         return np.flatnonzero(~self.journal.written)
 
-    def write(self, index: Any = ABSENT, masks: Any = ABSENT) -> None:
+    def write(self, index: Any = ABSENT, masks: Any = ABSENT, *, no_target: Any = None) -> None:
         """Add predictions.
 
         Args:
@@ -105,21 +107,26 @@ class PredictionWriter:
             masks: One prediction, a [B, H, W] or [B, 1, H, W] array or tensor, or B predictions: arrays, tensors,
                 PIL pictures, RLE objects. Bools and integers are masks of the size of the image, floats are logits or
                 probabilities of any size. None is an empty mask. Of boxes: four numbers, [B, 4], or B of them or None.
+            no_target: [B] whether the model says that an expression has no target: bools, or scores if
+                `no_target_threshold` was given. The file holds true or false, beside the mask.
 
         Raises:
-            PredictionError: When a key is unknown or was written before, or a mask does not fit; nothing of the
-                batch is written then.
+            PredictionError: When a key is unknown or was written before, a mask does not fit, or a label is none;
+                nothing of the batch is written then.
             UsageError: When the numbers of keys and predictions differ, or the arguments are swapped.
         """
         keys, masks = index_and_masks(index, masks, WRITE)
         problems = Problems()
-        checker = Keys(self.dataset, problems)
+        checker = Keys(self.dataset, problems, no_target_threshold=self.options.no_target_threshold)
         if self.are_boxes:
+            if no_target is not None:
+                raise UsageError("no_target goes with masks; a box that is None says the same")
             self._write_boxes(keys, masks, checker)
             return
         rows = as_rows(keys, masks, len(checker.fields))
         numbers = self._resolve(rows.keys, checker)
         examples = numbers.tolist()
+        checker.label(numbers, listed_labels(no_target, len(examples)), row_of_batch)
         runs: list[NDArray[np.int32] | None] = []
         traits = []
         for row, (example, value) in enumerate(zip(examples, rows.values, strict=True)):
@@ -138,7 +145,8 @@ class PredictionWriter:
         )
         for k, segmentation in zip(present, encoded, strict=True):
             segmentations[k] = segmentation
-        self.journal.append(list(map(self._row, examples, segmentations)), traits)
+        labels = checker.labels[numbers].tolist()
+        self.journal.append(list(map(self._row, examples, segmentations, labels)), traits)
         self.journal.mark(numbers, traits)
 
     def _write_boxes(self, keys: Any, boxes: Any, checker: Keys) -> None:
@@ -245,12 +253,13 @@ class PredictionWriter:
         sample = int(self.dataset.example_sample[example])
         return int(self.dataset.heights[sample]), int(self.dataset.widths[sample])
 
-    def _row(self, example: int, prediction: Any) -> dict[str, Any]:
+    def _row(self, example: int, prediction: Any, label: int = UNLABELLED) -> dict[str, Any]:
         fields = self.dataset.example_key_fields
         return {
             **dict(zip(fields, self.dataset.key_of(example), strict=True)),
             "sentence": self.dataset.examples.column("sentence")[example].as_py(),
             "box" if self.are_boxes else "segmentation": prediction,
+            **({} if label == UNLABELLED else {FIELD: label == NO_TARGET}),
         }
 
 
@@ -261,7 +270,9 @@ def _to_jsonl(journal: Journal, path: Path, keep: NDArray[np.bool_] | None) -> N
 
 
 def _to_parquet(journal: Journal, path: Path, keep: NDArray[np.bool_] | None) -> None:
-    schema = native_schema(journal.dataset.example_key_fields, journal.header)
+    schema = native_schema(
+        journal.dataset.example_key_fields, journal.header, labelled=journal.labelled
+    )
     with pq.ParquetWriter(path, schema, **PARQUET) as writer:
         for rows in journal.groups(keep):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))

@@ -6,7 +6,7 @@ example has the first cause of `CAUSES` that holds:
 | cause | holds where |
 |---|---|
 | missing | there is no prediction |
-| right rejection, false alarm | T = 0, and the prediction has no pixel, or has one |
+| right rejection, false alarm | T = 0, and the prediction rejects, or does not; see `scores.no_target` |
 | empty | P = 0 |
 | wrong instance | IoU < 0.5, and IoU ≥ 0.5 with another annotated sample of the image, which the target overlaps less |
 | right | IoU ≥ 0.8 and boundary IoU ≥ 0.6 |
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import boundary, metrics
 from refcocom_gpu.scores.boxes import refuse_given
+from refcocom_gpu.scores.no_target import rejections_of
 from refcocom_gpu.scores.under import MISSING
 from refcocom_gpu.utils.arrow import to_numpy
 
@@ -50,6 +51,9 @@ CAUSES = (
 COLUMNS = (
     "intersection", "pred_area", "target_area", *boundary.IOU_COLUMNS, "other_intersection", "other_area",
 )  # fmt: skip
+
+REJECTED = "rejected"
+"""Beside these, whether the prediction says that there is no target."""
 
 MOVED_BY = 0.1
 """How far each threshold is moved to show what the shares owe to it."""
@@ -87,7 +91,7 @@ def cause_places(
     """Return the cause of each example.
 
     Args:
-        columns: [N] each of `COLUMNS`.
+        columns: [N] each of `COLUMNS`, and `REJECTED` where an empty mask is not all that rejects.
         missing: [N] whether there is no prediction.
         thresholds: Others than the default.
 
@@ -105,7 +109,7 @@ def cause_places(
     found = iou >= thresholds.found
     holds = [
         missing,
-        (target == 0) & (pred == 0),
+        (target == 0) & columns.get(REJECTED, pred == 0),
         target == 0,
         pred == 0,
         ~found & (other_iou >= thresholds.other),
@@ -136,7 +140,8 @@ def cause_columns(table: pa.Table) -> tuple[dict[str, Ints], NDArray[np.bool_]]:
             '(in Python: metrics=["iou", "causes"])'
         )
     missing = [status == MISSING for status in table.column("status").to_pylist()]
-    return {name: to_numpy(table.column(name)) for name in COLUMNS}, np.array(missing, np.bool_)
+    columns = {name: to_numpy(table.column(name)) for name in COLUMNS}
+    return columns | {REJECTED: rejections_of(table)}, np.array(missing, np.bool_)
 
 
 def cause_rows(places: Ints) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from refcocom_gpu.scores.conventions import OFFICIAL
 from refcocom_gpu.scores.folder import check_output
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.metrics import Floats
+from refcocom_gpu.scores.no_target import LABELS, NAMES, rejections_of
 from refcocom_gpu.scores.result import Result, load_result
 from refcocom_gpu.scores.slices import (
     CAUSE,
@@ -65,6 +66,8 @@ class ResultComparison:
         ciou: Difference in cIoU with its interval.
         boundaries: The differences in the three boundary scores with their intervals, by name; none where one of the
             results does not hold them.
+        no_target: The differences in N-acc and T-acc likewise, each over the examples that it is a share of; none where
+            every example has a target.
         breakdowns: `category`, `size`, `length` and other slices that were asked for: the difference in mIoU within
             each group. The intervals of one breakdown hold jointly.
         level: Probability that an interval covers; for a breakdown, that all its intervals do.
@@ -84,6 +87,7 @@ class ResultComparison:
     seed: int
     top: int
     boundaries: dict[str, Difference] = field(default_factory=dict)
+    no_target: dict[str, Difference] = field(default_factory=dict)
 
     @property
     def without_boundaries(self) -> list[str]:
@@ -139,7 +143,9 @@ class ResultComparison:
     def summary(self) -> dict[str, Any]:
         """Return everything but the table of examples, ready for JSON."""
         lacking = self.without_boundaries
-        scores = "mIoU, of cIoU and of boundary scores" if self.boundaries else "mIoU and of cIoU"
+        named = ["mIoU", "cIoU", *["boundary scores"][: len(self.boundaries)]]
+        named += [difference.label for difference in self.no_target.values()]
+        scores = " and of ".join([", of ".join(named[:-1]), named[-1]])
         return {
             "schema": "refcocom-comparison",
             "version": SCHEMA_VERSION,
@@ -150,7 +156,10 @@ class ResultComparison:
             "n_examples": self.a.n_examples,
             "miou": asdict(self.miou),
             "ciou": asdict(self.ciou),
-            **{name: asdict(difference) for name, difference in self.boundaries.items()},
+            **{
+                name: asdict(difference)
+                for name, difference in (self.boundaries | self.no_target).items()
+            },
             **({"without_boundaries": lacking} if lacking else {}),
             "won": self.won,
             "lost": self.lost,
@@ -265,7 +274,10 @@ def compare(
     groups = breakdowns(table, wanted, first.iou, second.iou, level)
     settings = level, replicates, seed
     boundaries = _boundaries(first, second, image, settings)
-    return ResultComparison(names, first, second, miou, ciou, groups, *settings, top, boundaries)
+    untargeted = _no_target(first, second, image, settings)
+    return ResultComparison(
+        names, first, second, miou, ciou, groups, *settings, top, boundaries, untargeted
+    )
 
 
 def _boundaries(
@@ -279,6 +291,24 @@ def _boundaries(
         values = np.stack([a.boundary_values[name], b.boundary_values[name]], axis=1)
         scores = a.boundary_scores[name], b.boundary_scores[name]
         found[name] = _overall(label, *scores, image, (values,), settings)
+    return found
+
+
+def _no_target(
+    a: Result, b: Result, image: NDArray[np.int64], settings: tuple[float, int, int]
+) -> dict[str, Difference]:
+    """Return the differences in N-acc and T-acc by name; none where every example has a target."""
+    if not a.n_no_target:
+        return {}
+    rejected = np.stack([rejections_of(result.per_example) for result in (a, b)], axis=1)
+    without = to_numpy(a.per_example.column("target_area")) == 0
+    found = {}
+    for name, label, is_right, is_one in zip(
+        NAMES, LABELS, (rejected, ~rejected), (without, ~without), strict=True
+    ):
+        if is_one.any():
+            scores = getattr(a, name), getattr(b, name)
+            found[name] = _overall(label, *scores, image[is_one], (is_right[is_one],), settings)
     return found
 
 

@@ -36,7 +36,7 @@ class Convention:
         float32_thresholds: X is rounded to float32 before the comparison: an IoU of exactly 0.7 is above it.
         sentences: The examples of an instance that are scored: `all`; the `first`; of equal texts one (`distinct`).
         counts_missing: Examples without a prediction count as empty; otherwise they are left out.
-        by_label: Pr@X leaves out the examples that have no target.
+        by_label: An example without a target scores whether it is rejected, and Pr@X leaves it out.
         empty_sum: cIoU where every union is empty.
         epsilon: Added to the union of each example.
         sum_epsilon: Added to the sum of unions of cIoU.
@@ -153,7 +153,9 @@ CONVENTIONS = {
             resolution="the original size; logit ≥ 0",
             notes=(
                 PADDED,
-                "Here an empty mask stands for its rejection; it reads a token, and may reject a mask with pixels.",
+                "It rejects by a token: a run carries it as `no_target`; without that, an empty mask "
+                "stands for it here.",
+                "Where there is a target, it scores the mask of a rejected expression; here such a mask is empty.",
                 "On sets without such expressions its `validate` adds 1e-5 to the union and takes logit > 0.",
                 "On Ref-ZOM a missed one adds nothing to the sum of unions.",
             ),
@@ -176,7 +178,9 @@ CONVENTIONS = {
             "two channels (bilinear, half-pixel centres)",
             needs=(RESIZED,),
             notes=(
-                "Here an empty mask stands for its no-target output, which is a classifier's.",
+                "It rejects by a classifier: a run carries it as `no_target`; without, an empty mask stands "
+                "for it here.",
+                "Where there is a target, it adds a rejected mask to the sum of unions; here such a mask is empty.",
                 "Its first version (June 2023) had other T-acc and N-acc; see `scores.no_target`.",
             ),
         ),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.scores import consistency
 from refcocom_gpu.scores.folder import SCHEMA_VERSION
+from refcocom_gpu.scores.no_target import PRED_NO_TARGET, label_array
 from refcocom_gpu.scores.under import STATUSES
 from refcocom_gpu.utils.arrow import from_numpy
 
@@ -56,8 +57,8 @@ def per_example(
         store: Ground truth.
         counts: [N, 2] intersection and predicted area.
         absent: Indices of the examples that had no prediction.
-        measured: [N] or [N, T] columns of metrics besides IoU, by name, of which those of T numbers become lists; that
-            of pairs as `counting.pairs` orders them.
+        measured: [N] or [N, T] columns of metrics besides IoU, and of labels, by name; those of T numbers become lists;
+            that of pairs is as `counting.pairs` orders them.
 
     Returns:
         `SCHEMA`, then the measured columns; N rows. A row of pairs lists those with the later sentences of its sample.
@@ -79,5 +80,7 @@ def per_example(
             values = pa.FixedSizeListArray.from_arrays(values, column.shape[1])
         elif name == consistency.PAIRS:
             values = consistency.as_lists(values, store.example_sample)
+        elif name == PRED_NO_TARGET:
+            values = label_array(column)
         table = table.append_column(name, values)
     return table

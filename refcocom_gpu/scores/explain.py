@@ -17,9 +17,9 @@ import pyarrow as pa
 from refcocom_gpu.scores import under
 from refcocom_gpu.scores.conventions import CONVENTIONS, OFFICIAL, Convention
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
+from refcocom_gpu.scores.no_target import rejections_of
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.under import Scores
-from refcocom_gpu.utils.arrow import to_numpy
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +152,14 @@ def _empty(convention: Convention, table: pa.Table, at: Convention) -> str:
 
 
 def _label(_: Convention, table: pa.Table, at: Convention) -> str:
-    target_area = to_numpy(table.column("target_area"))
-    n = int(np.count_nonzero((target_area > 0) & under.chosen(at, table)))
-    return f"takes Pr@X over the {counted(n, 'example')} that have a target"
+    __, pred_area, target_area = under.counts_of(table)
+    scored = under.chosen(at, table)
+    n = int(np.count_nonzero((target_area > 0) & scored))
+    told = f"takes Pr@X over the {counted(n, 'example')} that have a target"
+    kept = (pred_area + target_area == 0) & ~rejections_of(table) & scored
+    if n_kept := int(np.count_nonzero(kept)):
+        told += f", gives {counted(n_kept, 'empty mask')} labelled as a target 0"
+    return told
 
 
 def _arithmetic(convention: Convention, _: pa.Table, __: Convention) -> str:

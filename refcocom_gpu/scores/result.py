@@ -38,7 +38,7 @@ from refcocom_gpu.scores.folder import (
     read_result,
     write_result,
 )
-from refcocom_gpu.scores.no_target import NoTargetScores, no_target_scores
+from refcocom_gpu.scores.no_target import NoTargetScores, no_target_scores, rejections_of
 from refcocom_gpu.scores.saved_masks import MasksFile
 from refcocom_gpu.scores.under import EMPTY, MISSING, sample_numbers
 from refcocom_gpu.utils.arrow import to_numpy
@@ -111,7 +111,7 @@ class Result:
     @cached_property
     def iou(self) -> NDArray[np.float64]:
         """[N] float64 IoU per example, also of those that the convention leaves out."""
-        return under.ious(get_convention(self.convention), *under.counts_of(self.per_example))
+        return under.ious_of(get_convention(self.convention), self.per_example)
 
     @cached_property
     def miou(self) -> float:
@@ -318,18 +318,22 @@ class Result:
 
     @property
     def n_acc(self) -> float:
-        """Share of the examples without a target whose predicted mask is empty (N-acc); NaN if all have a target."""
+        """Share of the examples without a target that are rejected (N-acc); NaN if all have a target.
+
+        The label of a prediction rejects, or an empty mask where it has none; see `scores.no_target`.
+        """
         return self._no_target.n_acc
 
     @property
     def t_acc(self) -> float:
-        """Share of the examples with a target whose predicted mask is not empty (T-acc); NaN if none has one."""
+        """Share of the examples with a target that are not rejected (T-acc); NaN if none has one."""
         return self._no_target.t_acc
 
     @cached_property
     def _no_target(self) -> NoTargetScores:
         counts = (counts[self.is_counted] for counts in under.counts_of(self.per_example))
-        return no_target_scores(*counts)
+        rejected = rejections_of(self.per_example)[self.is_counted]
+        return no_target_scores(*counts, rejected=rejected)
 
     def _has(self, status: str) -> NDArray[np.bool_]:
         """[N] whether an example has this status."""

@@ -21,6 +21,7 @@ from refcocom_gpu.errors import ResultsError, UsageError
 from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.folder import holds_result
 from refcocom_gpu.scores.leaderboard.formats import shown
+from refcocom_gpu.scores.no_target import PRED_NO_TARGET
 from refcocom_gpu.scores.result import Result, load_result
 from refcocom_gpu.scores.saved_masks import MasksFile
 from refcocom_gpu.scores.sweep_folder import (
@@ -135,7 +136,7 @@ class SweepResults(Mapping[int | str, Result]):
             "versions": {"refcocom-gpu": about["refcocom_gpu"]},
         }
         table = examples.select(SCHEMA.names).cast(SCHEMA)
-        for name in measured:
+        for name in (*measured, *({PRED_NO_TARGET} & {*counts.column_names})):
             table = table.append_column(name, counts.column(name))
         masks = row.get("masks")
         held = None if masks is None else MasksFile(self.folder / masks, row["masks_xxh3_128"])

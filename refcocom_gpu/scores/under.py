@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from refcocom_gpu.scores import boxes, metrics
 from refcocom_gpu.scores.conventions import Convention
 from refcocom_gpu.scores.metrics import Floats, Ints
+from refcocom_gpu.scores.no_target import rejections_of
 from refcocom_gpu.utils.arrow import to_numpy
 
 STATUSES = SCORED, EMPTY, MISSING = "scored", "empty", "missing"
@@ -104,6 +105,16 @@ def ious(convention: Convention, intersection: Ints, pred_area: Ints, target_are
     return values
 
 
+def ious_of(convention: Convention, table: pa.Table) -> Floats:
+    """Return `ious` of a result's table; where the convention judges by the label, 1 for a right rejection alone."""
+    counts = counts_of(table)
+    values = ious(convention, *counts)
+    without = counts[2] == 0
+    if convention.by_label and without.any():
+        values[without] = rejections_of(table)[without]
+    return values
+
+
 def mean_iou(convention: Convention, values: Floats) -> float:
     """Return the mean of the IoUs of the chosen examples; NaN for none."""
     n = len(values)
@@ -162,7 +173,7 @@ def scores(
     """
     rows = chosen(convention, table)
     intersection, pred_area, target_area = (counts[rows] for counts in counts_of(table))
-    values = ious(convention, intersection, pred_area, target_area)
+    values = ious_of(convention, table)[rows]
     return Scores(
         len(values),
         mean_iou(convention, values),

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from refcocom_gpu.counting.measures import METRICS
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.scores.no_target import PRED_NO_TARGET
 from refcocom_gpu.sweep.task import Known, key_of
 from refcocom_gpu.utils.cache import Built, DamagedError, open_arrays, write_arrays
 from refcocom_gpu.utils.changes import is_settled, token_of
@@ -38,7 +39,7 @@ class Kept(NamedTuple):
         absent: Indices without a prediction, int64.
         model: The model in the header of the file; None if there is none.
         warnings: What makes the predictions look misread.
-        measured: Columns of metrics besides IoU, by name, as of `scorer.Counted`.
+        measured: Columns of metrics besides IoU, and of labels, by name, as of `scorer.Counted`.
     """
 
     counts: NDArray[np.int64]
@@ -115,7 +116,7 @@ class Ledger:
             self.finished.discard(key)
             self.damaged.add(f"{RESULTS}/{key}.safetensors")
             return None
-        columns = (name for metric in METRICS.values() for name in metric.columns)
+        columns = *(name for metric in METRICS.values() for name in metric.columns), PRED_NO_TARGET
         return Kept(
             arrays["counts"],
             arrays["absent"],

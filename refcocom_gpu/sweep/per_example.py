@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.scores.example_table import per_example
 from refcocom_gpu.scores.leaderboard.rows import manifest_columns
+from refcocom_gpu.scores.no_target import PRED_NO_TARGET
 from refcocom_gpu.scores.sweep_folder import CARRIED, PER_EXAMPLE, Product
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.sweep.ledger import Ledger
@@ -98,8 +100,13 @@ def _targets(
     store: MaskStore, results: Sequence[FileResult], empty: float
 ) -> Iterator[tuple[int, _Target]]:
     manifest = manifest_columns(results)
+    # Readers of the folder expect one schema.
+    labelled = any(PRED_NO_TARGET in result.measured for result in results)
+    unlabelled = {PRED_NO_TARGET: np.zeros(len(store), np.uint8)} if labelled else {}
     for k, result in enumerate(results):
         if result.counts is not None:
+            if labelled:
+                result = replace(result, measured={**unlabelled, **result.measured})
             columns = {name: column.slice(k, 1) for name, column in manifest.items()}
             name = _content_name(store, result, columns, empty)
             file = f"{PER_EXAMPLE}/{partition(result.model)}/{name}.parquet"

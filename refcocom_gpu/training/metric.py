@@ -33,12 +33,15 @@ from refcocom_gpu.scores.about import about_run
 from refcocom_gpu.scores.boxes import check_truth
 from refcocom_gpu.scores.conventions import check_official
 from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.no_target import label_columns
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.store.store import MaskStore, as_store
 from refcocom_gpu.training.base import CountsMetric
 from refcocom_gpu.training.batches import read_batch
+from refcocom_gpu.training.labels import LABEL, N_LABELS, labelled, read_labels
 from refcocom_gpu.training.saving import Saver
 from refcocom_gpu.training.scores import (
+    has_no_target,
     names_of_scores,
     refuse_conflicts,
     refuse_faults,
@@ -70,6 +73,7 @@ class RefCOCOMMetric(CountsMetric):
         letterbox: As of `ReadOptions`: the side of the padded square input (SAM, LISA: 1024), or `center`.
         resize_masks: `nearest` resizes masks of another size than their image; None refuses them.
         combine: `union` or `best` makes one of several masks for an expression; None refuses them.
+        no_target_threshold: The score above which `no_target` says that an expression has no target.
         convention: Name of the convention the scores follow.
         precision_strict: Pr@X counts IoU > X instead of IoU ≥ X.
         metrics: What is counted: `iou`, which always is, `boundary`, which adds boundary IoU and Boundary F, and
@@ -106,6 +110,7 @@ class RefCOCOMMetric(CountsMetric):
         letterbox: int | str | None = None,
         resize_masks: str | None = None,
         combine: str | None = None,
+        no_target_threshold: float | None = None,
         convention: str = "official",
         precision_strict: bool = False,
         metrics: str | Sequence[str] = (IOU,),
@@ -127,6 +132,7 @@ class RefCOCOMMetric(CountsMetric):
             letterbox=letterbox,
             resize_masks=resize_masks,
             combine=combine,
+            no_target_threshold=no_target_threshold,
         )
         saver = None
         if save_predictions is not None:
@@ -134,8 +140,9 @@ class RefCOCOMMetric(CountsMetric):
         about = (
             store.dataset.fingerprint, values, label, letterbox and str(letterbox), resize_masks, combine,
             convention, precision_strict, subset, None if subset is None else seed, counted, box_truth,
+            no_target_threshold,
         )  # fmt: skip
-        super().__init__(store, about, saver, n_columns(counted), **kwargs)
+        super().__init__(store, about, saver, n_columns(counted) + N_LABELS, **kwargs)
         self.metrics, self.box_truth = counted, box_truth
         self.name = name
         self.convention, self.precision_strict = convention, precision_strict
@@ -147,7 +154,9 @@ class RefCOCOMMetric(CountsMetric):
         self._counter: Counter | None = None
         self._counter_device = torch.device("cpu")
         self._last: CountedBatch | None = None
-        names = names_of_scores(estimated=self.subset is not None, metrics=counted)
+        names = names_of_scores(
+            estimated=self.subset is not None, metrics=counted, no_target=has_no_target(store)
+        )
         self._single = {score: SingleScore(self, score) for score in names}
 
     @property
@@ -160,7 +169,7 @@ class RefCOCOMMetric(CountsMetric):
         if partial != self._partial:
             self._partial, self._computed = partial, None
 
-    def update(self, masks: Any = ABSENT, index: Any = ABSENT) -> None:
+    def update(self, masks: Any = ABSENT, index: Any = ABSENT, *, no_target: Any = None) -> None:
         """Count a batch.
 
         Args:
@@ -170,36 +179,39 @@ class RefCOCOMMetric(CountsMetric):
                 numbers or keys to predictions.
             index: [B] row numbers of the examples, on that device or on the host; or [B, 2] keys
                 `(sample_id, sentence_idx)`, which are looked up on the host.
+            no_target: [B] whether the model says that an expression has no target: bools, or floats if
+                `no_target_threshold` is given. Such a prediction counts as an empty mask, whatever its mask is.
 
         Raises:
             UsageError: When shapes or devices do not fit, a prediction is nothing of the kind, or `index` is a target
                 mask.
             PredictionError: For an index that is not a row, a mask of another size than its image, integers of several
-                values, logits that are not finite: nothing of the batch is counted. Also for an example that was seen
-                before with other counts, because `reset` was forgotten. On a device, `compute` raises it instead,
-                unless predictions are saved.
+                values, logits that are not finite, undeclared scores: nothing of the batch is counted. Also for an
+                example that was seen before with other counts, because `reset` was forgotten. On a device, `compute`
+                raises it instead, unless predictions are saved.
         """
-        indices, stacks = self._read(masks, index)
-        batch = self._count(stacks, indices)
+        indices, stacks, codes = self._read(masks, index, no_target)
+        batch = self._count(stacks, indices, codes)
         if self._saver is not None:
-            self._saver.write(stacks, indices)
+            self._saver.write(stacks, indices, codes)
         if record(self.counts, batch.index, batch.rows):
             refuse_conflicts(self.counts.numpy(), self.store)
         # Through `__dict__`, because Module.__setattr__ takes 10 µs, a tenth of what `update` costs beside counting.
         self.__dict__["_last"] = batch
 
-    def count(self, masks: Any = ABSENT, index: Any = ABSENT) -> Tensor:
+    def count(self, masks: Any = ABSENT, index: Any = ABSENT, *, no_target: Any = None) -> Tensor:
         """Count a batch without adding it, for trainers that gather the outputs of all ranks themselves.
 
         Args:
             masks: As for `update`.
             index: As for `update`.
+            no_target: As for `update`.
 
         Returns:
-            [B, 1 + C] int64 on the device of the metric, for `add`: the index and the row of counts.
+            [B, 1 + C] int64 on the device of the metric, for `add`: the index and a row of the state.
         """
-        indices, stacks = self._read(masks, index)
-        return self._count(stacks, indices).table()
+        indices, stacks, codes = self._read(masks, index, no_target)
+        return self._count(stacks, indices, codes).table()
 
     def add(self, rows: Any) -> None:
         """Add rows that `count` returned, on this rank or others; rows may repeat.
@@ -232,15 +244,17 @@ class RefCOCOMMetric(CountsMetric):
         super().reset()
         self._counter = None
 
-    def _count(self, stacks: list[Stack], index: Index) -> CountedBatch:
+    def _count(self, stacks: list[Stack], index: Index, codes: Tensor | None) -> CountedBatch:
         device = self.counts.device
         if self._counter is None or self._counter_device != device:
             self._counter = counter_on(self.store, self._options, device, self.metrics)
             self._counter_device = device
-        return count_stacks(self._counter, stacks, index)
+        return labelled(count_stacks(self._counter, stacks, index), codes)
 
-    def _read(self, masks: Any, index: Any) -> tuple[Index, list[Stack]]:
-        """Return the arguments of `update` as indices and stacks, checked to be on the device of the state."""
+    def _read(
+        self, masks: Any, index: Any, no_target: Any
+    ) -> tuple[Index, list[Stack], Tensor | None]:
+        """Return the arguments of `update` as indices, stacks and codes, checked to be on the device of the state."""
         self._refuse_synced()
         index, masks = index_and_masks(index, masks, UPDATE)
         device = self._writable().device
@@ -251,7 +265,8 @@ class RefCOCOMMetric(CountsMetric):
                     f"predictions are on {stack.values.device}, the metric on {device}; "
                     f"call metric.to({str(stack.values.device)!r}) once before the loop"
                 )
-        return indices, stacks
+        codes = read_labels(no_target, len(indices), self._options.no_target_threshold, device)
+        return indices, stacks, codes
 
     def _writable(self) -> Tensor:
         """Return the state; torch forbids writing outside of inference mode to one that was reset inside it."""
@@ -259,14 +274,16 @@ class RefCOCOMMetric(CountsMetric):
             self.counts = self.counts.clone()
         return self.counts
 
-    def forward(self, masks: Any = ABSENT, index: Any = ABSENT) -> dict[str, Tensor]:
+    def forward(
+        self, masks: Any = ABSENT, index: Any = ABSENT, *, no_target: Any = None
+    ) -> dict[str, Tensor]:
         """Count a batch, and return the scores of this batch alone.
 
         Returns:
             What `compute` returns with `partial=True`: `refcocom_partial/miou` and so on.
         """
         # torchmetrics would put the state aside and compute; an error would then lose the state.
-        self.update(masks, index)
+        self.update(masks, index, no_target=no_target)
         assert self._last is not None
         rows = self._last.table().cpu()
         state = empty_state(len(self.store), n_columns=self.counts.shape[1])
@@ -283,7 +300,8 @@ class RefCOCOMMetric(CountsMetric):
         Returns:
             `refcocom/miou`, `refcocom/ciou` and `refcocom/precision_at_0.5` … `_0.9`, with the metric `boundary`
             `refcocom/boundary_iou`, `…/min_mask_boundary_iou`, `…/boundary_f`, and with `boxes` `refcocom/box_iou` and
-            `…/box_accuracy`, 0-dimensional float64 in 0…1;
+            `…/box_accuracy`, and where examples of the store have no target `refcocom/n_acc` and `…/t_acc`,
+            0-dimensional float64 in 0…1;
             `refcocom/n_examples` and `refcocom/n_conflicting` (seen twice with different counts), int64.
 
         Raises:
@@ -322,6 +340,7 @@ class RefCOCOMMetric(CountsMetric):
         refuse_missing(rows, self.store, everything)
         sample = self.store.example_sample
         measured = measured_columns(rows[:-1], sample, self.metrics, self.store)
+        measured |= label_columns(rows[:-1, LABEL])
         table = per_example(self.store, rows[:-1, :N_COUNTS], everything[:0], measured)
         info = {
             **about_run(self.store, str(self.counts.device)),

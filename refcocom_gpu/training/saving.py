@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from refcocom_gpu.counting.stacks import Index, Stack
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.predictions.labels import NO_TARGET, UNLABELLED
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.writer import PredictionWriter
 from refcocom_gpu.store.store import MaskStore
@@ -68,8 +70,14 @@ class Saver:
             )
         return self.__dict__
 
-    def write(self, stacks: list[Stack], index: Index) -> None:
-        """Add a batch; an example that was written before keeps its first mask, as it keeps its first counts."""
+    def write(self, stacks: list[Stack], index: Index, codes: Tensor | None) -> None:
+        """Add a batch; an example that was written before keeps its first mask, as it keeps its first counts.
+
+        Args:
+            stacks: The predictions.
+            index: [B] their examples.
+            codes: [B] what they say in `no_target`, as codes of `predictions.labels`; None for nothing.
+        """
         file = self._file
         if file.writer is None:
             file.writer = self._open()
@@ -78,6 +86,8 @@ class Saver:
         known = index if isinstance(index, np.ndarray) else index.cpu().numpy()
         examples: list[int] = []
         masks: list[Any] = []
+        labels: list[bool | None] = []
+        said = [UNLABELLED] * len(known) if codes is None else codes.tolist()
         for values, where in stacks:
             rows = range(len(known)) if where is None else where
             listed = [None] * len(rows) if values is None else values.cpu()
@@ -88,7 +98,8 @@ class Saver:
                     pending[example] = False
                     examples.append(example)
                     masks.append(mask)
-        file.writer.write(examples, masks)
+                    labels.append(None if said[row] == UNLABELLED else said[row] == NO_TARGET)
+        file.writer.write(examples, masks, no_target=labels)
         file.unsaved |= bool(examples)
 
     def finish(self, keep: NDArray[np.bool_] | None = None) -> None:

@@ -22,12 +22,15 @@ from refcocom_gpu.counting.rows import (
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.keys import NO_ROW, describe_key
+from refcocom_gpu.predictions.labels import UNREADABLE, why_unreadable
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.values import FAULTS, UNKNOWN, explain_fault, fault_name, judge_set
 from refcocom_gpu.scores import boundary, boxes
 from refcocom_gpu.scores import metrics as mask_scores
+from refcocom_gpu.scores import no_target as no_target_scores
 from refcocom_gpu.scores.conventions import get_convention
 from refcocom_gpu.store.store import MaskStore
+from refcocom_gpu.training.labels import LABEL
 from refcocom_gpu.training.limits import limit_here
 from refcocom_gpu.training.subset import Subset
 
@@ -66,6 +69,10 @@ def refuse_faults(
         size = int(store.heights[sample]), int(store.widths[sample])
         reason = explain_fault(fault, *size, options)
         problems.add(fault_name(fault), _where(dataset, index), reason)
+    threshold = options.no_target_threshold
+    for index in np.flatnonzero(rows[:-1, LABEL] == UNREADABLE).tolist():
+        reason = why_unreadable(..., threshold)
+        problems.add("malformed no_target", _where(dataset, index), reason)
     if whole:
         for verdict in judge_set(rows[:-1, TRAITS], options):
             verdict.add_to(problems, "the updates", lambda index: _where(dataset, index))
@@ -137,15 +144,24 @@ def _where(dataset: Dataset, index: int) -> str:
     return f"index {index} ({key})"
 
 
-def names_of_scores(*, estimated: bool, metrics: Sequence[str] = (IOU,)) -> list[str]:
+def has_no_target(store: MaskStore) -> bool:
+    """Return whether some examples of a store have no target."""
+    return bool((store.areas == 0).any())
+
+
+def names_of_scores(
+    *, estimated: bool, metrics: Sequence[str] = (IOU,), no_target: bool = False
+) -> list[str]:
     """Return the names of the scores that `scores` gives, without the numbers of examples.
 
     Args:
         estimated: Whether they are estimated from a subset.
         metrics: What is counted.
+        no_target: Whether some examples have no target.
     """
     means = ["miou", "ciou", *(boundary.NAMES if "boundary" in metrics else ())]
     means += boxes.NAMES if "boxes" in metrics else ()
+    means += no_target_scores.NAMES if no_target else ()
     if estimated:
         return [name + ending for name in means for ending in ("", "_se")]
     return [*means, *(f"precision_at_{x}" for x in mask_scores.PRECISION_THRESHOLDS)]
@@ -176,7 +192,8 @@ def scores(
 
     Returns:
         `miou`, `ciou`, `precision_at_0.5` … as floats (for a subset `miou` and `ciou`, each with its standard error),
-        those of `scores.boundary` and `scores.boxes` if they were counted (for a subset with theirs),
+        those of `scores.boundary` and `scores.boxes` if they were counted (for a subset with theirs), N-acc and T-acc
+        if some examples of the store have no target,
         then `n_examples` and `n_conflicting` as ints.
     """
     sample = store.example_sample[index]
@@ -207,6 +224,16 @@ def scores(
             named.update(subset.estimate_mean(name, values))
         else:
             named[name] = mask_scores.mean(values)
+    if has_no_target(store):
+        rejected = no_target_scores.rejections(pred_area, rows[:, LABEL])
+        without = target_area == 0
+        for name, is_right, is_one in zip(
+            no_target_scores.NAMES, (rejected, ~rejected), (without, ~without), strict=True
+        ):
+            if subset is not None:
+                named.update(subset.estimate_ratio(name, is_right & is_one, is_one))
+            else:
+                named[name] = no_target_scores.share(is_right[is_one])
     named["n_examples"] = len(index)
     named["n_conflicting"] = int(np.count_nonzero(rows[:, CONFLICT]))
     return named

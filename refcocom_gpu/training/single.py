@@ -41,13 +41,13 @@ class SingleScore(Metric):
         torch.nn.Module.__init__(self)
         self.__dict__.update(metric=metric, name=name)
 
-    def update(self, masks: Any = ABSENT, index: Any = ABSENT) -> None:
+    def update(self, masks: Any = ABSENT, index: Any = ABSENT, *, no_target: Any = None) -> None:
         """As `RefCOCOMMetric.update`."""
-        self.metric.update(masks, index)
+        self.metric.update(masks, index, no_target=no_target)
 
-    def forward(self, masks: Any = ABSENT, index: Any = ABSENT) -> Tensor:
+    def forward(self, masks: Any = ABSENT, index: Any = ABSENT, *, no_target: Any = None) -> Tensor:
         """As `RefCOCOMMetric.forward`; return the score of this batch alone."""
-        return self._of(self.metric(masks, index))
+        return self._of(self.metric(masks, index, no_target=no_target))
 
     def compute(self) -> Tensor:
         """Return the score of the epoch, of all ranks.

@@ -2,7 +2,8 @@
 
 A state is an [N + 1, C] int64 tensor of rows as `counting.rows` describes them, with −1 for the counts of an unseen
 example. Row i belongs to the example of index i. The last row takes indices that name no example, because checking them
-earlier would wait for the device. An example that is seen again keeps its first counts.
+earlier would wait for the device. An example that is seen again keeps its first counts. The last column of a metric's
+state is that of `training.labels`.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from refcocom_gpu.errors import UsageError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +54,29 @@ class Subset:
         Returns:
             `miou`, `miou_se`, `ciou`, `ciou_se`.
         """
-        total_i, total_u = self._mean(intersection), self._mean(union)
-        ratio = total_i / total_u if total_u else math.nan
         return {
             **self.estimate_mean("miou", iou),
-            "ciou": ratio,
-            "ciou_se": self._se(intersection - ratio * union) / total_u if total_u else math.nan,
+            **self.estimate_ratio("ciou", intersection, union),
+        }
+
+    def estimate_ratio(
+        self, name: str, numerator: Ints | Flags, denominator: Ints | Flags
+    ) -> dict[str, float]:
+        """Estimate a ratio of sums over the whole dataset, as `estimate` does cIoU.
+
+        Args:
+            name: Of the ratio.
+            numerator: [n] of each of `indices`.
+            denominator: [n] likewise.
+
+        Returns:
+            The ratio under its name, and its error under the name and `_se`; NaN where no denominator is positive.
+        """
+        above, below = self._mean(numerator), self._mean(denominator)
+        ratio = above / below if below else math.nan
+        return {
+            name: ratio,
+            f"{name}_se": self._se(numerator - ratio * denominator) / below if below else math.nan,
         }
 
     def estimate_mean(self, name: str, values: Floats) -> dict[str, float]:
@@ -73,7 +91,7 @@ class Subset:
         """
         return {name: self._mean(values), f"{name}_se": self._se(values)}
 
-    def _mean(self, values: Floats | Ints) -> float:
+    def _mean(self, values: Floats | Ints | Flags) -> float:
         sums = np.bincount(self.stratum, values)
         return math.fsum(self.sizes * (sums / self.drawn)) / int(self.sizes.sum())
 

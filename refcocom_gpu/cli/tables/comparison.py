@@ -18,6 +18,7 @@ def comparison_table(comparison: ResultComparison) -> str:
     a = comparison.a
     dataset = a.info.get("dataset", {})
     scores = [comparison.miou, comparison.ciou, *comparison.boundaries.values()]
+    scores += comparison.no_target.values()
     percent = f"{100 * comparison.level:g} %"
     lines = [
         *(

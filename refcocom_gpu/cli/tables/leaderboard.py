@@ -17,7 +17,7 @@ TABLE_WIDTH = 100
 CELL = 28
 """Characters of a cell of a leaderboard; of a longer name the end is kept, where checkpoints differ."""
 
-SHOWN = ("boundary_iou", "box_iou", "pairwise_iou")
+SHOWN = ("boundary_iou", "box_iou", "pairwise_iou", "n_acc", "t_acc")
 """The columns of metrics besides IoU that are printed where they were counted."""
 
 NORMAL_95 = 1.96

@@ -17,6 +17,7 @@ from refcocom_gpu.construct.instances import Candidate, Instance, Proposals, Ref
 from refcocom_gpu.errors import DataError, Problems, UsageError
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.keys import Keys
+from refcocom_gpu.predictions.labels import NO_TARGET
 from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
 from refcocom_gpu.predictions.read import find_source, read_predictions
 from refcocom_gpu.predictions.runs import batch_runs
@@ -197,6 +198,12 @@ def _read(
         starts[batch.index], stops[batch.index] = used + offsets[:-1], used + offsets[1:]
         used += len(ends)
         parts.append(ends)
+    # A prediction that says that there is no target is empty, whatever its mask.
+    rejected = np.flatnonzero(keys.labels == NO_TARGET)
+    starts[rejected] = used + np.arange(len(rejected))
+    stops[rejected] = starts[rejected] + 1
+    sample = keys.dataset.example_sample[rejected]
+    parts.append((keys.dataset.heights[sample] * keys.dataset.widths[sample]).astype(np.int32))
     for verdict in judge_set(traits, options):
         verdict.add_to(problems, source, keys.where)
     return _Masks(np.concatenate(parts), starts, stops)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from refcocom_gpu.scores import boundary, boxes, causes, consistency
+from refcocom_gpu.scores import boundary, boxes, causes, consistency, no_target
 from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 
@@ -55,7 +55,19 @@ HEADS = (
 )
 """Heads of the columns of a leaderboard for people."""
 
-RESERVED = frozenset((*HEADS, *(name for name, _ in (*NAMES, *SCORES)), *SCHEMA.names, "iou"))
+NO_TARGET = tuple((f"{name}{end}", pa.float64()) for name in no_target.NAMES for end in ("", "_se"))
+"""Columns before `n_examples` where some examples have no target: N-acc, T-acc and their standard errors."""
+
+RESERVED = frozenset(
+    (
+        *HEADS,
+        *(name for name, _ in (*NAMES, *SCORES, *NO_TARGET)),
+        *SCHEMA.names,
+        "iou",
+        *no_target.LABELS,
+        no_target.PRED_NO_TARGET,
+    )
+)
 """Names that no column of a manifest may have, here or beside the counts of examples: it has one name everywhere."""
 
 SELECTION = (
@@ -139,13 +151,28 @@ EXTRAS: Mapping[str, Extra] = {
 """By the name of the metric."""
 
 
-def extras_of(counted: Collection[str]) -> list[Extra]:
+UNTARGETED = Extra(
+    (),
+    NO_TARGET,
+    dict(zip(no_target.NAMES, no_target.LABELS, strict=True)),
+    {
+        "n_acc": "Share of the expressions without a target that are rejected, by a label or an empty mask; its "
+        "standard error, `n_acc_se`, is like that of mIoU, over the images that have such expressions.",
+        "t_acc": "Share of the expressions with a target that are not rejected.",
+    },
+)
+"""What a leaderboard says of a set in which some examples have no target, whatever was counted."""
+
+
+def extras_of(counted: Collection[str], *, untargeted: bool = False) -> list[Extra]:
     """Return what a leaderboard says besides IoU.
 
     Args:
         counted: Names of the columns of counts that any file has.
+        untargeted: Whether some examples have no target.
     """
-    return [extra for extra in EXTRAS.values() if {*extra.counts} <= {*counted}]
+    extras = [extra for extra in EXTRAS.values() if {*extra.counts} <= {*counted}]
+    return [*extras, UNTARGETED] if untargeted else extras
 
 
 def reserved(counted: Collection[str]) -> set[str]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu.scores import boundary, boxes, causes, consistency, metrics
+from refcocom_gpu.scores import boundary, boxes, causes, consistency, metrics, no_target
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.conventions import OFFICIAL
 from refcocom_gpu.scores.leaderboard.columns import CAUSES, EXTRAS
@@ -38,12 +38,14 @@ def extra_row(
     assert result.counts is not None
     measured, empty, sample = result.measured, OFFICIAL.empty, store.example_sample
     counted = [name for name, extra in EXTRAS.items() if {*extra.counts} <= {*measured}]
-    row: dict[str, float] = {}
+    targets = store.areas[sample]
+    rejected = no_target.rejections(result.counts[:, 1], measured.get(no_target.PRED_NO_TARGET))
+    row = _no_target_row(rejected, targets, image)
     if "boundary" in counted:
         row |= _boundary_row(boundary.boundary_values(measured, ious, empty), image)
     if "causes" in counted:
         names = ("intersection", "pred_area", "target_area")
-        triple = (*result.counts.T, store.areas[sample])
+        triple = (*result.counts.T, targets)
         places = causes.cause_places({**measured, **dict(zip(names, triple, strict=True))}, absent)
         row |= {CAUSES[of["cause"]]: of["share"] for of in causes.cause_rows(places)}
     if "boxes" in counted:
@@ -68,4 +70,22 @@ def _boundary_row(values: dict[str, Floats], image: Ints) -> dict[str, float]:
         ratio = un.ratio_by_image(image, np.stack([*values.values()], axis=1))
         ses = un.cluster_se(ratio).tolist()
         row |= {f"{name}_se": se for name, se in zip(values, ses, strict=True)}
+    return row
+
+
+def _no_target_row(rejected: NDArray[np.bool_], target_area: Ints, image: Ints) -> dict[str, float]:
+    """Return the columns `NO_TARGET` that hold a number; nothing where every example has a target."""
+    without = target_area == 0
+    if not without.any():
+        return {}
+    row: dict[str, float] = {}
+    for name, is_right, is_one in (
+        (no_target.NAMES[0], rejected, without),
+        (no_target.NAMES[1], ~rejected, ~without),
+    ):
+        if is_one.any():
+            row[name] = no_target.share(is_right[is_one])
+        if len(np.unique(image[is_one])) > 1:
+            ratio = un.ratio_by_image(image[is_one], is_right[is_one])
+            row[f"{name}_se"] = un.cluster_se(ratio).item()
     return row

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
@@ -27,6 +28,7 @@ from refcocom_gpu.scores.leaderboard.columns import (
     NAMES,
     SCORES,
     SELECTION,
+    UNTARGETED,
     extras_of,
     reserved,
     score_columns,
@@ -40,6 +42,8 @@ from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
+
+Flags = NDArray[np.bool_]
 
 NONE = np.zeros(0, np.int64)
 
@@ -79,7 +83,7 @@ class Leaderboard:
     def heads(self) -> dict[str, str]:
         """The columns of metrics besides IoU that people are shown, with their heads; see `columns.EXTRAS`."""
         ours = {*self.table.column_names[len(NAMES) + len(self.manifest) :]}
-        heads = (pair for extra in EXTRAS.values() for pair in extra.heads.items())
+        heads = (pair for extra in (*EXTRAS.values(), UNTARGETED) for pair in extra.heads.items())
         return {name: head for name, head in heads if name in ours}
 
 
@@ -124,7 +128,8 @@ def make_leaderboard(
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
     place = {id(result): k for k, result in enumerate(results)}
     selection = None if best_per is None else SELECTION.format(best_per)
-    extras = extras_of(_counted(results))
+    untargeted = bool((store.areas == 0).any())
+    extras = extras_of(_counted(results), untargeted=untargeted)
     about = {
         "schema": "refcocom-leaderboard",
         "version": SCHEMA_VERSION,
