@@ -84,7 +84,7 @@ def score(
         precision_strict: Pr@X counts IoU > X (True) or IoU ≥ X (False); by default as the convention does.
         metrics: What is counted: `iou`, which always is, `boundary` for boundary IoU and Boundary F, `causes` for why
             each example fails, which implies `boundary`, and `boxes` for box IoU and accuracy; only the official
-            convention has these.
+            convention has these. `squashed`, the masks at 480², comes with the conventions that compare them.
         box_truth: What boxes are compared with: `bbox`, those that the records state, or `mask`, the tight boxes of the
             true masks; by default `bbox` where every record states one.
         progress: Called with the number of examples each batch has counted.
@@ -108,13 +108,15 @@ def score(
     (True, True)
     """
     start = time.perf_counter()
-    get_convention(convention)
+    needed = get_convention(convention).metric
     options = ReadOptions(**reading)
     check_missing(missing)
     metrics = chosen_metrics(metrics)
     source = find_source(predictions)
-    if len(metrics) > 1:
+    if set(metrics) - {IOU, needed}:
         check_official(convention, f"metrics={','.join(metrics)}")
+    if needed is not None:
+        metrics = chosen_metrics([*metrics, needed])
     store = as_store(store)
     check_truth(box_truth, metrics, stated=store.dataset.boxes is not None)
     with unchanged(source.files):

@@ -197,8 +197,9 @@ def test_tables_fit_a_terminal(coarse):
     assert max(len(line) for table in tables for line in table.splitlines()) <= 100
     for name, convention in CONVENTIONS.items():
         (line,) = (x for x in tables[0].splitlines() if re.match(rf"  {name} +[\d,]+ ", x))
-        assert ("≈" in line) == bool(convention.needs)
-        assert ("~" in line) == (convention.float32 and not convention.needs)
+        caveat = convention.caveat()
+        assert ("≈" in line) == caveat.startswith("needs")
+        assert ("~" in line) == (caveat == "float32 sums")
         assert line.count("·") == 7 - len(rows_of(coarse)[name].printed)
 
 
@@ -214,12 +215,21 @@ def folder(tmp_path, monkeypatch, coarse):
 
 def test_a_result_and_its_predictions_are_explained_alike(folder, capsys):
     assert main(["explain", "run"]) == 0
+    of_counts = capsys.readouterr().out
+    assert "needs resized ground truth: score again with convention=lavt" in " ".join(
+        of_counts.split()
+    )
+    rc.score("sample-coarse", sample_case().store, convention="lavt").save("lavt")
+    assert main(["explain", "lavt"]) == 0
     saved = capsys.readouterr().out
     assert main(["explain", "sample-coarse", "dataset=sample"]) == 0
     assert capsys.readouterr().out == saved
+    assert re.search(r"\n  lavt +297 +54\.27 +58\.22 +69\.70", saved)
+    assert re.search(r"\n  rela +297 +≈54\.27 +≈58\.22", saved)
+    assert re.search(r"\n  lavt +297 +≈54\.24 +≈60\.00", of_counts)
     assert "scores the first sentence of each instance: 105 of 297 examples" in saved
     assert "(needs logits)" in saved
-    assert sorted(path.name for path in folder.iterdir()) == ["run"]
+    assert sorted(path.name for path in folder.iterdir()) == ["lavt", "run"]
 
 
 def test_json(folder, capsys, coarse):

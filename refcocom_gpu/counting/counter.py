@@ -14,7 +14,7 @@ import numpy as np
 from refcocom_kernels import codes
 
 from refcocom_gpu.counting.backend import Backend, Ints, Vector
-from refcocom_gpu.counting.measures import IOU
+from refcocom_gpu.counting.measures import IOU, METRICS
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS, TRAITS
 from refcocom_gpu.counting.sam import sam_counts, sam_masks
 from refcocom_gpu.predictions.options import CENTER, VALUES, ReadOptions
@@ -115,7 +115,27 @@ class Counter(Backend):
                     counts = counts * fits[:, None] + resized * ~fits[:, None]
         rows[:, :N_COUNTS], rows[:, N_COLUMNS:] = counts[:, :N_COUNTS], counts[:, N_COUNTS:]
         rows[:, FAULT], rows[:, TRAITS] = faults, traits
+        if self.options.letterbox is None:
+            self._count_unresized(read.values, sample, rows)
         return rows
+
+    def _count_unresized(self, values: Any, sample: Vector, rows: Vector) -> None:
+        """Replace the columns of measures that count predictions of this size as they are.
+
+        Args:
+            values: [K, h, w] bool masks or floats.
+            sample: [K] the sample of each.
+            rows: [K, C] changed in place.
+        """
+        at = N_COLUMNS
+        for name, one in zip((x for x in self.metrics if x != IOU), self.measures, strict=True):
+            columns = slice(at, at + len(METRICS[name].counted))
+            if one.cells == tuple(values.shape[1:]):
+                is_set = (
+                    self.readable(values) > self.options.threshold if is_float(values) else values
+                )
+                rows[:, columns] = one.unresized(is_set, sample)
+            at = columns.stop
 
     def _measured(
         self, draw: Callable[[slice], Any], sample: Vector, size: tuple[int, int]

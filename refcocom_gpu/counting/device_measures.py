@@ -1,15 +1,24 @@
-"""Dense masks or runs on a device in, the columns of measures out; see `measures`. The host never waits."""
+"""Dense masks or runs on a device in, the columns of measures out; see `measures`.
+
+The host never waits, but for `squashed`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from refcocom_kernels import ops
 from torch import Tensor
 
-from refcocom_gpu.counting.measures import Measure, best_other
+from refcocom_gpu.counting.measure import Measure
+from refcocom_gpu.counting.measures import best_other
+from refcocom_gpu.counting.squashed import HostSquashed
 from refcocom_gpu.masks.boxes import run_extents
+from refcocom_gpu.masks.squash import SQUASHED
 from refcocom_gpu.predictions.options import VALUES
 from refcocom_gpu.store.device import DeviceStore
 from refcocom_gpu.store.others import NOBODY
@@ -115,6 +124,39 @@ class DeviceBoxes(Measure):
         )
 
 
+class DeviceSquashed(Measure):
+    """Counts for the metric `squashed`, in host memory: the host waits for the masks.
+
+    Args:
+        truth: The tensors of the store.
+        largest: Taken as of every measure.
+    """
+
+    cells = HostSquashed.cells
+
+    def __init__(self, truth: DeviceStore, largest: tuple[int, int]) -> None:
+        self._device, self._host = truth.device, HostSquashed(truth.host, threads=0)
+
+    def masks(self, masks: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.masks`."""
+        return self._sent(self._host.masks(*_fetched(masks, sample)))
+
+    def runs(self, ends: Tensor, offsets: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.runs`."""
+        return self._sent(self._host.runs(*_fetched(ends, offsets, sample)))
+
+    def unresized(self, masks: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.unresized`."""
+        return self._sent(self._host.unresized(*_fetched(masks, sample)))
+
+    def _sent(self, columns: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(columns).to(self._device)
+
+
+def _fetched(*tensors: Tensor) -> Iterator[NDArray[Any]]:
+    return (tensor.cpu().numpy() for tensor in tensors)
+
+
 def _boxes(first: Tensor, last: Tensor) -> Tensor:
     """Return [K, 4] boxes of [K, 2] lowest and highest columns and rows; an empty mask has no highest, but 0."""
     return torch.cat([torch.minimum(first, last), last], 1)
@@ -124,6 +166,7 @@ DEVICE_MEASURES: Mapping[str, Callable[[DeviceStore, tuple[int, int]], Measure]]
     "boundary": DeviceBoundary,
     "causes": DeviceCauses,
     "boxes": DeviceBoxes,
+    SQUASHED: DeviceSquashed,
 }
 
 

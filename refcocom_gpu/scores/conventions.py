@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.masks.squash import SQUASHED
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 
 Sentences = Literal["all", "first", "distinct"]
 
-LOGITS, RESIZED = "logits", "resized ground truth"
-"""What a convention needs beyond counts of masks at the image's size."""
+LOGITS, RESIZED, POLYGONS = "logits", "resized ground truth", "polygons of the ground truth"
+"""What a convention needs beyond counts of masks; `RESIZED` is what its `metric` counts."""
 
 FLOAT32 = "float32 sums"
 """The caveat of a convention that adds in float32; on simulated sets of 5,598 examples it is < 0.001 points."""
@@ -44,7 +45,8 @@ class Convention:
         float32: IoUs and sums are float32. The rounding of a sum depends on its order, which counts do not hold.
         percent: It prints percent, not fractions.
         resolution: Size and threshold of the masks that it compares, to be read after "masks at".
-        needs: What it needs beyond the counts of masks of the image's size: `LOGITS`, `RESIZED`.
+        metric: The metric that counts the masks that it compares, where they have not the image's size.
+        needs: What it needs beyond counts: `LOGITS`, `POLYGONS`.
         notes: What else may make its number differ; a sentence each.
     """
 
@@ -67,16 +69,23 @@ class Convention:
     float32: bool = False
     percent: bool = True
     resolution: str = "the original size"
+    metric: str | None = None
     needs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @property
-    def caveat(self) -> str:
-        """Why the scores computed from counts are not exactly those that it prints; empty if they are.
+    def caveat(self, *, is_counted: bool = False) -> str:
+        """Return why the scores computed from counts are not exactly those that it prints; nothing if they are.
 
-        >>> CONVENTIONS["cris"].caveat, CONVENTIONS["lisa"].caveat, CONVENTIONS["official"].caveat
+        Args:
+            is_counted: Whether the masks that it compares were counted; see `metric`.
+
+        >>> CONVENTIONS["cris"].caveat(), CONVENTIONS["lisa"].caveat(), CONVENTIONS["official"].caveat()
         ('needs logits', 'float32 sums', '')
+        >>> CONVENTIONS["lavt"].caveat(), CONVENTIONS["lavt"].caveat(is_counted=True)
+        ('needs resized ground truth: score again with convention=lavt', '')
         """
+        if self.metric is not None and not is_counted:
+            return f"needs {RESIZED}: score again with convention={self.name}"
         if self.needs:
             return f"needs {' and '.join(self.needs)}"
         return FLOAT32 if self.float32 else ""
@@ -167,6 +176,7 @@ CONVENTIONS = {
                 "gres_model/evaluation/refer_evaluation.py: ReferEvaluator",
                 "gres_model/data/dataset_mappers/refcoco_mapper.py: RefCOCOMapper",
                 "gres_model/GRES.py",
+                "configs/referring_R50.yaml: IMAGE_SIZE",
             ),
             names=("gIoU", "cIoU"),
             thresholds=(0.7, 0.8, 0.9),
@@ -174,8 +184,10 @@ CONVENTIONS = {
             empty_sum=NAN,
             resolution="480² without the aspect ratio: ground-truth polygons squashed and drawn there; the larger of "
             "two channels (bilinear, half-pixel centres)",
-            needs=(RESIZED,),
+            metric=SQUASHED,
+            needs=(POLYGONS,),
             notes=(
+                "Here the true masks are squashed by nearest, as LAVT's are: a dataset holds no polygons.",
                 "Here an empty mask stands for its no-target output, which is a classifier's.",
                 "Its first version (June 2023) had other T-acc and N-acc; see `scores.no_target`.",
             ),
@@ -187,6 +199,8 @@ CONVENTIONS = {
             source="yz93/LAVT-RIS@874fe4f",
             files=(
                 "test.py: evaluate, computeIoU",
+                "args.py: img_size",
+                "data/dataset_refer_bert.py: ReferDataset",
                 "transforms.py: Resize",
                 "lib/_utils.py: _LAVTSimpleDecode",
             ),
@@ -194,7 +208,7 @@ CONVENTIONS = {
             empty_sum=NAN,
             resolution="480² without the aspect ratio (img_size), ground truth by nearest; the larger of two channels "
             "(bilinear, aligned corners)",
-            needs=(RESIZED,),
+            metric=SQUASHED,
         ),
         _CRIS,
         replace(
@@ -264,6 +278,10 @@ CONVENTIONS = {
 
 ALL = "all"
 """The name that stands for every convention; `score` prints them beside the official one."""
+
+
+METRICS = tuple(dict.fromkeys(c.metric for c in CONVENTIONS.values() if c.metric is not None))
+"""The metrics that all conventions together need."""
 
 
 def get_convention(name: str) -> Convention:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from refcocom_gpu.masks.squash import SIDE
 from refcocom_gpu.scores import under
 from refcocom_gpu.scores.conventions import CONVENTIONS, OFFICIAL, Convention
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
@@ -43,11 +44,15 @@ class Row:
         convention: Which.
         scores: Computed from counts; with `PRECISION_THRESHOLDS`, printed by the evaluator or not.
         reasons: Those that change a score.
+        caveat: Why the scores are not exactly what the evaluator prints; nothing if they are.
+        resized: How many predictions were resized for it; nothing if none were.
     """
 
     convention: Convention
     scores: Scores
     reasons: tuple[Reason, ...]
+    caveat: str = ""
+    resized: str = ""
 
     @property
     def printed(self) -> dict[str, float]:
@@ -71,8 +76,9 @@ class Row:
             "prints": {"miou": c.names[0], "ciou": c.names[1], "percent": c.percent},
             "n_examples": self.scores.n_examples,
             "scores": _finite(self.printed),
-            "approximate": bool(c.caveat),
-            "caveat": c.caveat or None,
+            "approximate": bool(self.caveat),
+            "caveat": self.caveat or None,
+            "resized": self.resized or None,
             "resolution": c.resolution,
             "reasons": [{"text": r.text, "changes": _finite(r.changes)} for r in self.reasons],
             "notes": list(c.notes),
@@ -120,7 +126,8 @@ def _row(convention: Convention, table: pa.Table) -> Row:
         if changes:
             reasons.append(Reason(tell(convention, table, at), changes))
         at, before = following, after
-    return Row(convention, before, tuple(reasons))
+    about = under.caveat(convention, table), under.resized(convention, table)
+    return Row(convention, before, tuple(reasons), *about)
 
 
 def _named(scores: Scores, thresholds: tuple[float, ...]) -> dict[str, float]:
@@ -176,6 +183,10 @@ def _strict(convention: Convention, *_: Any) -> str:
     return f"counts Pr@X where IoU > X, not ≥ X{rounded}"
 
 
+def _compared(*_: Any) -> str:
+    return f"compares masks of {SIDE}² without the aspect ratio"
+
+
 STEPS: tuple[tuple[tuple[str, ...], Tell], ...] = (
     (("counts_missing",), _missing),
     (("sentences",), _sentences),
@@ -183,6 +194,7 @@ STEPS: tuple[tuple[tuple[str, ...], Tell], ...] = (
     (("by_label",), _label),
     (("epsilon", "sum_epsilon", "count_epsilon", "float32"), _arithmetic),
     (("strict", "float32_thresholds"), _strict),
+    (("metric",), _compared),
 )
 """The properties of a convention that change scores, in the order in which they are changed, and how each is told."""
 

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from refcocom_gpu.masks import squash
 from refcocom_gpu.scores import metrics
-from refcocom_gpu.scores.conventions import Convention
+from refcocom_gpu.scores.conventions import OFFICIAL, Convention
 from refcocom_gpu.scores.metrics import Floats, Ints
 from refcocom_gpu.utils.arrow import to_numpy
 
@@ -39,11 +40,61 @@ class Scores:
     precision_at: dict[float, float]
 
 
-def counts_of(table: pa.Table) -> tuple[Ints, Ints, Ints]:
-    """Return [N] intersections, [N] predicted areas, [N] true areas."""
-    columns = (table.column(name) for name in ("intersection", "pred_area", "target_area"))
-    intersection, pred_area, target_area = map(to_numpy, columns)
+def counts_of(table: pa.Table, convention: Convention = OFFICIAL) -> tuple[Ints, Ints, Ints]:
+    """Return [N] intersections, [N] predicted areas, [N] true areas.
+
+    Args:
+        table: `per_example` of a result: N rows.
+        convention: Whose masks are meant, if they were counted; otherwise those of the image's size.
+    """
+    names = ("intersection", "pred_area", "target_area")
+    if is_counted(convention, table):
+        names = squash.COLUMNS
+    intersection, pred_area, target_area = (to_numpy(table.column(name)) for name in names)
     return intersection, pred_area, target_area
+
+
+def is_counted(convention: Convention, table: pa.Table) -> bool:
+    """Return whether a table holds counts of masks of another size, which the convention compares."""
+    return convention.metric == squash.SQUASHED and squash.RESIZED in table.column_names
+
+
+def caveat(convention: Convention, table: pa.Table) -> str:
+    """Return why scores of a table are not exactly those that the evaluator prints; nothing if they are."""
+    return convention.caveat(is_counted=is_counted(convention, table))
+
+
+def resized(convention: Convention, table: pa.Table) -> str:
+    """Say how many predictions had to be resized for a convention, and what is exact; nothing where there are none.
+
+    A mask that a model made at the size of the evaluator and that was resized to its image before is not got
+    back.
+    """
+    if not is_counted(convention, table):
+        return ""
+    n = int(to_numpy(table.column(squash.RESIZED)).sum())
+    if not n:
+        return ""
+    exact = "" if caveat(convention, table) else "the true masks are exactly its own; "
+    return (
+        f"{exact}{n:,} of {len(table):,} predictions were squashed to {squash.SIDE}² by nearest: "
+        "a mask that was made at that size may have been another"
+    )
+
+
+def ious_of(convention: Convention, table: pa.Table) -> Floats:
+    """Return [N] float64 IoU of each example, chosen or not; see `ious`.
+
+    Two masks that are empty only because they were resized have IoU 0: their label says that there is a target, or
+    that the model found one.
+    """
+    intersection, pred_area, target_area = counts_of(table, convention)
+    values = ious(convention, intersection, pred_area, target_area)
+    if is_counted(convention, table):
+        _, full_pred_area, full_target_area = counts_of(table)
+        are_empty = pred_area + target_area == 0
+        values[are_empty & (full_pred_area + full_target_area > 0)] = 0.0
+    return values
 
 
 def sample_numbers(table: pa.Table) -> Ints:
@@ -156,11 +207,11 @@ def scores(
         thresholds: Of Pr@X; those that the evaluator prints by default.
     """
     rows = chosen(convention, table)
-    intersection, pred_area, target_area = (counts[rows] for counts in counts_of(table))
-    values = ious(convention, intersection, pred_area, target_area)
+    values = ious_of(convention, table)[rows]
+    _, _, target_area = counts_of(table)
     return Scores(
         len(values),
         mean_iou(convention, values),
-        cumulative_iou(convention, intersection, pred_area, target_area),
-        precision_at(convention, values, target_area, thresholds=thresholds),
+        cumulative_iou(convention, *(counts[rows] for counts in counts_of(table, convention))),
+        precision_at(convention, values, target_area[rows], thresholds=thresholds),
     )

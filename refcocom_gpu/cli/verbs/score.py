@@ -17,9 +17,10 @@ def run(config: ScoreConfig) -> None:
     """Score one set of predictions."""
     from refcocom_gpu.cli.tables.conventions import conventions_table
     from refcocom_gpu.cli.tables.result import cause_lines, score_table, slice_lines
+    from refcocom_gpu.counting.measures import chosen_metrics
     from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
-    from refcocom_gpu.scores.conventions import ALL, OFFICIAL
+    from refcocom_gpu.scores.conventions import ALL, METRICS, OFFICIAL
     from refcocom_gpu.scores.explain import explain
     from refcocom_gpu.scores.folder import check_output
     from refcocom_gpu.scores.publish import check_path, write_eval_results
@@ -45,6 +46,9 @@ def run(config: ScoreConfig) -> None:
     tags = None if config.tags is None else read_tags(config.tags, dataset.described)
     slices = chosen(config.slices, [*GROUPINGS, *(tags.columns if tags else ())])
     store = MaskStore.build(dataset, threads=config.threads).to(device)
+    metrics = config.metrics
+    if config.convention == ALL:
+        metrics = [*chosen_metrics(metrics), *METRICS]
     with progress(dataset.n_examples, shown=not (config.quiet or config.json)) as counted:
         result = score(
             config.predictions,
@@ -52,7 +56,7 @@ def run(config: ScoreConfig) -> None:
             convention=OFFICIAL.name if config.convention == ALL else config.convention,
             precision_strict=strict,
             missing=config.missing,
-            metrics=config.metrics,
+            metrics=metrics,
             box_truth=config.box_truth,
             progress=counted,
             **asdict(options),
