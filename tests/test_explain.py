@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.cli.tables.conventions import explain_table, reported_table
 from refcocom_gpu.cli.tables.result import score_table
+from refcocom_gpu.scores import under
 from refcocom_gpu.scores.conventions import CONVENTIONS
 from refcocom_gpu.scores.explain import Row, _row, explain
+from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 from refcocom_gpu.scores.reported import candidates, read_reported, search
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +80,9 @@ def test_strictness_is_a_reason_of_its_own():
     """Two equal counts of 2**-1: without an epsilon, `>` is what tells them apart."""
     strict = replace(CONVENTIONS["official"], strict=True)
     result = result_of([((1, 0), "", 1, 1, 2, "scored")])
-    (reason,) = _row(strict, result.per_example).reasons
+    table = result.per_example
+    of_table = partial(under.scores, table=table, thresholds=PRECISION_THRESHOLDS)
+    (reason,) = _row(strict, table, of_table).reasons
     assert reason.text == "counts Pr@X where IoU > X, not ≥ X"
     assert reason.changes == {"Pr@0.5": -1.0}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -105,18 +106,25 @@ def explain(result: Result) -> list[Row]:
     >>> rows["official"].scores.miou == result.miou, rows["cris"].reasons[0].text
     (True, 'scores the first sentence of each instance: 105 of 297 examples')
     """
-    return [_row(convention, result.per_example) for convention in CONVENTIONS.values()]
+    table = result.per_example
+
+    @cache
+    def scores(convention: Convention) -> Scores:
+        # The ways to the conventions share most of their steps.
+        return under.scores(convention, table, thresholds=PRECISION_THRESHOLDS)
+
+    return [_row(convention, table, scores) for convention in CONVENTIONS.values()]
 
 
-def _row(convention: Convention, table: pa.Table) -> Row:
-    at, before = OFFICIAL, under.scores(OFFICIAL, table, thresholds=PRECISION_THRESHOLDS)
+def _row(convention: Convention, table: pa.Table, scores: Callable[[Convention], Scores]) -> Row:
+    at, before = OFFICIAL, scores(OFFICIAL)
     reasons = []
     for properties, tell in STEPS:
         values = {name: getattr(convention, name) for name in properties}
         following = replace(at, **values)
         if following == at:
             continue
-        after = under.scores(following, table, thresholds=PRECISION_THRESHOLDS)
+        after = scores(following)
         changes = {
             name: value - _named(before, convention.thresholds)[name]
             for name, value in _named(after, convention.thresholds).items()
