@@ -183,10 +183,10 @@ def test_masks_that_vanish_are_judged_by_their_label():
 
 
 def test_conventions_name_metrics_that_are_counted():
-    assert METRICS == ("squashed",)
+    assert METRICS == ("squashed", "warped")
     for c in CONVENTIONS.values():
         table = rc.score("sample", sample_case().store, convention=c.name).per_example
-        assert under.is_counted(c, table) == (c.metric is not None)
+        assert under.is_counted(c, table) == (c.metric == "squashed")
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

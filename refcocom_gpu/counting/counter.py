@@ -115,26 +115,23 @@ class Counter(Backend):
                     counts = counts * fits[:, None] + resized * ~fits[:, None]
         rows[:, :N_COUNTS], rows[:, N_COLUMNS:] = counts[:, :N_COUNTS], counts[:, N_COUNTS:]
         rows[:, FAULT], rows[:, TRAITS] = faults, traits
-        if self.options.letterbox is None:
-            self._count_unresized(read.values, sample, rows)
+        self._count_unresized(read.values, sample, rows)
         return rows
 
     def _count_unresized(self, values: Any, sample: Vector, rows: Vector) -> None:
-        """Replace the columns of measures that count predictions of this size as they are.
+        """Replace the columns of measures that count predictions as they came.
 
         Args:
             values: [K, h, w] bool masks or floats.
             sample: [K] the sample of each.
             rows: [K, C] changed in place.
         """
-        at = N_COLUMNS
+        at, letterbox = N_COLUMNS, self.options.letterbox
         for name, one in zip((x for x in self.metrics if x != IOU), self.measures, strict=True):
             columns = slice(at, at + len(METRICS[name].counted))
-            if one.cells == tuple(values.shape[1:]):
-                is_set = (
-                    self.readable(values) > self.options.threshold if is_float(values) else values
-                )
-                rows[:, columns] = one.unresized(is_set, sample)
+            if one.takes(values, letterbox):
+                given = self.readable(values) if is_float(values) else values
+                rows[:, columns] = one.unresized(given, sample, self.options.threshold)
             at = columns.stop
 
     def _measured(

@@ -1,6 +1,6 @@
 """Dense masks or runs on a device in, the columns of measures out; see `measures`.
 
-The host never waits, but for `squashed`.
+The host waits only for `squashed` and `warped`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from torch import Tensor
 from refcocom_gpu.counting.measure import Measure
 from refcocom_gpu.counting.measures import best_other
 from refcocom_gpu.counting.squashed import HostSquashed
+from refcocom_gpu.counting.warped import HostWarped
 from refcocom_gpu.masks.boxes import run_extents
 from refcocom_gpu.masks.squash import SQUASHED
+from refcocom_gpu.masks.warp import WARPED
 from refcocom_gpu.predictions.options import VALUES
 from refcocom_gpu.store.device import DeviceStore
 from refcocom_gpu.store.others import NOBODY
@@ -124,18 +126,18 @@ class DeviceBoxes(Measure):
         )
 
 
-class DeviceSquashed(Measure):
-    """Counts for the metric `squashed`, in host memory: the host waits for the masks.
+class _OnHost(Measure):
+    """Counts in host memory what is on a device: the host waits for it.
 
     Args:
         truth: The tensors of the store.
         largest: Taken as of every measure.
     """
 
-    cells = HostSquashed.cells
+    host: type[HostSquashed | HostWarped]
 
     def __init__(self, truth: DeviceStore, largest: tuple[int, int]) -> None:
-        self._device, self._host = truth.device, HostSquashed(truth.host, threads=0)
+        self._device, self._host = truth.device, self.host(truth.host, threads=0)
 
     def masks(self, masks: Tensor, sample: Tensor) -> Tensor:
         """As `Measure.masks`."""
@@ -145,12 +147,27 @@ class DeviceSquashed(Measure):
         """As `Measure.runs`."""
         return self._sent(self._host.runs(*_fetched(ends, offsets, sample)))
 
-    def unresized(self, masks: Tensor, sample: Tensor) -> Tensor:
+    def unresized(self, values: Tensor, sample: Tensor, threshold: float) -> Tensor:
         """As `Measure.unresized`."""
-        return self._sent(self._host.unresized(*_fetched(masks, sample)))
+        if values.dtype == torch.bfloat16:  # which NumPy does not have
+            values = values.float()
+        given, of_samples = _fetched(values, sample)
+        return self._sent(self._host.unresized(given, of_samples, threshold))
 
     def _sent(self, columns: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(columns).to(self._device)
+
+
+class DeviceSquashed(_OnHost):
+    """Counts for the metric `squashed`."""
+
+    host, takes = HostSquashed, staticmethod(HostSquashed.takes)
+
+
+class DeviceWarped(_OnHost):
+    """Counts for the metric `warped`."""
+
+    host, takes = HostWarped, staticmethod(HostWarped.takes)
 
 
 def _fetched(*tensors: Tensor) -> Iterator[NDArray[Any]]:
@@ -167,6 +184,7 @@ DEVICE_MEASURES: Mapping[str, Callable[[DeviceStore, tuple[int, int]], Measure]]
     "causes": DeviceCauses,
     "boxes": DeviceBoxes,
     SQUASHED: DeviceSquashed,
+    WARPED: DeviceWarped,
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,7 @@ Vector = Any
 
 
 class Measure(ABC):
-    """Counts the columns `Metric.counted` of one metric, `c` of them, on one side.
-
-    Attributes:
-        cells: Rows and columns of predictions that it counts as they are (`unresized`), whatever their image's size;
-            None if it counts only what was resized to the image.
-    """
-
-    cells: ClassVar[tuple[int, int] | None] = None
+    """Counts the columns `Metric.counted` of one metric, `c` of them, on one side."""
 
     @abstractmethod
     def masks(self, masks: Any, sample: Vector) -> Vector:
@@ -51,12 +44,23 @@ class Measure(ABC):
             [K, c] int64.
         """
 
-    def unresized(self, masks: Any, sample: Vector) -> Vector:
-        """Count masks of the size `cells`.
+    @staticmethod
+    def takes(values: Any, letterbox: int | str | None) -> bool:
+        """Return whether it counts predictions as they came, by `unresized`, whatever the size of their images.
 
         Args:
-            masks: [K, *cells] bool.
+            values: [K, h, w] bool masks or floats.
+            letterbox: Where the images lie in them; see `ReadOptions`.
+        """
+        return False
+
+    def unresized(self, values: Any, sample: Vector, threshold: float) -> Vector:
+        """Count predictions as they came.
+
+        Args:
+            values: [K, h, w] bool masks or floats that it `takes`.
             sample: [K] the sample of each.
+            threshold: The value that a set pixel of floats lies strictly above; that of logits is 0.
 
         Returns:
             [K, c] int64.

@@ -18,10 +18,13 @@ from refcocom_kernels import cpu
 from refcocom_gpu.counting.measure import Ints, Measure, Vector, runs_by_size
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.counting.squashed import HostSquashed
+from refcocom_gpu.counting.warped import HostWarped
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.boxes import mask_boxes, run_boxes
 from refcocom_gpu.masks.squash import COLUMNS, RESIZED, SQUASHED
+from refcocom_gpu.masks.warp import COLUMNS as WARPED_COLUMNS
+from refcocom_gpu.masks.warp import COUNTED, WARPED
 from refcocom_gpu.store.others import NOBODY, pair_counts
 
 if TYPE_CHECKING:
@@ -74,6 +77,8 @@ def _stored_boxes(store: MaskStore) -> dict[str, Column]:
     }
 
 
+WARPED_COUNTS = (*WARPED_COLUMNS[:2], COUNTED)
+
 METRICS: Mapping[str, Metric] = {
     IOU: Metric((), (), lambda _: {}),
     "boundary": Metric(
@@ -98,6 +103,7 @@ METRICS: Mapping[str, Metric] = {
         counted=(*COLUMNS[:2], RESIZED),
         stored=lambda store: {COLUMNS[2]: store.squashed.areas},
     ),
+    WARPED: Metric(WARPED_COUNTS, WARPED_COUNTS, lambda _: {}),
 }  # fmt: skip
 
 
@@ -192,6 +198,7 @@ HOST_MEASURES: Mapping[str, Callable[[MaskStore, int], Measure]] = {
     "causes": HostCauses,
     "boxes": HostBoxes,
     SQUASHED: HostSquashed,
+    WARPED: HostWarped,
 }
 
 

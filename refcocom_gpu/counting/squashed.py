@@ -5,7 +5,7 @@ Predictions of 480² are counted as they are: there the model made them. Others 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from refcocom_kernels import cpu
 from refcocom_gpu.counting.measure import Ints, Measure, runs_by_size
 from refcocom_gpu.masks.rle import decode_ends
 from refcocom_gpu.masks.squash import SIDE, squashed_ends, taken
+from refcocom_gpu.predictions.values import is_bool
 
 if TYPE_CHECKING:
     from refcocom_gpu.store.device import HostArrays
@@ -26,8 +27,6 @@ class HostSquashed(Measure):
         store: Ground truth.
         threads: 0 for all cores.
     """
-
-    cells = (SIDE, SIDE)
 
     def __init__(self, store: HostArrays, threads: int) -> None:
         self._store, self._threads = store, threads
@@ -57,8 +56,14 @@ class HostSquashed(Measure):
         )
         return np.column_stack([counts, (heights != SIDE) | (widths != SIDE)])
 
-    def unresized(self, masks: NDArray[np.bool_], sample: Ints) -> Ints:
+    @staticmethod
+    def takes(values: Any, letterbox: int | str | None) -> bool:
+        """As `Measure.takes`."""
+        return tuple(values.shape[1:]) == (SIDE, SIDE) and letterbox is None
+
+    def unresized(self, values: NDArray[Any], sample: Ints, threshold: float) -> Ints:
         """As `Measure.unresized`."""
+        masks = values if is_bool(values) else values > threshold
         columns = np.zeros((len(masks), 3), np.int64)
         for one in np.unique(sample).tolist():
             true = self._true_mask(one)

@@ -10,12 +10,19 @@ from typing import Literal
 
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.masks.squash import SQUASHED
+from refcocom_gpu.masks.warp import WARPED
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 
 Sentences = Literal["all", "first", "distinct"]
 
-LOGITS, RESIZED, POLYGONS = "logits", "resized ground truth", "polygons of the ground truth"
-"""What a convention needs beyond counts of masks; `RESIZED` is what its `metric` counts."""
+POLYGONS, ROUNDING = "polygons of the ground truth", "the rounding of OpenCV 4"
+"""What a convention needs beyond counts of masks."""
+
+METRIC_NEEDS = {
+    SQUASHED: "resized ground truth: score again with",
+    WARPED: "logits: score its 104² ones with letterbox=center",
+}
+"""What a convention needs where the masks of its metric were not counted."""
 
 FLOAT32 = "float32 sums"
 """The caveat of a convention that adds in float32; on simulated sets of 5,598 examples it is < 0.001 points."""
@@ -46,7 +53,7 @@ class Convention:
         percent: It prints percent, not fractions.
         resolution: Size and threshold of the masks that it compares, to be read after "masks at".
         metric: The metric that counts the masks that it compares, where they have not the image's size.
-        needs: What it needs beyond counts: `LOGITS`, `POLYGONS`.
+        needs: What it needs beyond counts: `POLYGONS`, `ROUNDING`.
         notes: What else may make its number differ; a sentence each.
     """
 
@@ -80,18 +87,21 @@ class Convention:
             is_counted: Whether the masks that it compares were counted; see `metric`.
 
         >>> CONVENTIONS["cris"].caveat(), CONVENTIONS["lisa"].caveat(), CONVENTIONS["official"].caveat()
-        ('needs logits', 'float32 sums', '')
+        ('needs logits: score its 104² ones with letterbox=center convention=cris', 'float32 sums', '')
         >>> CONVENTIONS["lavt"].caveat(), CONVENTIONS["lavt"].caveat(is_counted=True)
         ('needs resized ground truth: score again with convention=lavt', '')
         """
         if self.metric is not None and not is_counted:
-            return f"needs {RESIZED}: score again with convention={self.name}"
+            return f"needs {METRIC_NEEDS[self.metric]} convention={self.name}"
         if self.needs:
             return f"needs {' and '.join(self.needs)}"
         return FLOAT32 if self.float32 else ""
 
 
 PADDED = "Its distributed sampler repeats examples where their number is no multiple of the ranks."
+OPENCV = (
+    "OpenCV 4 rounds the coordinates of the warp to 1/32 pixel; OpenCV 5, and this package, do not."
+)
 NAN = float("nan")
 
 OFFICIAL = Convention(
@@ -124,7 +134,11 @@ _CRIS = Convention(
     empty=0.0,
     about="CRIS, validation: the first sentence of each instance, Pr@X with >",
     source="DerrickWang005/CRIS.pytorch@e596332",
-    files=("engine/engine.py: validate", "utils/dataset.py: RefDataset, getTransformMat"),
+    files=(
+        "engine/engine.py: validate",
+        "utils/dataset.py: RefDataset, getTransformMat",
+        "config/refcoco/cris_r50.yaml: input_size",
+    ),
     names=("IoU", None),
     strict=True,
     float32_thresholds=True,
@@ -133,8 +147,9 @@ _CRIS = Convention(
     empty_sum=0.0,
     resolution="the original size: the input is letterboxed to 416², the sigmoid of 104² logits resized to 416² "
     "(bicubic, aligned corners), warped back (bicubic) and cut at > 0.35",
-    needs=(LOGITS,),
-    notes=(PADDED,),
+    metric=WARPED,
+    needs=(ROUNDING,),
+    notes=(PADDED, OPENCV),
 )
 
 CONVENTIONS = {
@@ -217,7 +232,7 @@ CONVENTIONS = {
             about="CRIS, test: all sentences, Pr@X with >",
             files=("engine/engine.py: inference", *_CRIS.files[1:]),
             sentences="all",
-            notes=(),
+            notes=(OPENCV,),
         ),
         Convention(
             name="mmdet",

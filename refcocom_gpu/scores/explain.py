@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from refcocom_gpu.masks.squash import SIDE
+from refcocom_gpu.masks.squash import SIDE, SQUASHED
+from refcocom_gpu.masks.warp import THRESHOLD, WARPED
 from refcocom_gpu.scores import under
 from refcocom_gpu.scores.conventions import CONVENTIONS, OFFICIAL, Convention
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
@@ -191,8 +192,11 @@ def _strict(convention: Convention, *_: Any) -> str:
     return f"counts Pr@X where IoU > X, not ≥ X{rounded}"
 
 
-def _compared(*_: Any) -> str:
-    return f"compares masks of {SIDE}² without the aspect ratio"
+def _compared(convention: Convention, *_: Any) -> str:
+    return {
+        SQUASHED: f"compares masks of {SIDE}² without the aspect ratio",
+        WARPED: f"warps sigmoids to the image and cuts them at > {THRESHOLD}",
+    }[str(convention.metric)]
 
 
 STEPS: tuple[tuple[tuple[str, ...], Tell], ...] = (

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from refcocom_gpu.masks import squash
+from refcocom_gpu.masks import squash, warp
 from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores.conventions import OFFICIAL, Convention
 from refcocom_gpu.scores.metrics import Floats, Ints
@@ -49,13 +49,16 @@ def counts_of(table: pa.Table, convention: Convention = OFFICIAL) -> tuple[Ints,
     """
     names = ("intersection", "pred_area", "target_area")
     if is_counted(convention, table):
-        names = squash.COLUMNS
+        names = {squash.SQUASHED: squash.COLUMNS, warp.WARPED: warp.COLUMNS}[str(convention.metric)]
     intersection, pred_area, target_area = (to_numpy(table.column(name)) for name in names)
     return intersection, pred_area, target_area
 
 
 def is_counted(convention: Convention, table: pa.Table) -> bool:
-    """Return whether a table holds counts of masks of another size, which the convention compares."""
+    """Return whether a table holds counts of other masks, which the convention compares: of all predictions."""
+    if convention.metric == warp.WARPED and warp.COUNTED in table.column_names:
+        is_missing = np.array(table.column("status").to_pylist()) == MISSING
+        return bool((is_missing | (to_numpy(table.column(warp.COUNTED)) == 1)).all())
     return convention.metric == squash.SQUASHED and squash.RESIZED in table.column_names
 
 
@@ -70,7 +73,7 @@ def resized(convention: Convention, table: pa.Table) -> str:
     A mask that a model made at the size of the evaluator and that was resized to its image before is not got
     back.
     """
-    if not is_counted(convention, table):
+    if convention.metric != squash.SQUASHED or not is_counted(convention, table):
         return ""
     n = int(to_numpy(table.column(squash.RESIZED)).sum())
     if not n:
