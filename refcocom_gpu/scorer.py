@@ -84,7 +84,8 @@ def score(
         precision_strict: Pr@X counts IoU > X (True) or IoU ≥ X (False); by default as the convention does.
         metrics: What is counted: `iou`, which always is, `boundary` for boundary IoU and Boundary F, `causes` for why
             each example fails, which implies `boundary`, and `boxes` for box IoU and accuracy; only the official
-            convention has these. `squashed`, the masks at 480², comes with the conventions that compare them.
+            convention has these. `squashed`, the masks at 480², and `warped`, what CRIS makes of its logits, come with
+            the conventions that compare them.
         box_truth: What boxes are compared with: `bbox`, those that the records state, or `mask`, the tight boxes of the
             true masks; by default `bbox` where every record states one.
         progress: Called with the number of examples each batch has counted.
