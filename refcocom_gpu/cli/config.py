@@ -86,8 +86,7 @@ class _Scoring(_Counting):
     metrics: Any = option(
         "iou",
         "what is counted beside iou, [iou,A,B]: boundary for boundary IoU and Boundary F; score also takes causes for "
-        "why each example fails, boxes for box IoU and accuracy, and squashed and warped, the masks of convention=lavt and "
-        "cris",
+        "why each example fails, boxes for box IoU and accuracy, and squashed and warped, the masks of lavt and cris",
         listed=True,
     )
 
