@@ -112,7 +112,8 @@ def score(
         metrics: What is counted: `iou`, which always is, `boundary` for boundary IoU and Boundary F, `causes` for why
             each example fails, which implies `boundary`, `boxes` for box IoU and accuracy, `consistency` for the IoU
             of predictions for one object, and `thresholds` for the scores at every threshold of `thresholds`; only the
-            official convention has these.
+            official convention has these. `squashed`, the masks at 480², and `warped`, what CRIS makes of its logits,
+            come with the conventions that compare them.
         box_truth: What boxes are compared with: `bbox`, those that the records state, or `mask`, the tight boxes of the
             true masks; by default `bbox` where every record states one.
         slices: Groupings whose slices the summary holds, as of `Result.with_slices`. Another name is that of a column
@@ -148,15 +149,17 @@ def score(
     1.0
     """
     start = time.perf_counter()
-    get_convention(convention)
+    needed = get_convention(convention).metric
     options = ValueOptions(**reading)
     check_missing(missing)
     source = find_source(predictions)
     options = options_of(source, options)
     are_boxes = options.box_format is not None
     metrics = only_boxes(metrics) if are_boxes else chosen_metrics(metrics)
-    if metrics != (IOU,):
+    if set(metrics) - {IOU, needed}:
         check_official(convention, f"metrics={','.join(metrics)}")
+    if needed is not None and not are_boxes:
+        metrics = chosen_metrics([*metrics, needed])
     readings = readings_of(options, metrics)
     asked = {
         "save_masks": save_masks,

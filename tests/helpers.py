@@ -95,6 +95,29 @@ def real_case() -> Case:
 
 
 @cache
+def many_real_case() -> Case:
+    """479 examples of 342 masks: those above, and the first 300 fine polygons of LVIS."""
+    lines = real_file("refcoco/refcoco_m_like.jsonl").read_text("utf-8").splitlines()
+    lvis = json.loads(real_file("lvis/lvis_val_100.json").read_text("utf-8"))
+    sizes = {image["id"]: (image["height"], image["width"]) for image in lvis["images"]}
+    for annotation in lvis["annotations"][:300]:
+        size = sizes[annotation["image_id"]]
+        drawn = coco.merge(coco.frPyObjects(annotation["segmentation"], *size))
+        sample = {
+            "id": 10**9 + annotation["id"],
+            "category": f"category {annotation['category_id']}",
+            "sentences": ["something"],
+            "mask": {"size": list(size), "counts": drawn["counts"].decode()},
+        }
+        image = 10**9 + annotation["image_id"] * 1000 + len(lines)
+        lines.append(json.dumps({"image_id": image, "file_name": "-", "samples": [sample]}))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "many.jsonl"
+        path.write_text("\n".join(lines), "utf-8")
+        return make_case(rc.MaskStore.build(rc.load_dataset(path), cache=False))
+
+
+@cache
 def few_real_case() -> Case:
     """The first images of the same: enough for every format, small enough to write as 64-bit arrays."""
     lines = real_file("refcoco/refcoco_m_like.jsonl").read_text("utf-8").splitlines()[:5]

@@ -8,14 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from helpers import real_case, sample_case, true_masks
+from helpers import many_real_case, sample_case, true_masks
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 import refcocom_gpu as rc
+from refcocom_gpu.masks.squash import COLUMNS, SQUASHED
 from refcocom_gpu.scores import under
-from refcocom_gpu.scores.conventions import CONVENTIONS, LOGITS, OFFICIAL, RESIZED, Convention
+from refcocom_gpu.scores.conventions import CONVENTIONS, OFFICIAL, Convention
 from refcocom_gpu.scores.example_table import SCHEMA
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 from refcocom_gpu.scores.no_target import no_target_scores
@@ -128,14 +129,14 @@ def test_all_unions_empty():
 
 @pytest.fixture(scope="module")
 def real():
-    case = real_case()
+    case = many_real_case()
     truth = true_masks(case.dataset)
     samples = [int(s) for s in case.dataset.example_sample]
     triples = [
         (s, np.asarray(mask, bool), truth[s]) for s, mask in zip(samples, case.masks, strict=True)
     ]
-    result = rc.score(list(enumerate(case.masks)), case.store)
-    assert len(triples) > 150
+    assert case.dataset.n_samples >= 300
+    result = rc.score(list(enumerate(case.masks)), case.store, metrics=SQUASHED)
     return result, triples
 
 
@@ -172,7 +173,7 @@ def test_loop_of_lisa(real, name, epsilon):
     assert found.iou.tolist() == each
     assert found.miou == pytest.approx(sums["iou"] / count, abs=1e-5)
     assert found.ciou == pytest.approx(sums["i"] / (sums["u"] + 1e-10), abs=1e-5)
-    assert CONVENTIONS[name].caveat == "float32 sums"
+    assert CONVENTIONS[name].caveat() == "float32 sums"
 
 
 @pytest.mark.parametrize("name", ["cris", "cris_test"])
@@ -191,16 +192,25 @@ def test_loop_of_cris(real, name):
     assert (name == "cris") == (found.n_examples < result.n_examples)
 
 
+def squashed(mask):
+    """As LAVT's `Resize` does with `Image.NEAREST`."""
+    picture = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(picture.resize((480, 480), Image.Resampling.NEAREST), bool)
+
+
 def test_loop_of_lavt(real):
     result, triples = real
     sum_i = sum_u = 0
     ious = []
     for _, pred, true in triples:
+        pred, true = squashed(pred), squashed(true)
         i, u = np.sum(np.logical_and(pred, true)), np.sum(np.logical_or(pred, true))
         ious.append(0.0 if u == 0 else i * 1.0 / u)
         sum_i, sum_u = sum_i + i, sum_u + u
     found = result.under("lavt")
+    assert found.iou.tolist() == ious
     assert found.miou == pytest.approx(np.mean(ious), abs=1e-12)
+    assert abs(found.ciou - result.ciou) > 1e-5
     assert found.ciou == sum_i / sum_u
     assert found.precision_at == {
         x: sum(iou >= x for iou in ious) / len(ious) for x in PRECISION_THRESHOLDS
@@ -210,7 +220,7 @@ def test_loop_of_lavt(real):
 def test_loop_of_rela(real):
     result, triples = real
     # As in gRefCOCO, every seventh expression has no target; every second of those is rejected.
-    rows = [(p, t) for _, p, t in triples]
+    rows = [(squashed(p), squashed(t)) for _, p, t in triples]
     rows = [
         (np.zeros_like(p) if k % 14 == 0 else p, np.zeros_like(t)) if k % 7 == 0 else (p, t)
         for k, (p, t) in enumerate(rows)
@@ -232,7 +242,8 @@ def test_loop_of_rela(real):
         for x in reached:
             reached[x] += iou >= x
     counts = np.array([((p & t).sum(), p.sum(), t.sum()) for p, t in rows], np.int64).T
-    found = under.scores(CONVENTIONS["rela"], with_counts(result.per_example, counts))
+    table = with_counts(with_counts(result.per_example, counts), counts, COLUMNS)
+    found = under.scores(CONVENTIONS["rela"], table)
     assert found.miou == pytest.approx(sum_iou / len(rows), abs=1e-12)
     assert found.ciou == sum_i / sum_u
     targets = tally["TN"] + tally["FP"]
@@ -245,8 +256,11 @@ def test_loop_of_rela(real):
     assert 0 < scores.t_acc < 1
 
 
-def with_counts(table, counts):
-    for name, column in zip(("intersection", "pred_area", "target_area"), counts, strict=True):
+FULL_SIZE = ("intersection", "pred_area", "target_area")
+
+
+def with_counts(table, counts, names=FULL_SIZE):
+    for name, column in zip(names, counts, strict=True):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
     return table
 
@@ -268,25 +282,6 @@ def test_loop_of_mmdet(real):
     assert 100 * found.ciou == pytest.approx((sums[0] * 100 / sums[1]).item(), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["lavt", "rela"])
-def test_masks_squashed_to_480_give_another_number(real, name):
-    """What these evaluators compare has other counts, so what is computed from ours is marked."""
-    result, triples = real
-
-    def squashed(mask):
-        picture = Image.fromarray(mask.astype(np.uint8)).resize(
-            (480, 480), Image.Resampling.NEAREST
-        )
-        return np.asarray(picture, bool)
-
-    pairs = [(squashed(pred), squashed(true)) for _, pred, true in triples]
-    union = sum(int((p | t).sum()) for p, t in pairs)
-    theirs = sum(int((p & t).sum()) for p, t in pairs) / union
-    assert abs(theirs - result.under(name).ciou) > 1e-4
-    assert CONVENTIONS[name].needs == (RESIZED,)
-    assert result.under(name).summary()["approximate"] == "needs resized ground truth"
-
-
 def test_another_threshold_of_logits_gives_another_number():
     """The logits are not stored, so CRIS's sigmoid > 0.35 cannot be had from counts, and its numbers are marked."""
     case = sample_case()
@@ -300,8 +295,7 @@ def test_another_threshold_of_logits_gives_another_number():
     theirs = rc.score([(k, (x.sigmoid() > 0.35).numpy()) for k, x in enumerate(logits)], case.store)
     assert abs(ours.under("cris").miou - theirs.under("cris").miou) > 0.01
     for name in ("cris", "cris_test"):
-        assert CONVENTIONS[name].needs == (LOGITS,)
-        assert ours.under(name).summary()["approximate"] == "needs logits"
+        assert ours.under(name).summary()["approximate"].startswith("needs logits: score its 104²")
     assert "approximate" not in ours.summary()
 
 
@@ -397,9 +391,11 @@ def documented() -> list[str]:
         examples = {"all": "all", "first": "first sentence", "distinct": "distinct sentences"}
         which = examples[c.sentences] + ("" if c.counts_missing else ", missing ones left out")
         empty = f"{c.empty:g}" + (", by label" if c.by_label else "")
+        exactness = c.caveat(is_counted=True) or "exact"
+        exactness += "" if c.metric is None else f", `{c.metric}`"
         lines.append(
             f"| `{c.name}` | {c.source} | {names} | {prints} | {which} | {empty} | "
-            f"{', '.join(added) or '–'} | {c.caveat or 'exact'} |"
+            f"{', '.join(added) or '–'} | {exactness} |"
         )
     return lines
 

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.cli.tables.conventions import explain_table, reported_table
 from refcocom_gpu.cli.tables.result import score_table
+from refcocom_gpu.scores import under
 from refcocom_gpu.scores.conventions import CONVENTIONS
 from refcocom_gpu.scores.explain import Row, _row, explain
+from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 from refcocom_gpu.scores.reported import candidates, read_reported, search
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +80,9 @@ def test_strictness_is_a_reason_of_its_own():
     """Two equal counts of 2**-1: without an epsilon, `>` is what tells them apart."""
     strict = replace(CONVENTIONS["official"], strict=True)
     result = result_of([((1, 0), "", 1, 1, 2, "scored")])
-    (reason,) = _row(strict, result.per_example).reasons
+    table = result.per_example
+    of_table = partial(under.scores, table=table, thresholds=PRECISION_THRESHOLDS)
+    (reason,) = _row(strict, table, of_table).reasons
     assert reason.text == "counts Pr@X where IoU > X, not ≥ X"
     assert reason.changes == {"Pr@0.5": -1.0}
 
@@ -197,8 +201,9 @@ def test_tables_fit_a_terminal(coarse):
     assert max(len(line) for table in tables for line in table.splitlines()) <= 100
     for name, convention in CONVENTIONS.items():
         (line,) = (x for x in tables[0].splitlines() if re.match(rf"  {name} +[\d,]+ ", x))
-        assert ("≈" in line) == bool(convention.needs)
-        assert ("~" in line) == (convention.float32 and not convention.needs)
+        caveat = convention.caveat()
+        assert ("≈" in line) == caveat.startswith("needs")
+        assert ("~" in line) == (caveat == "float32 sums")
         assert line.count("·") == 7 - len(rows_of(coarse)[name].printed)
 
 
@@ -214,12 +219,23 @@ def folder(tmp_path, monkeypatch, coarse):
 
 def test_a_result_and_its_predictions_are_explained_alike(folder, capsys):
     assert main(["explain", "run"]) == 0
+    of_counts = capsys.readouterr().out
+    assert "needs resized ground truth: score again with convention=lavt" in " ".join(
+        of_counts.split()
+    )
+    rc.score("sample-coarse", sample_case().store, convention="lavt").save("lavt")
+    assert main(["explain", "lavt"]) == 0
     saved = capsys.readouterr().out
     assert main(["explain", "sample-coarse", "dataset=sample"]) == 0
     assert capsys.readouterr().out == saved
+    assert re.search(r"\n  lavt +297 +54\.27 +58\.22 +69\.70", saved)
+    assert re.search(r"\n  rela +297 +≈54\.27 +≈58\.22", saved)
+    assert re.search(r"\n  lavt +297 +≈54\.24 +≈60\.00", of_counts)
     assert "scores the first sentence of each instance: 105 of 297 examples" in saved
-    assert "(needs logits)" in saved
-    assert sorted(path.name for path in folder.iterdir()) == ["run"]
+    assert "(needs logits: score its 104² ones with letterbox=center convention=cris)" in " ".join(
+        saved.split()
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["lavt", "run"]
 
 
 def test_json(folder, capsys, coarse):
@@ -262,12 +278,12 @@ def test_score_under_another_convention(folder, capsys):
     assert main(["score", "sample", "dataset=sample", "convention=cris", "output_dir=cris"]) == 0
     out = capsys.readouterr().out
     assert "sample: 105 of 297 examples; convention cris;" in out
-    assert "≈ approximate, needs logits: it compares masks at the original size: the input" in out
+    assert "≈ approximate, needs logits: score its 104² ones with letterbox=center" in out
     assert "Pr@0.5 (>)         ≈" in out
     assert "cIoU" not in out.partition("\n\n")[2]
     summary = json.loads(Path("cris/summary.json").read_text("utf-8"))
     assert (summary["convention"], summary["precision"]) == ("cris", ">")
-    assert summary["approximate"] == "needs logits"
+    assert summary["approximate"].startswith("needs logits")
     assert len(pq.read_table("cris/per_example.parquet")) == 297
     assert main(["score", "sample", "dataset=sample", "convention=cris", "precision=ge"]) == 0
     assert "Pr@0.5 (≥)" in capsys.readouterr().out

@@ -88,7 +88,7 @@ class _Scoring(_Counting):
         "iou",
         "what is counted beside iou, [iou,A,B]: boundary for boundary IoU and Boundary F; score and sweep also take "
         "causes for why each example fails, boxes for box IoU and accuracy, consistency for how alike a mask's answers "
-        "are; score takes thresholds",
+        "are; score takes thresholds, and squashed and warped, the masks of lavt and cris",
         listed=True,
     )
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refcocom_gpu.counting.measures import IOU, Measure, n_columns
+from refcocom_gpu.counting.measure import Measure
+from refcocom_gpu.counting.measures import IOU, n_columns
 from refcocom_gpu.counting.readings import readings_of
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.store.store import MaskStore

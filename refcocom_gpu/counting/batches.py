@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.counting.host import HostCounter
-from refcocom_gpu.counting.measures import IOU, Measure
+from refcocom_gpu.counting.measure import Measure
+from refcocom_gpu.counting.measures import IOU
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.masks.causes import explain_counts

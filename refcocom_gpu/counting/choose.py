@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from refcocom_gpu.counting.batches import BatchCounter, HostBatches
 from refcocom_gpu.counting.host import HostCounter
-from refcocom_gpu.counting.measures import IOU, Measure
+from refcocom_gpu.counting.measure import Measure
+from refcocom_gpu.counting.measures import IOU
 from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.options import ReadOptions
 

@@ -14,7 +14,8 @@ import numpy as np
 from refcocom_kernels import codes
 
 from refcocom_gpu.counting.backend import Backend, Ints, Vector
-from refcocom_gpu.counting.measures import IOU, Measure
+from refcocom_gpu.counting.measure import Measure
+from refcocom_gpu.counting.measures import IOU, METRICS
 from refcocom_gpu.counting.plain import plain_counts, plain_masks
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS, TRAITS
 from refcocom_gpu.predictions.options import BILINEAR, CENTER, VALUES, ReadOptions
@@ -125,7 +126,26 @@ class Counter(Backend):
                     counts = counts * fits[:, None] + resized * ~fits[:, None]
         rows[:, :N_COUNTS], rows[:, N_COLUMNS:] = counts[:, :N_COUNTS], counts[:, N_COUNTS:]
         rows[:, FAULT], rows[:, TRAITS] = faults, traits
+        self._count_unresized(read.values, sample, rows)
         return rows
+
+    def _count_unresized(self, values: Any, sample: Vector, rows: Vector) -> None:
+        """Replace the columns of measures that count predictions as they came.
+
+        Args:
+            values: [K, h, w] bool masks or floats.
+            sample: [K] the sample of each.
+            rows: [K, C] changed in place.
+        """
+        at, letterbox = N_COLUMNS, self.options.letterbox
+        # The savers, which come last, count nothing.
+        counted = [name for name in self.metrics if METRICS[name].counted]
+        for name, one in zip(counted, self.measures, strict=False):
+            columns = slice(at, at + len(METRICS[name].counted))
+            if one.takes(values, letterbox):
+                given = self.readable(values) if is_float(values) else values
+                rows[:, columns] = one.unresized(given, sample, self.options.threshold)
+            at = columns.stop
 
     def _measured(
         self, draw: Callable[[slice], Any], sample: Vector, size: tuple[int, int]

@@ -15,7 +15,8 @@ from torch import Tensor
 from refcocom_gpu.counting.backend import Ints
 from refcocom_gpu.counting.counter import Counter
 from refcocom_gpu.counting.device_measures import DEVICE_MEASURES
-from refcocom_gpu.counting.measures import IOU, Measure
+from refcocom_gpu.counting.measure import Measure
+from refcocom_gpu.counting.measures import IOU
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.resize import as_float32
 from refcocom_gpu.predictions.values import read_stack

@@ -1,15 +1,26 @@
-"""Dense masks or runs on a device in, the columns of measures out; see `measures`. The host never waits."""
+"""Dense masks or runs on a device in, the columns of measures out; see `measures`.
+
+The host waits only for `squashed` and `warped`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from refcocom_kernels import ops
 from torch import Tensor
 
-from refcocom_gpu.counting.measures import Measure, best_other
+from refcocom_gpu.counting.measure import Measure
+from refcocom_gpu.counting.measures import best_other
+from refcocom_gpu.counting.squashed import HostSquashed
+from refcocom_gpu.counting.warped import HostWarped
 from refcocom_gpu.masks.boxes import run_extents
+from refcocom_gpu.masks.squash import SQUASHED
+from refcocom_gpu.masks.warp import WARPED
 from refcocom_gpu.predictions.options import VALUES
 from refcocom_gpu.store.device import DeviceStore
 from refcocom_gpu.store.others import NOBODY
@@ -115,6 +126,54 @@ class DeviceBoxes(Measure):
         )
 
 
+class _OnHost(Measure):
+    """Counts in host memory what is on a device: the host waits for it.
+
+    Args:
+        truth: The tensors of the store.
+        largest: Taken as of every measure.
+    """
+
+    host: type[HostSquashed | HostWarped]
+
+    def __init__(self, truth: DeviceStore, largest: tuple[int, int]) -> None:
+        self._device, self._host = truth.device, self.host(truth.host, threads=0)
+
+    def masks(self, masks: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.masks`."""
+        return self._sent(self._host.masks(*_fetched(masks, sample)))
+
+    def runs(self, ends: Tensor, offsets: Tensor, sample: Tensor) -> Tensor:
+        """As `Measure.runs`."""
+        return self._sent(self._host.runs(*_fetched(ends, offsets, sample)))
+
+    def unresized(self, values: Tensor, sample: Tensor, threshold: float) -> Tensor:
+        """As `Measure.unresized`."""
+        if values.dtype == torch.bfloat16:  # which NumPy does not have
+            values = values.float()
+        given, of_samples = _fetched(values, sample)
+        return self._sent(self._host.unresized(given, of_samples, threshold))
+
+    def _sent(self, columns: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(columns).to(self._device)
+
+
+class DeviceSquashed(_OnHost):
+    """Counts for the metric `squashed`."""
+
+    host, takes = HostSquashed, staticmethod(HostSquashed.takes)
+
+
+class DeviceWarped(_OnHost):
+    """Counts for the metric `warped`."""
+
+    host, takes = HostWarped, staticmethod(HostWarped.takes)
+
+
+def _fetched(*tensors: Tensor) -> Iterator[NDArray[Any]]:
+    return (tensor.cpu().numpy() for tensor in tensors)
+
+
 def _boxes(first: Tensor, last: Tensor) -> Tensor:
     """Return [K, 4] boxes of [K, 2] lowest and highest columns and rows; an empty mask has no highest, but 0."""
     return torch.cat([torch.minimum(first, last), last], 1)
@@ -124,6 +183,8 @@ DEVICE_MEASURES: Mapping[str, Callable[[DeviceStore, tuple[int, int]], Measure]]
     "boundary": DeviceBoundary,
     "causes": DeviceCauses,
     "boxes": DeviceBoxes,
+    SQUASHED: DeviceSquashed,
+    WARPED: DeviceWarped,
 }
 
 

@@ -12,7 +12,8 @@ from refcocom_kernels import cpu, rle_status
 
 from refcocom_gpu.counting.backend import Ints
 from refcocom_gpu.counting.counter import Counter
-from refcocom_gpu.counting.measures import HOST_MEASURES, Measure
+from refcocom_gpu.counting.measure import Measure
+from refcocom_gpu.counting.measures import HOST_MEASURES
 from refcocom_gpu.counting.rows import N_COLUMNS
 from refcocom_gpu.masks.rle import Column
 from refcocom_gpu.predictions.resize import as_float32, as_logits

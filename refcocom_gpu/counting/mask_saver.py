@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
-from refcocom_gpu.counting.measures import Ints, Measure, Vector
+from refcocom_gpu.counting.measure import Ints, Measure, Vector
 from refcocom_gpu.masks.rle import Column, joined
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ measure for its columns of a stack of masks, or of a column of runs; logits are 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,19 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from refcocom_kernels import cpu
 
+from refcocom_gpu.counting.measure import Ints, Measure, Vector, runs_by_size
 from refcocom_gpu.counting.rows import N_COLUMNS
+from refcocom_gpu.counting.squashed import HostSquashed
+from refcocom_gpu.counting.warped import HostWarped
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.boxes import mask_boxes, run_boxes
+from refcocom_gpu.masks.squash import COLUMNS, RESIZED, SQUASHED
+from refcocom_gpu.masks.warp import COLUMNS as WARPED_COLUMNS
+from refcocom_gpu.masks.warp import COUNTED, WARPED
 from refcocom_gpu.store.others import NOBODY, pair_counts
 
 if TYPE_CHECKING:
     from refcocom_gpu.store.store import MaskStore
 
-Ints = NDArray[np.int64]
 Column = NDArray[Any]
-Vector = Any
-"""Numbers on the side of a counter: an array in host memory, or a tensor on its device."""
 
 IOU = "iou"
 """The metric that is always counted."""
@@ -81,6 +83,8 @@ def _stored_boxes(store: MaskStore) -> dict[str, Column]:
     }
 
 
+WARPED_COUNTS = (*WARPED_COLUMNS[:2], COUNTED)
+
 METRICS: Mapping[str, Metric] = {
     IOU: Metric((), (), lambda _: {}),
     "boundary": Metric(
@@ -102,47 +106,23 @@ METRICS: Mapping[str, Metric] = {
     "boxes": Metric((*PRED_BOX, *TARGET_BOX, *BBOX), PRED_BOX, _stored_boxes),
     THRESHOLDS: Metric((), (), lambda _: {}),
     CONSISTENCY: Metric((PAIRS,), (), lambda _: {}),
+    SQUASHED: Metric(
+        columns=(*COLUMNS, RESIZED),
+        counted=(*COLUMNS[:2], RESIZED),
+        stored=lambda store: {COLUMNS[2]: store.squashed.areas},
+    ),
+    WARPED: Metric(WARPED_COUNTS, WARPED_COUNTS, lambda _: {}),
 }  # fmt: skip
 
 
-OF_MASKS = tuple(name for name in METRICS if name != THRESHOLDS)
-"""The metrics that masks have."""
+OF_MASKS = tuple(name for name in METRICS if name not in (THRESHOLDS, SQUASHED, WARPED))
+"""The metrics of masks of their images' sizes."""
 
 RANKED = (IOU, "boundary")
 """The metrics by which sets of predictions are compared."""
 
 ALONE = tuple(name for name in OF_MASKS if name != CONSISTENCY)
 """The metrics that take each mask by itself; the others need all of an object at once."""
-
-
-class Measure(ABC):
-    """Counts the columns `Metric.counted` of one metric, `c` of them, on one side."""
-
-    @abstractmethod
-    def masks(self, masks: Any, sample: Vector) -> Vector:
-        """Count dense masks.
-
-        Args:
-            masks: [K, h, w] bool or bytes; what is not 0 is set. Each image is at the top left, and what lies beyond it
-                means nothing.
-            sample: [K] the sample of each.
-
-        Returns:
-            [K, c] int64.
-        """
-
-    @abstractmethod
-    def runs(self, ends: Vector, offsets: Vector, sample: Vector) -> Vector:
-        """Count masks given as runs.
-
-        Args:
-            ends: [R] int32 run ends of valid masks.
-            offsets: [K + 1] int64 where those of each begin.
-            sample: [K] the sample of each.
-
-        Returns:
-            [K, c] int64.
-        """
 
 
 class HostBoundary(Measure):
@@ -184,13 +164,10 @@ class HostCauses(Measure):
     def masks(self, masks: NDArray[np.uint8], sample: Ints) -> Ints:
         """As `Measure.masks`."""
         store, columns = self._store, np.zeros((len(masks), 2), np.int64)
-        sizes = np.stack([store.heights[sample], store.widths[sample]], 1)
-        has_others = (store.others[sample] != NOBODY).any(1)
-        for height, width in np.unique(sizes[has_others], axis=0).tolist():
-            rows = np.flatnonzero(has_others & (sizes == (height, width)).all(1))
-            images = np.ascontiguousarray(masks[rows, :height, :width]).view(np.uint8)
-            runs = cpu.mask_runs(images, threads=self._threads)
-            columns[rows] = self.runs(*runs, sample[rows])
+        has_others = np.flatnonzero((store.others[sample] != NOBODY).any(1))
+        sizes = store.heights[sample], store.widths[sample]
+        for rows, ends, offsets in runs_by_size(masks, *sizes, has_others, threads=self._threads):
+            columns[rows] = self.runs(ends, offsets, sample[rows])
         return columns
 
     def runs(self, ends: NDArray[np.int32], offsets: Ints, sample: Ints) -> Ints:
@@ -234,6 +211,8 @@ HOST_MEASURES: Mapping[str, Callable[[MaskStore, int], Measure]] = {
     "boundary": HostBoundary,
     "causes": HostCauses,
     "boxes": HostBoxes,
+    SQUASHED: HostSquashed,
+    WARPED: HostWarped,
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from refcocom_kernels import cpu
 
-from refcocom_gpu.counting.measures import Ints
+from refcocom_gpu.counting.measure import Ints
 from refcocom_gpu.masks import rle
 from refcocom_gpu.store.others import PAIRS as AT_A_TIME
 from refcocom_gpu.store.others import pair_counts, pairs_of_images

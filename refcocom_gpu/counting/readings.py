@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refcocom_gpu.counting.measures import THRESHOLDS, Column, Ints
+from refcocom_gpu.counting.measure import Ints
+from refcocom_gpu.counting.measures import THRESHOLDS, Column
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import BILINEAR, ReadOptions
 from refcocom_gpu.predictions.value_options import ValueOptions

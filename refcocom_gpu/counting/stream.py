@@ -19,7 +19,8 @@ from torch import Tensor
 
 from refcocom_gpu.counting.batches import BatchCounter, HostBatches, group_rows, on_host
 from refcocom_gpu.counting.device import DeviceCounter
-from refcocom_gpu.counting.measures import IOU, Measure
+from refcocom_gpu.counting.measure import Measure
+from refcocom_gpu.counting.measures import IOU
 from refcocom_gpu.counting.rows import FAULT, N_COLUMNS, N_COUNTS
 from refcocom_gpu.counting.staging import BUFFER_BYTES, Staging
 from refcocom_gpu.errors import Problems

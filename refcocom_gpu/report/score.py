@@ -83,7 +83,7 @@ def score_page(
         "slices": _slices(result),
         "causes": _causes(result),
         "conventions": [_convention(row) for row in rows],
-        "reasons": [_reasons(row) for row in rows if row.reasons or row.convention.needs],
+        "reasons": [_reasons(row) for row in rows if row.reasons or row.caveat],
         "examples": data(examples),
         "legend": LEGEND,
     }
@@ -290,7 +290,7 @@ def _causes(result: Result) -> dict[str, Any] | None:
 
 def _convention(row: Row) -> list[Any]:
     printed = row.printed
-    mark = "≈ " if row.convention.needs else "~ " if row.convention.caveat else ""
+    mark = {"": "", FLOAT32: "~ "}.get(row.caveat, "≈ ")
     return [
         row.convention.name,
         (f"{row.scores.n_examples:,}", row.scores.n_examples),
@@ -308,9 +308,9 @@ def _reasons(row: Row) -> tuple[str, list[str]]:
             f"{name} {100 * change:+.2f}" for name, change in reason.changes.items()
         )
         texts.append(f"{reason.text}; {changes}".replace("-", "−"))
-    if row.convention.needs:
+    if row.caveat not in ("", FLOAT32):
         texts.append(
-            f"not in these numbers ({row.convention.caveat}): it compares masks at {row.convention.resolution}"
+            f"not in these numbers ({row.caveat}): it compares masks at {row.convention.resolution}"
         )
     return row.convention.name, texts
 

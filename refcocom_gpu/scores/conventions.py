@@ -9,12 +9,20 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.masks.squash import SQUASHED
+from refcocom_gpu.masks.warp import WARPED
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 
 Sentences = Literal["all", "first", "distinct"]
 
-LOGITS, RESIZED = "logits", "resized ground truth"
-"""What a convention needs beyond counts of masks at the image's size."""
+POLYGONS, ROUNDING = "polygons of the ground truth", "the rounding of OpenCV 4"
+"""What a convention needs beyond counts of masks."""
+
+METRIC_NEEDS = {
+    SQUASHED: "resized ground truth: score again with",
+    WARPED: "logits: score its 104² ones with letterbox=center",
+}
+"""What a convention needs where the masks of its metric were not counted."""
 
 FLOAT32 = "float32 sums"
 """The caveat of a convention that adds in float32; on simulated sets of 5,598 examples it is < 0.001 points."""
@@ -44,7 +52,8 @@ class Convention:
         float32: IoUs and sums are float32. The rounding of a sum depends on its order, which counts do not hold.
         percent: It prints percent, not fractions.
         resolution: Size and threshold of the masks that it compares, to be read after "masks at".
-        needs: What it needs beyond the counts of masks of the image's size: `LOGITS`, `RESIZED`.
+        metric: The metric that counts the masks that it compares, where they have not the image's size.
+        needs: What it needs beyond counts: `POLYGONS`, `ROUNDING`.
         notes: What else may make its number differ; a sentence each.
     """
 
@@ -67,22 +76,32 @@ class Convention:
     float32: bool = False
     percent: bool = True
     resolution: str = "the original size"
+    metric: str | None = None
     needs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @property
-    def caveat(self) -> str:
-        """Why the scores computed from counts are not exactly those that it prints; empty if they are.
+    def caveat(self, *, is_counted: bool = False) -> str:
+        """Return why the scores computed from counts are not exactly those that it prints; nothing if they are.
 
-        >>> CONVENTIONS["cris"].caveat, CONVENTIONS["lisa"].caveat, CONVENTIONS["official"].caveat
-        ('needs logits', 'float32 sums', '')
+        Args:
+            is_counted: Whether the masks that it compares were counted; see `metric`.
+
+        >>> CONVENTIONS["cris"].caveat(), CONVENTIONS["lisa"].caveat(), CONVENTIONS["official"].caveat()
+        ('needs logits: score its 104² ones with letterbox=center convention=cris', 'float32 sums', '')
+        >>> CONVENTIONS["lavt"].caveat(), CONVENTIONS["lavt"].caveat(is_counted=True)
+        ('needs resized ground truth: score again with convention=lavt', '')
         """
+        if self.metric is not None and not is_counted:
+            return f"needs {METRIC_NEEDS[self.metric]} convention={self.name}"
         if self.needs:
             return f"needs {' and '.join(self.needs)}"
         return FLOAT32 if self.float32 else ""
 
 
 PADDED = "Its distributed sampler repeats examples where their number is no multiple of the ranks."
+OPENCV = (
+    "OpenCV 4 rounds the coordinates of the warp to 1/32 pixel; OpenCV 5, and this package, do not."
+)
 NAN = float("nan")
 
 OFFICIAL = Convention(
@@ -115,7 +134,11 @@ _CRIS = Convention(
     empty=0.0,
     about="CRIS, validation: the first sentence of each instance, Pr@X with >",
     source="DerrickWang005/CRIS.pytorch@e596332",
-    files=("engine/engine.py: validate", "utils/dataset.py: RefDataset, getTransformMat"),
+    files=(
+        "engine/engine.py: validate",
+        "utils/dataset.py: RefDataset, getTransformMat",
+        "config/refcoco/cris_r50.yaml: input_size",
+    ),
     names=("IoU", None),
     strict=True,
     float32_thresholds=True,
@@ -124,8 +147,9 @@ _CRIS = Convention(
     empty_sum=0.0,
     resolution="the original size: the input is letterboxed to 416², the sigmoid of 104² logits resized to 416² "
     "(bicubic, aligned corners), warped back (bicubic) and cut at > 0.35",
-    needs=(LOGITS,),
-    notes=(PADDED,),
+    metric=WARPED,
+    needs=(ROUNDING,),
+    notes=(PADDED, OPENCV),
 )
 
 CONVENTIONS = {
@@ -169,6 +193,7 @@ CONVENTIONS = {
                 "gres_model/evaluation/refer_evaluation.py: ReferEvaluator",
                 "gres_model/data/dataset_mappers/refcoco_mapper.py: RefCOCOMapper",
                 "gres_model/GRES.py",
+                "configs/referring_R50.yaml: IMAGE_SIZE",
             ),
             names=("gIoU", "cIoU"),
             thresholds=(0.7, 0.8, 0.9),
@@ -176,8 +201,10 @@ CONVENTIONS = {
             empty_sum=NAN,
             resolution="480² without the aspect ratio: ground-truth polygons squashed and drawn there; the larger of "
             "two channels (bilinear, half-pixel centres)",
-            needs=(RESIZED,),
+            metric=SQUASHED,
+            needs=(POLYGONS,),
             notes=(
+                "Here the true masks are squashed by nearest, as LAVT's are: a dataset holds no polygons.",
                 "It rejects by a classifier: a run carries it as `no_target`; without, an empty mask stands "
                 "for it here.",
                 "Where there is a target, it adds a rejected mask to the sum of unions; here such a mask is empty.",
@@ -191,6 +218,8 @@ CONVENTIONS = {
             source="yz93/LAVT-RIS@874fe4f",
             files=(
                 "test.py: evaluate, computeIoU",
+                "args.py: img_size",
+                "data/dataset_refer_bert.py: ReferDataset",
                 "transforms.py: Resize",
                 "lib/_utils.py: _LAVTSimpleDecode",
             ),
@@ -198,7 +227,7 @@ CONVENTIONS = {
             empty_sum=NAN,
             resolution="480² without the aspect ratio (img_size), ground truth by nearest; the larger of two channels "
             "(bilinear, aligned corners)",
-            needs=(RESIZED,),
+            metric=SQUASHED,
         ),
         _CRIS,
         replace(
@@ -207,7 +236,7 @@ CONVENTIONS = {
             about="CRIS, test: all sentences, Pr@X with >",
             files=("engine/engine.py: inference", *_CRIS.files[1:]),
             sentences="all",
-            notes=(),
+            notes=(OPENCV,),
         ),
         Convention(
             name="mmdet",
@@ -268,6 +297,10 @@ CONVENTIONS = {
 
 ALL = "all"
 """The name that stands for every convention; `score` prints them beside the official one."""
+
+
+METRICS = tuple(dict.fromkeys(c.metric for c in CONVENTIONS.values() if c.metric is not None))
+"""The metrics that all conventions together need."""
 
 
 def get_convention(name: str) -> Convention:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from refcocom_gpu.masks.squash import SIDE, SQUASHED
+from refcocom_gpu.masks.warp import THRESHOLD, WARPED
 from refcocom_gpu.scores import under
 from refcocom_gpu.scores.conventions import CONVENTIONS, OFFICIAL, Convention
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
@@ -43,11 +46,15 @@ class Row:
         convention: Which.
         scores: Computed from counts; with `PRECISION_THRESHOLDS`, printed by the evaluator or not.
         reasons: Those that change a score.
+        caveat: Why the scores are not exactly what the evaluator prints; nothing if they are.
+        resized: How many predictions were resized for it; nothing if none were.
     """
 
     convention: Convention
     scores: Scores
     reasons: tuple[Reason, ...]
+    caveat: str = ""
+    resized: str = ""
 
     @property
     def printed(self) -> dict[str, float]:
@@ -71,8 +78,9 @@ class Row:
             "prints": {"miou": c.names[0], "ciou": c.names[1], "percent": c.percent},
             "n_examples": self.scores.n_examples,
             "scores": _finite(self.printed),
-            "approximate": bool(c.caveat),
-            "caveat": c.caveat or None,
+            "approximate": bool(self.caveat),
+            "caveat": self.caveat or None,
+            "resized": self.resized or None,
             "resolution": c.resolution,
             "reasons": [{"text": r.text, "changes": _finite(r.changes)} for r in self.reasons],
             "notes": list(c.notes),
@@ -99,18 +107,25 @@ def explain(result: Result) -> list[Row]:
     >>> rows["official"].scores.miou == result.miou, rows["cris"].reasons[0].text
     (True, 'scores the first sentence of each instance: 105 of 297 examples')
     """
-    return [_row(convention, result.per_example) for convention in CONVENTIONS.values()]
+    table = result.per_example
+
+    @cache
+    def scores(convention: Convention) -> Scores:
+        # The ways to the conventions share most of their steps.
+        return under.scores(convention, table, thresholds=PRECISION_THRESHOLDS)
+
+    return [_row(convention, table, scores) for convention in CONVENTIONS.values()]
 
 
-def _row(convention: Convention, table: pa.Table) -> Row:
-    at, before = OFFICIAL, under.scores(OFFICIAL, table, thresholds=PRECISION_THRESHOLDS)
+def _row(convention: Convention, table: pa.Table, scores: Callable[[Convention], Scores]) -> Row:
+    at, before = OFFICIAL, scores(OFFICIAL)
     reasons = []
     for properties, tell in STEPS:
         values = {name: getattr(convention, name) for name in properties}
         following = replace(at, **values)
         if following == at:
             continue
-        after = under.scores(following, table, thresholds=PRECISION_THRESHOLDS)
+        after = scores(following)
         changes = {
             name: value - _named(before, convention.thresholds)[name]
             for name, value in _named(after, convention.thresholds).items()
@@ -120,7 +135,8 @@ def _row(convention: Convention, table: pa.Table) -> Row:
         if changes:
             reasons.append(Reason(tell(convention, table, at), changes))
         at, before = following, after
-    return Row(convention, before, tuple(reasons))
+    about = under.caveat(convention, table), under.resized(convention, table)
+    return Row(convention, before, tuple(reasons), *about)
 
 
 def _named(scores: Scores, thresholds: tuple[float, ...]) -> dict[str, float]:
@@ -181,6 +197,13 @@ def _strict(convention: Convention, *_: Any) -> str:
     return f"counts Pr@X where IoU > X, not ≥ X{rounded}"
 
 
+def _compared(convention: Convention, *_: Any) -> str:
+    return {
+        SQUASHED: f"compares masks of {SIDE}² without the aspect ratio",
+        WARPED: f"warps sigmoids to the image and cuts them at > {THRESHOLD}",
+    }[str(convention.metric)]
+
+
 STEPS: tuple[tuple[tuple[str, ...], Tell], ...] = (
     (("counts_missing",), _missing),
     (("sentences",), _sentences),
@@ -188,6 +211,7 @@ STEPS: tuple[tuple[tuple[str, ...], Tell], ...] = (
     (("by_label",), _label),
     (("epsilon", "sum_epsilon", "count_epsilon", "float32"), _arithmetic),
     (("strict", "float32_thresholds"), _strict),
+    (("metric",), _compared),
 )
 """The properties of a convention that change scores, in the order in which they are changed, and how each is told."""
 

@@ -138,7 +138,7 @@ def search(result: Result, reported: Reported, rows: list[Row] | None = None) ->
 def candidates(result: Result, rows: list[Row]) -> list[Candidate]:
     """Return every score that an evaluator prints, and those of simple mistakes, without NaN."""
     found = [
-        Candidate(name, row.convention.name, value, row.convention.caveat)
+        Candidate(name, row.convention.name, value, row.caveat)
         for row in rows
         for name, value in row.printed.items()
     ]

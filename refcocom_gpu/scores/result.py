@@ -121,8 +121,9 @@ class Result:
     @cached_property
     def ciou(self) -> float:
         """Cumulative IoU: ΣI / ΣU, 0…1."""
-        counts = (counts[self.is_counted] for counts in under.counts_of(self.per_example))
-        return under.cumulative_iou(get_convention(self.convention), *counts)
+        convention = get_convention(self.convention)
+        counts = (x[self.is_counted] for x in under.counts_of(self.per_example, convention))
+        return under.cumulative_iou(convention, *counts)
 
     @cached_property
     def precision_at(self) -> metrics.ByThreshold:
@@ -492,11 +493,7 @@ class Result:
             **({"causes": said} if (said := self.cause_summary) else {}),
             **self.reading_scores,
             "slices": {name: self.slice_rows(name) for name in self.sliced},
-            **(
-                {"approximate": caveat}
-                if (caveat := get_convention(self.convention).caveat)
-                else {}
-            ),
+            **self._about_convention(),
             **self.info,
         }
 
@@ -517,6 +514,15 @@ class Result:
             "slices": {},
             **self.info,
         }
+
+    def _about_convention(self) -> dict[str, str]:
+        """Return why the scores are not exactly what the evaluator prints, and which masks were resized for it."""
+        convention, table = get_convention(self.convention), self.per_example
+        said = {
+            "approximate": under.caveat(convention, table),
+            "resized": under.resized(convention, table),
+        }
+        return {name: text for name, text in said.items() if text}
 
     def _about_no_target(self) -> dict[str, Any]:
         """Return what the summary says of a set in which some examples have no target; nothing of another set."""

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from refcocom_gpu.masks import squash, warp
 from refcocom_gpu.scores import boxes, metrics
-from refcocom_gpu.scores.conventions import Convention
+from refcocom_gpu.scores.conventions import OFFICIAL, Convention
 from refcocom_gpu.scores.metrics import Floats, Ints
 from refcocom_gpu.scores.no_target import rejections_of
 from refcocom_gpu.utils.arrow import to_numpy
@@ -40,16 +41,72 @@ class Scores:
     precision_at: dict[float, float]
 
 
-def counts_of(table: pa.Table) -> tuple[Ints, Ints, Ints]:
+def counts_of(table: pa.Table, convention: Convention = OFFICIAL) -> tuple[Ints, Ints, Ints]:
     """Return [N] intersections, [N] predicted areas, [N] true areas.
+
+    Args:
+        table: `per_example` of a result: N rows.
+        convention: Whose masks are meant, if they were counted; otherwise those of the image's size.
 
     Raises:
         UsageError: The predictions are boxes.
     """
     boxes.refuse_given(table)
-    columns = (table.column(name) for name in ("intersection", "pred_area", "target_area"))
-    intersection, pred_area, target_area = map(to_numpy, columns)
+    names = ("intersection", "pred_area", "target_area")
+    if is_counted(convention, table):
+        names = {squash.SQUASHED: squash.COLUMNS, warp.WARPED: warp.COLUMNS}[str(convention.metric)]
+    intersection, pred_area, target_area = (to_numpy(table.column(name)) for name in names)
     return intersection, pred_area, target_area
+
+
+def is_counted(convention: Convention, table: pa.Table) -> bool:
+    """Return whether a table holds counts of other masks, which the convention compares: of all predictions."""
+    if convention.metric == warp.WARPED and warp.COUNTED in table.column_names:
+        is_missing = np.array(table.column("status").to_pylist()) == MISSING
+        return bool((is_missing | (to_numpy(table.column(warp.COUNTED)) == 1)).all())
+    return convention.metric == squash.SQUASHED and squash.RESIZED in table.column_names
+
+
+def caveat(convention: Convention, table: pa.Table) -> str:
+    """Return why scores of a table are not exactly those that the evaluator prints; nothing if they are."""
+    return convention.caveat(is_counted=is_counted(convention, table))
+
+
+def resized(convention: Convention, table: pa.Table) -> str:
+    """Say how many predictions had to be resized for a convention, and what is exact; nothing where there are none.
+
+    A mask that a model made at the size of the evaluator and that was resized to its image before is not got
+    back.
+    """
+    if convention.metric != squash.SQUASHED or not is_counted(convention, table):
+        return ""
+    n = int(to_numpy(table.column(squash.RESIZED)).sum())
+    if not n:
+        return ""
+    exact = "" if caveat(convention, table) else "the true masks are exactly its own; "
+    return (
+        f"{exact}{n:,} of {len(table):,} predictions were squashed to {squash.SIDE}² by nearest: "
+        "a mask that was made at that size may have been another"
+    )
+
+
+def ious_of(convention: Convention, table: pa.Table) -> Floats:
+    """Return [N] float64 IoU of each example, chosen or not; see `ious`.
+
+    Where the convention judges by the label, an example without a target has 1 if it is rejected, and 0 otherwise. Two
+    masks that are empty only because they were resized have IoU 0: their label says that there is a target, or that
+    the model found one.
+    """
+    counts = counts_of(table, convention)
+    values = ious(convention, *counts)
+    _, full_pred_area, full_target_area = counts_of(table)
+    if is_counted(convention, table):
+        are_empty = counts[1] + counts[2] == 0
+        values[are_empty & (full_pred_area + full_target_area > 0)] = 0.0
+    without = full_target_area == 0
+    if convention.by_label and without.any():
+        values[without] = rejections_of(table)[without]
+    return values
 
 
 def sample_numbers(table: pa.Table) -> Ints:
@@ -102,16 +159,6 @@ def ious(convention: Convention, intersection: Ints, pred_area: Ints, target_are
         union = pred_area + target_area - intersection
         softened = union.astype(kind) + np.array(convention.epsilon, kind)
         np.divide(intersection.astype(kind), softened, out=values, where=union > 0)
-    return values
-
-
-def ious_of(convention: Convention, table: pa.Table) -> Floats:
-    """Return `ious` of a result's table; where the convention judges by the label, 1 for a right rejection alone."""
-    counts = counts_of(table)
-    values = ious(convention, *counts)
-    without = counts[2] == 0
-    if convention.by_label and without.any():
-        values[without] = rejections_of(table)[without]
     return values
 
 
@@ -172,11 +219,11 @@ def scores(
         thresholds: Of Pr@X; those that the evaluator prints by default.
     """
     rows = chosen(convention, table)
-    intersection, pred_area, target_area = (counts[rows] for counts in counts_of(table))
     values = ious_of(convention, table)[rows]
+    _, _, target_area = counts_of(table)
     return Scores(
         len(values),
         mean_iou(convention, values),
-        cumulative_iou(convention, intersection, pred_area, target_area),
-        precision_at(convention, values, target_area, thresholds=thresholds),
+        cumulative_iou(convention, *(counts[rows] for counts in counts_of(table, convention))),
+        precision_at(convention, values, target_area[rows], thresholds=thresholds),
     )

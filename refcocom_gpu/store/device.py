@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from refcocom_kernels import ops
 from torch import Tensor
 
+from refcocom_gpu.masks.squash import SquashedMasks
 from refcocom_gpu.store.boundaries import TrueBoundaries
 
 Ints = NDArray[np.int64]
@@ -41,6 +42,10 @@ class HostArrays(Protocol):
         """[M, most others] samples of the same image that show another object, then −1."""
 
     @property
+    def squashed(self) -> SquashedMasks:
+        """All masks squashed to 480²."""
+
+    @property
     def boundaries(self) -> TrueBoundaries:
         """Boundaries and contours of all masks."""
 
@@ -56,6 +61,11 @@ class DeviceStore:
     def __init__(self, arrays: HostArrays, device: torch.device) -> None:
         self.device = device
         self._arrays = arrays
+
+    @property
+    def host(self) -> HostArrays:
+        """The arrays in host memory, for what is counted there."""
+        return self._arrays
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         with warnings.catch_warnings():

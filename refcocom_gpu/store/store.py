@@ -23,6 +23,7 @@ from refcocom_gpu.errors import SHOWN, DatasetError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.boxes import run_boxes
 from refcocom_gpu.masks.perimeter import perimeters
+from refcocom_gpu.masks.squash import SquashedMasks, squash
 from refcocom_gpu.store.boundaries import TrueBoundaries, draw_boundaries, opened
 from refcocom_gpu.store.others import other_samples
 from refcocom_gpu.utils.cache import Arrays, Built, Pieces, cache_root, cached, held
@@ -219,6 +220,11 @@ class MaskStore:
     def boxes(self) -> NDArray[np.int64]:
         """[M, 4] the tight box of each mask, from its runs; see `masks.boxes`. Computed at first use."""
         return run_boxes(self.ends, self.run_offsets, self.heights)
+
+    @cached_property
+    def squashed(self) -> SquashedMasks:
+        """All masks squashed to 480², from their runs; see `masks.squash`. Computed at first use."""
+        return squash(self.ends, self.run_offsets, self.heights, self.widths)
 
     @property
     def boundaries(self) -> TrueBoundaries:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.lines import WIDTH, mark_of
 from refcocom_gpu.scores.about import left_out
-from refcocom_gpu.scores.conventions import OFFICIAL
+from refcocom_gpu.scores.conventions import FLOAT32, OFFICIAL
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def conventions_table(rows: list[Row]) -> str:
     names = ("mIoU", "cIoU", *(f"Pr@{x}" for x in PRECISION_THRESHOLDS))
     lines = [f"  {'convention':<12}examples  " + "".join(f"{name:>9}" for name in names)]
     for row in rows:
-        mark, printed = mark_of(row.convention.caveat), row.printed
+        mark, printed = mark_of(row.caveat), row.printed
         cells = (f"{mark}{100 * printed[name]:.2f}" if name in printed else "·" for name in names)
         lines.append(
             f"  {row.convention.name:<12}{row.scores.n_examples:>8,}  "
@@ -67,10 +67,13 @@ def _header(result: Result) -> list[str]:
 def _why(row: Row) -> list[str]:
     c = row.convention
     texts = [_reason(reason) for reason in row.reasons]
+    inexact = row.caveat not in ("", FLOAT32)
     if not texts:
-        texts = ["the same in all that counts show" if c.needs else "exactly the same"]
-    if c.needs:
-        texts.append(f"not in these numbers ({c.caveat}): it compares masks at {c.resolution}")
+        texts = ["the same in all that counts show" if inexact else "exactly the same"]
+    if inexact:
+        texts.append(f"not in these numbers ({row.caveat}): it compares masks at {c.resolution}")
+    if row.resized:
+        texts.append(row.resized)
     return texts
 
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.tables.boxes import BOX_TRUTHS, box_table
 from refcocom_gpu.cli.tables.lines import WIDTH, incomplete, mark_of, one_line
-from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores import boundary, under
 from refcocom_gpu.scores.about import left_out
 from refcocom_gpu.scores.boxes import THRESHOLD, are_given
 from refcocom_gpu.scores.causes import MOVED_BY
 from refcocom_gpu.scores.consistency import PASS_IOU
-from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
+from refcocom_gpu.scores.conventions import FLOAT32, OFFICIAL, get_convention
 from refcocom_gpu.scores.slices import MIN_IMAGES
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from refcocom_gpu.scores.conventions import Convention
     from refcocom_gpu.scores.result import Result
 
@@ -58,12 +60,12 @@ def score_table(result: Result) -> str:
         f"{dataset['source']}: {number} examples{untargeted}{empty}; "
         f"convention {result.convention}; counted on {result.info['device']}",
         *rows_left_out,
-        *_about(convention),
+        *_about(convention, result.per_example),
         *([BOX_TRUTHS[of_boxes["box_truth"]]] if of_boxes else []),
         *([NO_PAIRS] if of_pairs and not of_pairs["n_samples"] else []),
         "",
     ]
-    mark = mark_of(convention.caveat)
+    mark = mark_of(under.caveat(convention, result.per_example))
     width = max(18, *(len(name) for name, _ in rows))
     lines += [f"  {name:<{width}}{mark:>2}{100 * value:6.2f} %{caveat}" for name, value in rows]
     return "\n".join(lines)
@@ -126,7 +128,7 @@ def slice_lines(result: Result, name: str) -> str:
     return "\n".join(lines)
 
 
-def _about(convention: Convention) -> list[str]:
+def _about(convention: Convention, table: pa.Table) -> list[str]:
     """Return what a reader must know of another convention than the official one."""
     if convention is OFFICIAL:
         return []
@@ -136,11 +138,13 @@ def _about(convention: Convention) -> list[str]:
         if theirs not in (ours, None)
     ]
     lines = ["; ".join((convention.about, *names))]
-    if convention.needs:
-        lines += textwrap.wrap(
-            f"≈ approximate, {convention.caveat}: it compares masks at {convention.resolution}",
-            WIDTH,
-        )
-    elif convention.caveat:
+    caveat, resized = (tell(convention, table) for tell in (under.caveat, under.resized))
+    if caveat == FLOAT32:
         lines.append("~ approximate: it adds in float32, so its last digits may differ")
+    elif caveat:
+        lines += textwrap.wrap(
+            f"≈ approximate, {caveat}: it compares masks at {convention.resolution}", WIDTH
+        )
+    if resized:
+        lines += textwrap.wrap(resized, WIDTH)
     return lines

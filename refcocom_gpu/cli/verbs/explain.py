@@ -65,6 +65,7 @@ def _result(config: ExplainConfig, options: ReadOptions) -> Result:
         return found
     from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
+    from refcocom_gpu.scores.conventions import METRICS
     from refcocom_gpu.store.store import MaskStore
     from refcocom_gpu.utils.devices import resolve_device
 
@@ -74,7 +75,12 @@ def _result(config: ExplainConfig, options: ReadOptions) -> Result:
     store = MaskStore.build(dataset, threads=config.threads).to(device)
     with progress(dataset.n_examples, shown=not (config.quiet or config.json)) as counted:
         return score(
-            config.result, store, missing=config.missing, progress=counted, **asdict(options)
+            config.result,
+            store,
+            missing=config.missing,
+            metrics=METRICS,
+            progress=counted,
+            **asdict(options),
         )
 
 

@@ -22,7 +22,7 @@ def run(config: ScoreConfig) -> None:
     from refcocom_gpu.counting.measures import chosen_metrics
     from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
-    from refcocom_gpu.scores.conventions import ALL, OFFICIAL
+    from refcocom_gpu.scores.conventions import ALL, METRICS, OFFICIAL
     from refcocom_gpu.scores.explain import explain
     from refcocom_gpu.scores.folder import MASKS, PER_EXAMPLE, SUMMARY, check_output
     from refcocom_gpu.scores.publish import check_path, write_eval_results
@@ -65,6 +65,8 @@ def run(config: ScoreConfig) -> None:
     requested = [config.slices] if isinstance(config.slices, str) else config.slices or []
     slices = chosen([name for name in requested if name not in columns], known)
     store = MaskStore.build(dataset, threads=config.threads).to(device)
+    if config.convention == ALL:
+        metrics = (*metrics, *METRICS)
     with progress(dataset.n_examples, shown=not (config.quiet or config.json)) as counted:
         result = score(
             config.predictions,

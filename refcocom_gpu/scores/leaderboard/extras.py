@@ -46,7 +46,8 @@ def extra_row(
     if "causes" in counted:
         names = ("intersection", "pred_area", "target_area")
         triple = (*result.counts.T, targets)
-        places = causes.cause_places({**measured, **dict(zip(names, triple, strict=True))}, absent)
+        columns = {**measured, **dict(zip(names, triple, strict=True)), causes.REJECTED: rejected}
+        places = causes.cause_places(columns, absent)
         row |= {CAUSES[of["cause"]]: of["share"] for of in causes.cause_rows(places)}
     if "boxes" in counted:
         truth = boxes.chosen_truth(None, stated={*boxes.STATED_COLUMNS} <= {*measured})
