@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from refcocom_gpu.dataset.checks import check_columns, check_invalid
+from refcocom_gpu.dataset.examples import Examples
 from refcocom_gpu.dataset.facts import REFER_IDS
 from refcocom_gpu.dataset.lookup import Lookup
 from refcocom_gpu.dataset.sources import read_source
@@ -35,8 +36,10 @@ PUBLISHED = {"images": 1190, "samples": 2080, "examples": 5598}
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Examples):
     """A referring-segmentation set as three tables, whose rows refer to each other by row number.
+
+    It is a sequence of its examples too: `len(dataset)`, `dataset[17]`, `for example in dataset`.
 
     Letters: `M` samples, `N` examples, `B` keys in a query.
 

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from refcocom_gpu.scores import under
+from refcocom_gpu.scores.conventions import OFFICIAL
 from refcocom_gpu.scores.folder import SCHEMA_VERSION
 from refcocom_gpu.scores.under import STATUSES
 from refcocom_gpu.utils.arrow import from_numpy
@@ -34,6 +36,15 @@ SCHEMA = pa.schema(
     ],
     metadata={"schema": "refcocom-per-example", "version": str(SCHEMA_VERSION)},
 )
+"""What every score is computed from. Older files hold no more; a table has the column `IOU` beside it."""
+
+IOU = "iou"
+
+KEY_COLUMNS = ("index", "sample_id", "sentence_idx", "image_id")
+"""Columns that name an example. Two results that are compared agree in them and in `target_area`, row by row."""
+
+SHOWN_COLUMNS = (*KEY_COLUMNS, "sentence", "category")
+"""Columns that tell a person which example it is."""
 
 
 _STATUS = pa.StringArray.from_buffers(
@@ -58,7 +69,7 @@ def per_example(
         measured: [N] columns of metrics besides IoU, by name.
 
     Returns:
-        `SCHEMA`, then the measured columns; N rows.
+        `SCHEMA`, `IOU`, then the measured columns; N rows.
     """
     status = np.where(counts[:, 1] > 0, 0, 1)
     status[absent] = 2
@@ -70,7 +81,22 @@ def per_example(
         ("status", _STATUS.take(from_numpy(status))),
     ):
         table = table.append_column(name, column)
-    table = table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
+    table = with_iou(table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata))
     for name, column in (measured or {}).items():
         table = table.append_column(name, from_numpy(np.ascontiguousarray(column)))
     return table
+
+
+def with_iou(table: pa.Table) -> pa.Table:
+    """Return a result's table with the column `iou` of the official convention, computed if the table lacks it.
+
+    Files written before the column was added hold the counts it is computed from.
+
+    >>> counts = {"intersection": [1, 0], "pred_area": [2, 0], "target_area": [3, 0], "status": ["scored", "empty"]}
+    >>> with_iou(pa.table(counts))["iou"].to_pylist()
+    [0.25, 1.0]
+    """
+    if IOU in table.column_names:
+        return table
+    place = 1 + table.column_names.index("status")
+    return table.add_column(place, IOU, from_numpy(under.ious(OFFICIAL, *under.counts_of(table))))

@@ -18,7 +18,7 @@ import xxhash
 
 from refcocom_gpu.errors import ResultsError, UsageError
 from refcocom_gpu.scores import boundary
-from refcocom_gpu.scores.example_table import SCHEMA
+from refcocom_gpu.scores.example_table import SCHEMA, with_iou
 from refcocom_gpu.scores.folder import holds_result
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.result import Result, load_result
@@ -65,6 +65,9 @@ class SweepResults(Mapping[int | str, Result]):
 
     def __len__(self) -> int:
         return len(self._ranked)
+
+    def __repr__(self) -> str:
+        return f"SweepResults({str(self.folder)!r}, {len(self):,} rows)"
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._ranked)
@@ -131,7 +134,7 @@ class SweepResults(Mapping[int | str, Result]):
             "warnings": row["warnings"],
             "versions": {"refcocom-gpu": about["refcocom_gpu"]},
         }
-        table = examples.select(SCHEMA.names).cast(SCHEMA)
+        table = with_iou(examples.select(SCHEMA.names).cast(SCHEMA))
         for name in measured:
             table = table.append_column(name, counts.column(name))
         return Result(table, info, about["convention"], about["precision"] == ">")

@@ -67,7 +67,7 @@ class Ranking:
         check_official(self.convention, "a sweep")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
     """The outcome of a sweep.
 
@@ -85,6 +85,9 @@ class Outcome:
     leaderboard: Leaderboard
     written: list[Path]
     repaired: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Outcome({len(self.results):,} sets, {self.n_scored:,} scored now, {self.leaderboard!r})"
 
     @property
     def n_failed(self) -> int:
@@ -134,7 +137,7 @@ def run_sweep(
         results = sweep.run()
         products = write_per_example(ledger, store, results, ranking.convention, verify=verify)
         ledger.compact()
-        board = make_leaderboard(results, store, **asdict(ranking))
+        board = make_leaderboard(results, store, **asdict(ranking), options=options.deciding)
         index = index_files(results, board, products, store, options.deciding)
         written = write_files(folder, {**leaderboard_files(board), **index})
     return Outcome(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pyarrow as pa
 
 from refcocom_gpu.scores import boundary
-from refcocom_gpu.scores.example_table import SCHEMA
+from refcocom_gpu.scores.example_table import IOU, SCHEMA
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 
 NAMES = (("rank", pa.int64()), ("model", pa.string()), ("path", pa.string()))
 """Columns before the manifest's."""
+
+SIZES = tuple((f"miou_{size}", pa.float64()) for size in ("small", "medium", "large"))
+"""Columns of mIoU by the size of the true mask: COCO's, as the slices `size`; null where no mask is of that size."""
 
 SCORES = (
     ("miou", pa.float64()),
@@ -23,6 +26,9 @@ SCORES = (
     ("difference_high", pa.float64()),
     ("ciou", pa.float64()),
     *((f"pr{round(100 * x)}", pa.float64()) for x in PRECISION_THRESHOLDS),
+    ("miou_per_instance", pa.float64()),
+    ("hard_pass_rate", pa.float64()),
+    *SIZES,
     ("n_examples", pa.int64()),
     ("n_missing", pa.int64()),
     ("n_empty", pa.int64()),
@@ -49,7 +55,7 @@ HEADS = (
 )
 """Heads of the columns of a leaderboard for people."""
 
-RESERVED = frozenset((*HEADS, *(name for name, _ in (*NAMES, *SCORES)), *SCHEMA.names, "iou"))
+RESERVED = frozenset((*HEADS, *(name for name, _ in (*NAMES, *SCORES)), *SCHEMA.names, IOU))
 """Names that no column of a manifest may have, here or beside the counts of examples: it has one name everywhere."""
 
 BOUNDARY_RESERVED = frozenset(
@@ -73,6 +79,9 @@ MEANING = {
     "meaning that the interval of the difference excludes 0; all true ranks lie within at once at the same level.",
     "best_of": "How many files the row was chosen from by its mIoU (best_per); null where every file has a row. The "
     "intervals of differences hold for all files at once, so they allow for the choice; mIoU itself does not.",
+    "miou_per_instance": "Mean over masks of the mean IoU of their expressions.",
+    "hard_pass_rate": "Share of masks all of whose expressions reach IoU 0.5.",
+    "miou_small": "mIoU where the true mask has fewer than 32² pixels; `miou_medium` than 96²; `miou_large` the rest.",
     "like_best": "The first row is not surely better: its lead may be chance.",
 }
 """What a reader may conclude from a column."""
