@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from refcocom_gpu.predictions.convert import Conversion as Conversion
     from refcocom_gpu.predictions.convert import convert as convert
     from refcocom_gpu.predictions.writer import PredictionWriter as PredictionWriter
+    from refcocom_gpu.report import plot as plot
     from refcocom_gpu.scorer import score as score
     from refcocom_gpu.scores.comparison import ResultComparison as ResultComparison
     from refcocom_gpu.scores.comparison import compare as compare
@@ -77,13 +78,18 @@ _HOMES = {
     "TruthNoise": "construct.truth_noise",
     "truth_noise": "construct.truth_noise",
 }
-_MODULES = ("adapters", "construct", "sweep")
+_MODULES = {
+    "adapters": "adapters",
+    "construct": "construct",
+    "plot": "report.plot",
+    "sweep": "sweep",
+}
 __all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
+        return import_module(f"{__name__}.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

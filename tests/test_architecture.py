@@ -17,8 +17,8 @@ GROUND = ("_version", "errors", "utils", "masks")
 """What every stage stands on; in this order too."""
 
 STAGES = (
-    *GROUND, "dataset", "store", "predictions", "adapters", "counting", "scores", "scorer", "training", "engines",
-    "sweep", "construct", "cli",
+    *GROUND, "dataset", "store", "predictions", "adapters", "counting", "scores", "scorer", "report", "training",
+    "engines", "sweep", "construct", "cli",
 )  # fmt: skip
 """The order in which data flows; `__init__` and `__main__` of the package are the way in and may name anything."""
 
