@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores import uncertainty as un
-from refcocom_gpu.scores.about import left_out
+from refcocom_gpu.scores.about import left_out, missing
 from refcocom_gpu.scores.breakdown import Difference
 from refcocom_gpu.scores.conventions import OFFICIAL, get_convention
 from refcocom_gpu.scores.example_table import IOU, SHOWN_COLUMNS
@@ -282,13 +282,12 @@ def _scores(result: Scored) -> list[tuple[str, str]]:
 def _completeness(result: Scored) -> str:
     """Say of how many examples the scores are."""
     source = result.info.get("dataset", {}).get("source")
-    how = "scored as empty" if get_convention(result.convention).counts_missing else "left out"
-    missing = f"{result.n_missing:,} missing, {how}" if result.n_missing else "none missing"
+    n_missing = missing(result.n_missing, result.convention) or "none missing"
     of_all = len(result.per_example)
     n = f"{result.n_examples:,}" + (f" of {of_all:,}" if of_all > result.n_examples else "")
     empty = f", {result.n_empty:,} predicted empty" if result.n_empty else ""
     origin = f" of {source}" if source else ""
-    return f"{n} examples{origin}, {missing}{empty}; convention {result.convention}"
+    return f"{n} examples{origin}, {n_missing}{empty}; convention {result.convention}"
 
 
 def _outcome(comparison: Compared) -> str:
