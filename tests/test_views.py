@@ -167,10 +167,10 @@ def test_a_leaderboard_is_shown_with_what_failed(board):
 def test_a_sweep_is_one_line(tmp_path):
     outcome = rc.sweep(["sample"], "sample", tmp_path, replicates=99)
     assert repr(outcome).startswith(
-        "Outcome(1 sets, 1 scored now, Leaderboard(rows=1, best='sample'"
+        "Outcome(sets=1, n_scored=1, leaderboard=Leaderboard(rows=1, best='sample'"
     )
     results = rc.load_results(tmp_path)
-    assert repr(results) == f"SweepResults({str(tmp_path)!r}, 1 rows)"
+    assert repr(results) == f"SweepResults({str(tmp_path)!r}, rows=1)"
     assert results[1].per_example.equals(rc.score("sample", "sample").per_example)
 
 

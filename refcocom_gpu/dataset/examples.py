@@ -155,6 +155,12 @@ class Examples:
         """
         return Images(self)
 
+    def __repr__(self: Exemplified) -> str:
+        return (
+            f"Dataset({self.source!r}, {self.n_images:,} images, {self.n_samples:,} samples, "
+            f"{self.n_examples:,} examples, {self.fingerprint})"
+        )
+
     def _repr_html_(self: Exemplified) -> str:
         rows = [
             ("images", f"{self.n_images:,}"),

@@ -35,7 +35,7 @@ PUBLISHED = {"images": 1190, "samples": 2080, "examples": 5598}
 """The counts that the dataset card of RefCOCO-M states."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset(Examples):
     """A referring-segmentation set as three tables, whose rows refer to each other by row number.
 
@@ -78,12 +78,6 @@ class Dataset(Examples):
     def __getstate__(self) -> dict[str, Any]:
         # The cached properties are computed again in each worker instead of being sent to it.
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
-
-    def __repr__(self) -> str:
-        return (
-            f"Dataset({self.source!r}, {self.n_images:,} images, {self.n_samples:,} samples, "
-            f"{self.n_examples:,} examples, {self.fingerprint})"
-        )
 
     @property
     def n_images(self) -> int:

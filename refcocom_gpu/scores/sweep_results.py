@@ -67,7 +67,7 @@ class SweepResults(Mapping[int | str, Result]):
         return len(self._ranked)
 
     def __repr__(self) -> str:
-        return f"SweepResults({str(self.folder)!r}, {len(self):,} rows)"
+        return f"SweepResults({str(self.folder)!r}, rows={len(self)})"
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._ranked)

@@ -87,7 +87,8 @@ class Outcome:
     repaired: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Outcome({len(self.results):,} sets, {self.n_scored:,} scored now, {self.leaderboard!r})"
+        sets, scored = len(self.results), self.n_scored
+        return f"Outcome(sets={sets}, n_scored={scored}, leaderboard={self.leaderboard!r})"
 
     @property
     def n_failed(self) -> int:
