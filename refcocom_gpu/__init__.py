@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from refcocom_gpu.predictions.convert import Conversion as Conversion
     from refcocom_gpu.predictions.convert import convert as convert
     from refcocom_gpu.predictions.writer import PredictionWriter as PredictionWriter
+    from refcocom_gpu.report import plot as plot
     from refcocom_gpu.report.call import report as report
     from refcocom_gpu.report.export.call import export as export
     from refcocom_gpu.report.show import show as show
@@ -84,13 +85,19 @@ _HOMES = {
     "before_after": "construct.versions",
     "show": "report.show",
 }
-_MODULES = ("adapters", "construct", "report", "sweep")
+_MODULES = {
+    "adapters": "adapters",
+    "construct": "construct",
+    "plot": "report.plot",
+    "report": "report",
+    "sweep": "sweep",
+}
 __all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
+        return import_module(f"{__name__}.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

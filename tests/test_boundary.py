@@ -228,7 +228,7 @@ def test_a_result_is_kept_and_read_back(result, tmp_path):
     assert again.summary() == result.summary()
     # Columns only add: what was there comes first, in its order.
     names = pq.read_schema(tmp_path / "per_example.parquet").names
-    assert names[-len(edges.COLUMNS) - 1 :] == ["status", *edges.COLUMNS]
+    assert names[-len(edges.COLUMNS) - 1 :] == ["iou", *edges.COLUMNS]
 
 
 def test_what_was_not_counted_says_so(store, masks, tmp_path):

@@ -252,7 +252,8 @@ def test_formats_agree(tmp_path):
     assert f"{100 * table[0]['miou']:.2f} ± {100 * table[0]['miou_se']:.2f}" in lines[4]
     assert content["dataset"]["fingerprint"] == DATASET.fingerprint
     assert content["uncertainty"]["replicates"] == 499
-    assert {"miou_se", "best_of", "difference", "rank", "like_best"} == set(
+    of_scores = {"miou_per_instance", "hard_pass_rate", "miou_small"}
+    assert {"miou_se", "best_of", "difference", "rank", "like_best"} | of_scores == set(
         content["uncertainty"]["meaning"]
     )
 

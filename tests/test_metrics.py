@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import sample_case
@@ -137,13 +138,26 @@ def test_round_trip_gives_every_score_to_the_bit(result, tmp_path):
         assert getattr(again, name) == getattr(result, name), name
     assert again.iou.tobytes() == result.iou.tobytes()
     assert again.per_example.equals(result.per_example)
-    assert again.per_example.schema.equals(example_table.SCHEMA, check_metadata=True)
+    expected = example_table.SCHEMA.append(pa.field("iou", pa.float64()))
+    assert again.per_example.schema.equals(expected, check_metadata=True)
+    assert again.per_example["iou"].to_pylist() == result.iou.tolist()
     assert again.summary() == json.loads(json.dumps(result.summary()))
     written = json.loads((folder / "summary.json").read_text())
     assert written["miou"] == result.miou
     assert written["precision_at"]["0.7"] == result.precision_at[0.7]
     assert again.save(tmp_path / "second").is_dir()
     assert json.loads((tmp_path / "second" / "summary.json").read_text()) == written
+
+
+def test_a_file_without_the_column_of_ious_is_read_as_one_with_it(result, tmp_path):
+    """As results were written before the column: the same counts and hashes, one column less."""
+    old = rc.Result(result.per_example.drop_columns("iou"), result.info, precision_strict=True)
+    folder = old.save(tmp_path / "old")
+    assert "iou" not in pq.read_schema(folder / "per_example.parquet").names
+    again = rc.load_results(folder)
+    assert again.per_example.equals(result.per_example)
+    assert again.per_example.schema.equals(result.per_example.schema, check_metadata=True)
+    assert again.summary() == result.summary()
 
 
 def change_summary(folder: Path, **changes) -> None:

@@ -101,6 +101,33 @@ def test_the_picture_of_the_output(folder, monkeypatch):
     assert re.sub(r"counted on cuda:\d+", "counted on cpu", printed.getvalue()) == expected
 
 
+def test_the_table_of_python(tmp_path):
+    """Every expression of the first column is evaluated; the results are those that the row above names."""
+    table = README.partition("| in Python or a notebook | is |\n|---|---|\n")[2].partition("\n\n")[
+        0
+    ]
+    store = rc.MaskStore.build(rc.load_dataset("sample"))
+    manifest = tmp_path / "runs.csv"
+    rows = [json.dumps(row) for row in make_predictions(make_records(), "good")]
+    (tmp_path / "preds.jsonl").write_text("\n".join(rows))
+    manifest.write_text("path,step\npreds.jsonl,1\n")
+    outcome = rc.sweep(None, store, tmp_path / "sweep", manifest=manifest, replicates=99)
+    result = rc.score("sample", store)
+    names = {
+        "rc": rc, "store": store, "dataset": store.dataset, "result": result, "leaderboard": outcome.leaderboard,
+        "comparison": rc.compare(result, result, replicates=99),
+    }  # fmt: skip
+    cells = [line.split(" | ")[0] for line in table.splitlines()]
+    spans = [span for cell in cells for span in re.findall(r"`([^`]+)`", cell)]
+    assert len(spans) == 13
+    for span in spans:
+        value = eval(span, dict(names))
+        if span in names:
+            assert len(repr(value).splitlines()) == 1
+            assert value._repr_html_().startswith("<div><table")
+        assert value is not None
+
+
 def test_the_make_targets_exist():
     (commands,) = [b for b in blocks("bash") if "make " in b]
     targets = re.findall(r"^make (\w+)", commands, re.MULTILINE)
@@ -305,7 +332,8 @@ def write_answers(folder: Path) -> None:
 
 
 def test_every_example_is_listed():
-    listed = re.findall(r"^- `(\w+\.py)`:", README, re.MULTILINE)
-    assert sorted(listed) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+    listed = re.findall(r"^- `(\w+\.(?:py|ipynb))`:", README, re.MULTILINE)
+    there = [*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")]
+    assert sorted(listed) == sorted(path.name for path in there)
     for name in re.findall(r"\]\((\w[\w/.]*)\)", README):
         assert (ROOT / name).is_file(), name

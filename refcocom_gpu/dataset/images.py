@@ -11,12 +11,13 @@ import operator
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from refcocom_gpu.dataset.headers import is_turned, opened
 from refcocom_gpu.dataset.locate import locate, parquet_files
@@ -31,13 +32,51 @@ from refcocom_gpu.utils.text import base_name, first_line
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-    from refcocom_gpu.dataset.table import Dataset
-
 PICTURE = "image"
 """The published feature that holds the picture."""
 
 FIELDS = ("image_id", "image_meta", PICTURE)
 """The fields of a record that are read; the id is in one of the first two."""
+
+
+class Pictured(Protocol):
+    """What the pictures of a dataset need to know of it; `table.Dataset` is built on this module."""
+
+    @property
+    def source(self) -> str:
+        """The requested source."""
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of a Hub dataset."""
+
+    @property
+    def split(self) -> str:
+        """Split name."""
+
+    @property
+    def images(self) -> pa.Table:
+        """A row per image, with its `file_name`."""
+
+    @property
+    def n_images(self) -> int:
+        """Number of images."""
+
+    @property
+    def image_ids(self) -> NDArray[np.int64]:
+        """`images.image_id`."""
+
+    @property
+    def sample_image(self) -> NDArray[np.int64]:
+        """[M] the image of each sample."""
+
+    @property
+    def heights(self) -> NDArray[np.int64]:
+        """[M] heights of the masks."""
+
+    @property
+    def widths(self) -> NDArray[np.int64]:
+        """[M] widths of the masks."""
 
 
 class Images:
@@ -69,7 +108,7 @@ class Images:
         (36, 'RGB', (246, 221))
     """
 
-    def __init__(self, dataset: Dataset, folder: str | Path | None = None) -> None:
+    def __init__(self, dataset: Pictured, folder: str | Path | None = None) -> None:
         require("PIL.Image", "reading pictures needs Pillow", "images")
         self.dataset = dataset
         self.folder = None if folder is None else Path(folder).expanduser()
@@ -203,7 +242,7 @@ class Images:
         return {(int(height), int(width)) for height, width in sizes}
 
 
-def _open(dataset: Dataset) -> Any:
+def _open(dataset: Pictured) -> Any:
     """Open the source again, as a mapped `datasets.Dataset` whose rows are as stored."""
     kind, path, _ = locate(dataset.source, dataset.revision)
     table: Any = None
@@ -245,7 +284,7 @@ def _from_parquet(files: list[Path]) -> Any:
         ) from error
 
 
-def _check_ids(table: Any, dataset: Dataset) -> None:
+def _check_ids(table: Any, dataset: Pictured) -> None:
     """Refuse a source whose rows are no longer the images that were loaded."""
     name = "image_id" if "image_id" in table.column_names else "image_meta"
     column = table.select_columns([name])[:][name]

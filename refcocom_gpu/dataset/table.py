@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from refcocom_gpu.dataset.checks import check_columns, check_invalid
+from refcocom_gpu.dataset.examples import Examples
 from refcocom_gpu.dataset.facts import REFER_IDS
 from refcocom_gpu.dataset.lookup import Lookup
 from refcocom_gpu.dataset.sources import read_source
@@ -34,9 +35,11 @@ PUBLISHED = {"images": 1190, "samples": 2080, "examples": 5598}
 """The counts that the dataset card of RefCOCO-M states."""
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Examples):
     """A referring-segmentation set as three tables, whose rows refer to each other by row number.
+
+    It is a sequence of its examples too: `len(dataset)`, `dataset[17]`, `for example in dataset`.
 
     Letters: `M` samples, `N` examples, `B` keys in a query.
 
@@ -75,12 +78,6 @@ class Dataset:
     def __getstate__(self) -> dict[str, Any]:
         # The cached properties are computed again in each worker instead of being sent to it.
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
-
-    def __repr__(self) -> str:
-        return (
-            f"Dataset({self.source!r}, {self.n_images:,} images, {self.n_samples:,} samples, "
-            f"{self.n_examples:,} examples, {self.fingerprint})"
-        )
 
     @property
     def n_images(self) -> int:

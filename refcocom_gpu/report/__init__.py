@@ -10,6 +10,7 @@
 | `model_figures` | numbers of several models → plots likewise |
 | `page` | a template and its values → one self-contained file |
 | `score`, `comparison`, `sweep`, `before_after` | what stands on each kind of page |
+| `plot` | leaderboards and results → curves, on Axes of Matplotlib: `rc.plot` |
 | `show` | one example → a picture |
 | `call` | `rc.report(…)` from Python; this package may itself be called |
 """

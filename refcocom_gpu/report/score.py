@@ -18,7 +18,7 @@ from refcocom_gpu.report.truth import Truth, truth_of
 from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.about import left_out
-from refcocom_gpu.scores.conventions import OFFICIAL
+from refcocom_gpu.scores.conventions import FLOAT32, OFFICIAL
 from refcocom_gpu.scores.explain import Row, explain
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 from refcocom_gpu.scores.result import Result

@@ -7,6 +7,8 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from refcocom_gpu.scores.conventions import get_convention
+
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
     from refcocom_gpu.store.store import MaskStore
@@ -39,6 +41,16 @@ def about_dataset(dataset: Dataset) -> dict[str, Any]:
         "n_dropped": dataset.n_dropped,
         "counts_as_published": dataset.published_difference() is None,
     }
+
+
+def missing(n: int, convention: str) -> str:
+    """Say how many examples have no prediction, and what became of them; nothing where there are none.
+
+    >>> missing(1200, "official"), missing(0, "official")
+    ('1,200 missing, scored as empty', '')
+    """
+    how = "scored as empty" if get_convention(convention).counts_missing else "left out"
+    return f"{n:,} missing, {how}" if n else ""
 
 
 def left_out(predictions: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from refcocom_gpu.scores import boundary
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.breakdown import BREAKDOWNS, Difference, breakdowns
 from refcocom_gpu.scores.conventions import OFFICIAL
+from refcocom_gpu.scores.example_table import KEY_COLUMNS, SHOWN_COLUMNS
 from refcocom_gpu.scores.folder import check_output
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.metrics import Floats
@@ -40,6 +41,7 @@ from refcocom_gpu.scores.slices import (
 from refcocom_gpu.scores.sweep_results import find_result
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.scores.under import counts_of
+from refcocom_gpu.scores.views import ComparisonViews
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 from refcocom_gpu.utils.files import parquet_bytes, write_files
 from refcocom_gpu.utils.text import as_text
@@ -48,14 +50,9 @@ SCHEMA_VERSION = 1
 JSON, PARQUET = "comparison.json", "comparison.parquet"
 TOP = 10
 
-KEY_COLUMNS = ("index", "sample_id", "sentence_idx", "image_id")
-"""Columns that name an example. Two results must agree in them and in `target_area`, row by row."""
 
-SHOWN_COLUMNS = (*KEY_COLUMNS, "sentence", "category")
-
-
-@dataclass(frozen=True, eq=False)
-class ResultComparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class ResultComparison(ComparisonViews):
     """The differences between two results, the first minus the second.
 
     Attributes:

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from refcocom_gpu.scores import consistency
+from refcocom_gpu.scores import consistency, under
+from refcocom_gpu.scores.conventions import OFFICIAL
 from refcocom_gpu.scores.folder import SCHEMA_VERSION
 from refcocom_gpu.scores.no_target import PRED_NO_TARGET, label_array
 from refcocom_gpu.scores.under import STATUSES
@@ -36,6 +37,15 @@ SCHEMA = pa.schema(
     ],
     metadata={"schema": "refcocom-per-example", "version": str(SCHEMA_VERSION)},
 )
+"""What every score is computed from. Older files hold no more; a table has the column `IOU` beside it."""
+
+IOU = "iou"
+
+KEY_COLUMNS = ("index", "sample_id", "sentence_idx", "image_id")
+"""Columns that name an example. Two results that are compared agree in them and in `target_area`, row by row."""
+
+SHOWN_COLUMNS = (*KEY_COLUMNS, "sentence", "category")
+"""Columns that tell a person which example it is."""
 
 
 _STATUS = pa.StringArray.from_buffers(
@@ -61,7 +71,8 @@ def per_example(
             that of pairs is as `counting.pairs` orders them.
 
     Returns:
-        `SCHEMA`, then the measured columns; N rows. A row of pairs lists those with the later sentences of its sample.
+        `SCHEMA`, `IOU`, then the measured columns; N rows. A row of pairs lists those with the later sentences of its
+        sample.
     """
     status = np.where(counts[:, 1] > 0, 0, 1)
     status[absent] = 2
@@ -73,7 +84,7 @@ def per_example(
         ("status", _STATUS.take(from_numpy(status))),
     ):
         table = table.append_column(name, column)
-    table = table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata)
+    table = with_iou(table.cast(SCHEMA).replace_schema_metadata(SCHEMA.metadata))
     for name, column in (measured or {}).items():
         values = from_numpy(np.ascontiguousarray(column).reshape(-1))
         if column.ndim == 2:
@@ -84,3 +95,18 @@ def per_example(
             values = label_array(column)
         table = table.append_column(name, values)
     return table
+
+
+def with_iou(table: pa.Table) -> pa.Table:
+    """Return a result's table with the column `iou` of the official convention, computed if a table of masks lacks it.
+
+    Files written before the column was added hold the counts it is computed from.
+
+    >>> counts = {"intersection": [1, 0], "pred_area": [2, 0], "target_area": [3, 0], "status": ["scored", "empty"]}
+    >>> with_iou(pa.table(counts))["iou"].to_pylist()
+    [0.25, 1.0]
+    """
+    if IOU in table.column_names or "intersection" not in table.column_names:
+        return table
+    place = 1 + table.column_names.index("status")
+    return table.add_column(place, IOU, from_numpy(under.ious(OFFICIAL, *under.counts_of(table))))

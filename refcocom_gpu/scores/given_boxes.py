@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.scores import boxes
-from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.example_table import IOU, per_example
 
 if TYPE_CHECKING:
     from refcocom_gpu.store.store import MaskStore
@@ -33,4 +33,4 @@ def box_examples(
     x0, y0, x1, y1 = (measured[name] for name in boxes.PRED_COLUMNS)
     has_area = ((x1 > x0) & (y1 > y0)).astype(np.int64)
     table = per_example(store, np.stack([0 * has_area, has_area], 1), absent, measured)
-    return table.drop_columns(list(boxes.COUNTS))
+    return table.drop_columns([IOU, *boxes.COUNTS])

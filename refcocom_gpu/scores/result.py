@@ -30,6 +30,7 @@ from refcocom_gpu.scores import (
 from refcocom_gpu.scores import causes as failures
 from refcocom_gpu.scores import slices as slicing
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official, get_convention
+from refcocom_gpu.scores.example_table import with_iou
 from refcocom_gpu.scores.folder import (
     HASH,
     MASKS,
@@ -41,6 +42,7 @@ from refcocom_gpu.scores.folder import (
 from refcocom_gpu.scores.no_target import NoTargetScores, no_target_scores, rejections_of
 from refcocom_gpu.scores.saved_masks import MasksFile
 from refcocom_gpu.scores.under import EMPTY, MISSING, sample_numbers
+from refcocom_gpu.scores.views import ResultViews
 from refcocom_gpu.utils.arrow import to_numpy
 
 if TYPE_CHECKING:
@@ -48,14 +50,15 @@ if TYPE_CHECKING:
     from refcocom_gpu.store.store import MaskStore
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(ResultViews):
     """The outcome of scoring one set of predictions.
 
     Predictions that are boxes have the scores `box_iou` and `box_accuracy`; every score of masks is a `UsageError`.
 
     Attributes:
-        per_example: `SCHEMA` and the columns of other metrics, one row per example in index order; N rows.
+        per_example: `SCHEMA`, the IoU of the official convention as `iou`, and the columns of other metrics, one row
+            per example in index order; N rows.
         info: What the scores are scores of: dataset, predictions, device, versions, wall time.
         convention: Name of the convention.
         precision_strict: True when Pr@X counts IoU > X, False for IoU ≥ X; None as the convention does.
@@ -564,7 +567,7 @@ def load_result(folder: str | Path) -> Result:
     """
     table, summary = read_result(folder)
     result = Result(
-        table,
+        with_iou(table),
         convention=summary["convention"],
         precision_strict=summary["precision"] == ">",
         sliced=tuple(summary.get("slices", ())),

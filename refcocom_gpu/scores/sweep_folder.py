@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xxhash
 
-from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.example_table import IOU, per_example
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.leaderboard.rows import Leaderboard, manifest_columns
 from refcocom_gpu.scores.leaderboard.scored import FileResult
@@ -70,7 +70,7 @@ def index_files(
     """
     n = len(store)
     unpredicted = per_example(store, np.zeros((n, 2), np.int64), np.zeros(0, np.int64))
-    examples = parquet_bytes(unpredicted.drop_columns(OF_PREDICTIONS))
+    examples = parquet_bytes(unpredicted.drop_columns([*OF_PREDICTIONS, IOU]))
     manifest = {name: column.to_pylist() for name, column in manifest_columns(results).items()}
     # First the rows of the leaderboard with their numbers, then what it leaves out.
     numbered = [*enumerate(board.order, 1), *((None, place) for place in board.others)]

@@ -18,7 +18,7 @@ import xxhash
 
 from refcocom_gpu.counting.measures import METRICS
 from refcocom_gpu.errors import ResultsError, UsageError
-from refcocom_gpu.scores.example_table import SCHEMA
+from refcocom_gpu.scores.example_table import SCHEMA, with_iou
 from refcocom_gpu.scores.folder import holds_result
 from refcocom_gpu.scores.leaderboard.formats import shown
 from refcocom_gpu.scores.no_target import PRED_NO_TARGET
@@ -67,6 +67,9 @@ class SweepResults(Mapping[int | str, Result]):
 
     def __len__(self) -> int:
         return len(self._ranked)
+
+    def __repr__(self) -> str:
+        return f"SweepResults({str(self.folder)!r}, rows={len(self)})"
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._ranked)
@@ -135,7 +138,7 @@ class SweepResults(Mapping[int | str, Result]):
             "warnings": row["warnings"],
             "versions": {"refcocom-gpu": about["refcocom_gpu"]},
         }
-        table = examples.select(SCHEMA.names).cast(SCHEMA)
+        table = with_iou(examples.select(SCHEMA.names).cast(SCHEMA))
         for name in (*measured, *({PRED_NO_TARGET} & {*counts.column_names})):
             table = table.append_column(name, counts.column(name))
         masks = row.get("masks")

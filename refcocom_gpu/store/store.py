@@ -27,6 +27,7 @@ from refcocom_gpu.masks.squash import SquashedMasks, squash
 from refcocom_gpu.store.boundaries import TrueBoundaries, draw_boundaries, opened
 from refcocom_gpu.store.others import other_samples
 from refcocom_gpu.utils.cache import Arrays, Built, Pieces, cache_root, cached, held
+from refcocom_gpu.utils.html import table_html
 
 if TYPE_CHECKING:
     import torch
@@ -134,6 +135,15 @@ class MaskStore:
             f"MaskStore({self.dataset.source!r}, {len(self.areas):,} masks, "
             f"{len(self):,} examples, device={self.device!r})"
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("masks", f"{len(self.areas):,}"),
+            ("examples", f"{len(self):,}"),
+            ("device", self.device),
+            ("cache", "in memory only" if self.folder is None else str(self.folder)),
+        ]
+        return table_html(f"MaskStore of {self.dataset.source}", rows)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MaskStore:
         # Nothing in a store changes, so copies share its memory.

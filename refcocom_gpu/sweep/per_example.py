@@ -20,9 +20,8 @@ import xxhash
 
 from refcocom_gpu.engines.threads import ThreadsEngine
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import metrics
 from refcocom_gpu.scores.conventions import get_convention
-from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.example_table import IOU, per_example
 from refcocom_gpu.scores.leaderboard.rows import manifest_columns
 from refcocom_gpu.scores.no_target import PRED_NO_TARGET
 from refcocom_gpu.scores.sweep_folder import CARRIED, PER_EXAMPLE, Product
@@ -81,7 +80,7 @@ def write_per_example(
     absent = (target for file, target in expected.items() if digests[file] is None)
     try:
         root.mkdir(exist_ok=True)
-        for file, digest in ThreadsEngine().map(_write, absent, (ledger.folder, store, empty)):
+        for file, digest in ThreadsEngine().map(_write, absent, (ledger.folder, store)):
             digests[file] = digest
             # Without a token: the next sweep compares the content, when another change would show in the times.
             ledger.note([(file, "", digest)])
@@ -148,19 +147,12 @@ def _content_name(
     return digest.hexdigest()
 
 
-def _table(store: MaskStore, target: _Target, empty: float) -> pa.Table:
+def _table(store: MaskStore, target: _Target) -> pa.Table:
     result = target.result
     assert result.counts is not None
     absent = np.zeros(0, np.int64) if result.absent is None else result.absent
     table = per_example(store, result.counts, absent, result.measured)
-    table = table.select([*CARRIED, *result.measured])
-    ious = metrics.iou(
-        result.counts[:, 0],
-        result.counts[:, 1],
-        store.areas[store.example_sample],
-        empty=empty,
-    )
-    table = table.append_column("iou", from_numpy(ious))
+    table = table.select([*CARRIED, *result.measured, IOU])
     constants = {"path": pa.array([as_text(result.path)], pa.string()), **target.columns}
     every = from_numpy(np.zeros(len(table), np.int32))
     for name, column in constants.items():
@@ -172,10 +164,10 @@ def _table(store: MaskStore, target: _Target, empty: float) -> pa.Table:
     )
 
 
-def _write(shared: tuple[Path, MaskStore, float], target: _Target) -> tuple[str, str]:
-    folder, store, empty = shared
+def _write(shared: tuple[Path, MaskStore], target: _Target) -> tuple[str, str]:
+    folder, store = shared
     path = folder / target.file
-    content = parquet_bytes(_table(store, target, empty))
+    content = parquet_bytes(_table(store, target))
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(content)

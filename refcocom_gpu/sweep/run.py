@@ -68,7 +68,7 @@ class Ranking:
         check_official(self.convention, "a sweep")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
     """The outcome of a sweep.
 
@@ -86,6 +86,10 @@ class Outcome:
     leaderboard: Leaderboard
     written: list[Path]
     repaired: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        sets, scored = len(self.results), self.n_scored
+        return f"Outcome(sets={sets}, n_scored={scored}, leaderboard={self.leaderboard!r})"
 
     @property
     def n_failed(self) -> int:
@@ -137,7 +141,7 @@ def run_sweep(
         masks.keep_only(result.masks_file for result in results)
         products = write_per_example(ledger, store, results, ranking.convention, verify=verify)
         ledger.compact()
-        board = make_leaderboard(results, store, **asdict(ranking))
+        board = make_leaderboard(results, store, **asdict(ranking), options=options.deciding)
         kept_masks = [result.masks_file for result in results]
         index = index_files(results, board, products, kept_masks, store, options.deciding)
         written = write_files(folder, {**leaderboard_files(board), **index})

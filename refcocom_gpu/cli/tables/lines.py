@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from refcocom_gpu.scores.conventions import FLOAT32, get_convention
+from refcocom_gpu.scores.about import missing
+from refcocom_gpu.scores.conventions import FLOAT32
 
 if TYPE_CHECKING:
     from refcocom_gpu.scores.result import Result
@@ -24,10 +25,8 @@ def one_line(text: str) -> str:
 
 def incomplete(result: Result) -> str:
     """Say how many examples have no prediction, and what became of them; nothing where there are none."""
-    if not result.n_missing:
-        return ""
-    how = "scored as empty" if get_convention(result.convention).counts_missing else "left out"
-    return f"   ({result.n_missing:,} missing, {how})"
+    text = missing(result.n_missing, result.convention)
+    return f"   ({text})" if text else ""
 
 
 def mark_of(caveat: str) -> str:

@@ -69,7 +69,7 @@ def run(config: ConvertConfig) -> None:
 
         predictions = read_results(
             files,
-            of_run or dataset,
+            dataset if of_run is None else of_run,
             combine=options.combine,
             keys=options.keys,
             fields=options.fields,
@@ -77,7 +77,7 @@ def run(config: ConvertConfig) -> None:
     elif len(files) == 1:
         # The name of a built-in set is no list.
         (predictions,) = files
-    total = (of_run or dataset).n_examples
+    total = (dataset if of_run is None else of_run).n_examples
     with progress(total, shown=not (config.quiet or config.json)) as advance:
         made = convert(
             predictions,

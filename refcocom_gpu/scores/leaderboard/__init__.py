@@ -1,7 +1,8 @@
 """Scored prediction files in, one leaderboard out: `leaderboard.csv`, `.json`, `.md` and `.parquet`.
 
-`rows` makes one table of scores, uncertainty and completeness; `formats` writes it as text. The files depend on the
-results, the seed and the version of this package only, and not on order, time or threads.
+`rows` makes one table of scores, uncertainty and completeness; `formats` and `latex` write it as text,
+`views` shows it. The files depend on the results, the seed and the version of this package only, and not on order, time
+or threads.
 """
 
 from __future__ import annotations

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from refcocom_gpu.scores import boundary, boxes, causes, consistency, no_target
-from refcocom_gpu.scores.example_table import SCHEMA
+from refcocom_gpu.scores.example_table import IOU, SCHEMA
 from refcocom_gpu.scores.metrics import PRECISION_THRESHOLDS
 
 NAMES = (("rank", pa.int64()), ("model", pa.string()), ("path", pa.string()))
 """Columns before the manifest's."""
+
+SIZES = tuple((f"miou_{size}", pa.float64()) for size in ("small", "medium", "large"))
+"""Columns of mIoU by the size of the true mask: COCO's, as the slices `size`; null where no mask is of that size."""
 
 SCORES = (
     ("miou", pa.float64()),
@@ -26,6 +29,9 @@ SCORES = (
     ("difference_high", pa.float64()),
     ("ciou", pa.float64()),
     *((f"pr{round(100 * x)}", pa.float64()) for x in PRECISION_THRESHOLDS),
+    ("miou_per_instance", pa.float64()),
+    ("hard_pass_rate", pa.float64()),
+    *SIZES,
     ("n_examples", pa.int64()),
     ("n_missing", pa.int64()),
     ("n_empty", pa.int64()),
@@ -63,7 +69,7 @@ RESERVED = frozenset(
         *HEADS,
         *(name for name, _ in (*NAMES, *SCORES, *NO_TARGET)),
         *SCHEMA.names,
-        "iou",
+        IOU,
         *no_target.LABELS,
         no_target.PRED_NO_TARGET,
     )
@@ -86,6 +92,9 @@ MEANING = {
     "meaning that the interval of the difference excludes 0; all true ranks lie within at once at the same level.",
     "best_of": "How many files the row was chosen from by its mIoU (best_per); null where every file has a row. The "
     "intervals of differences hold for all files at once, so they allow for the choice; mIoU itself does not.",
+    "miou_per_instance": "Mean over masks of the mean IoU of their expressions.",
+    "hard_pass_rate": "Share of masks all of whose expressions reach IoU 0.5.",
+    "miou_small": "mIoU where the true mask has fewer than 32² pixels; `miou_medium` than 96²; `miou_large` the rest.",
     "like_best": "The first row is not surely better: its lead may be chance.",
 }
 """What a reader may conclude from a column."""
@@ -140,12 +149,9 @@ EXTRAS: Mapping[str, Extra] = {
     ),
     "consistency": Extra(
         (consistency.PAIRS,),
-        (("pairwise_iou", pa.float64()), ("hard_pass", pa.float64())),
-        {"pairwise_iou": "pairwise IoU", "hard_pass": f"hard pass@{consistency.PASS_IOU}"},
-        {
-            "pairwise_iou": "Mean IoU of each two predictions for one mask, right or wrong.",
-            "hard_pass": "Share of the masks all of whose expressions reach IoU 0.5.",
-        },
+        (("pairwise_iou", pa.float64()),),
+        {"pairwise_iou": "pairwise IoU"},
+        {"pairwise_iou": "Mean IoU of each two predictions for one mask, right or wrong."},
     ),
 }
 """By the name of the metric."""

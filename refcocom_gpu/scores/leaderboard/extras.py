@@ -60,7 +60,6 @@ def extra_row(
         # A table has no NaN, which is what sets with one sentence for each object have.
         mean = consistency.pairwise_iou(*pairs)
         row |= {} if math.isnan(mean) else {"pairwise_iou": mean}
-        row["hard_pass"] = consistency.hard_pass_rate(ious, sample, strict=strict)
     return row
 
 

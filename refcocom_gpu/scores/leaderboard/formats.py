@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from refcocom_gpu.scores.leaderboard.rows import Leaderboard
+from refcocom_gpu.scores.leaderboard.board import Board
 
 _ESCAPES = str.maketrans({"\\": r"\\", "|": r"\|", "`": r"\`", "*": r"\*", "[": r"\[", "<": "&lt;"})
 
 
-def to_csv(board: Leaderboard) -> str:
+def to_csv(board: Board) -> str:
     """Return all columns as CSV: numbers in full, null as an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -24,26 +24,26 @@ def to_csv(board: Leaderboard) -> str:
     return text.getvalue()
 
 
-def to_json(board: Leaderboard) -> str:
+def to_json(board: Board) -> str:
     """Return all rows as JSON, after what the scores are scores of and what the intervals mean."""
     content = {**board.about, "rows": board.table.to_pylist()}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_markdown(board: Leaderboard) -> str:
+def to_markdown(board: Board) -> str:
     """Return a short table in percent with a caption, the files that could not be scored, and those to look at."""
     rows = board.table.to_pylist()
-    ranked = [row for row in rows if row["error"] is None]
-    lines = [_caption(board.about), ""]
+    ranked = board.ranked
+    lines = [_cell(plain_caption(board.about)), ""]
     if board.about["selection"] is not None:
         lines += [f"**{_cell(board.about['selection'])}**", ""]
     if ranked:
-        table = [_row(row, board) for row in ranked]
+        table = [cells(row, board) for row in ranked]
         left = {"model", *(name for name in board.manifest if is_text(board, name))}
         lines += [
             f"| {' | '.join(_cell(name) for name in table[0])} |",
             f"|{'|'.join('---' if name in left else ':---:' if name == 'best?' else '---:' for name in table[0])}|",
-            *(f"| {' | '.join(cells.values())} |" for cells in table),
+            *(f"| {' | '.join(map(_cell, row.values()))} |" for row in table),
         ]
     failed = [row for row in rows if row["error"] is not None]
     if failed:
@@ -51,21 +51,22 @@ def to_markdown(board: Leaderboard) -> str:
         # The first line of an error counts the mistakes; the other formats hold the whole message.
         for row in failed:
             first, *_ = row["error"].splitlines() or [""]
-            lines.append(f"- {_cell(_file_name(row))}: {_cell(first)}")
+            lines.append(f"- {_cell(file_name(row))}: {_cell(first)}")
     warned = [row for row in ranked if row["warnings"] is not None]
     if warned:
         lines += ["", "Scored, but perhaps misread:", ""]
         for row in warned:
             text = "; ".join(row["warnings"].splitlines())
-            lines.append(f"- {_cell(_file_name(row))}: {_cell(text)}")
+            lines.append(f"- {_cell(file_name(row))}: {_cell(text)}")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
-def _caption(about: dict[str, Any]) -> str:
+def plain_caption(about: dict[str, Any]) -> str:
+    """Return what the scores are scores of and what the signs mean, not escaped."""
     dataset, level = about["dataset"], about["uncertainty"]["level"]
     sign = about["precision"].replace(">=", "≥")
     return (
-        f"{_cell(dataset['source'])}, {dataset['n_examples']:,} expressions in {dataset['n_images']:,} images "
+        f"{dataset['source']}, {dataset['n_examples']:,} expressions in {dataset['n_images']:,} images "
         f"(fingerprint {dataset['fingerprint'][:8]}), convention {about['convention']}, in percent; Pr@X counts "
         f"IoU {sign} X. ± is the standard error over images. Ranks are those that {100 * level:g} % intervals for "
         "all differences at once leave open; ✓ marks what they do not tell from the best. Missing expressions count "
@@ -73,29 +74,29 @@ def _caption(about: dict[str, Any]) -> str:
     )
 
 
-def _row(row: dict[str, Any], board: Leaderboard) -> dict[str, str]:
-    """Return the cells of a row by the heads of their columns."""
+def cells(row: dict[str, Any], board: Board) -> dict[str, str]:
+    """Return the cells of a row by the heads of their columns, not escaped."""
     known = row["miou_se"] is not None
     low, high = row["rank_low"], row["rank_high"]
-    cells = {
+    made = {
         "rank": str(row["rank"]),
-        "model": _cell(row["model"]),
-        **{name: _cell(shown(row[name])) for name in board.manifest},
-        "mIoU": _with_error(row, "miou"),
+        "model": row["model"],
+        **{name: shown(row[name]) for name in board.manifest},
+        "mIoU": with_error(row, "miou"),
         "ranks": (str(low) if low == high else f"{low}–{high}") if known else "",
         "best?": "✓" if row["like_best"] else "",
         "cIoU": percent(row["ciou"]),
         "Pr@0.5": percent(row["pr50"]),
         "Pr@0.9": percent(row["pr90"]),
-        **{head: _with_error(row, name) for name, head in board.heads.items()},
+        **{head: with_error(row, name) for name, head in board.heads.items()},
         "missing": f"{row['n_missing']:,}",
     }
     if row["best_of"] is not None:
-        cells["best of"] = f"{row['best_of']:,}"
-    return cells
+        made["best of"] = f"{row['best_of']:,}"
+    return made
 
 
-def _with_error(row: dict[str, Any], name: str) -> str:
+def with_error(row: dict[str, Any], name: str) -> str:
     """Return a score in percent with its standard error, if it has one; nothing for one that was not counted."""
     score, se = row[name], row.get(f"{name}_se")
     if score is None:
@@ -103,7 +104,7 @@ def _with_error(row: dict[str, Any], name: str) -> str:
     return percent(score) if se is None else f"{percent(score)} ± {percent(se)}"
 
 
-def is_text(board: Leaderboard, name: str) -> bool:
+def is_text(board: Board, name: str) -> bool:
     """Return whether a column of a leaderboard is aligned to the left."""
     return bool(pa.types.is_string(board.table.schema.field(name).type))
 
@@ -121,7 +122,8 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _file_name(row: dict[str, Any]) -> str:
+def file_name(row: dict[str, Any]) -> str:
+    """Return the model and the path of a row, once where they are the same."""
     if row["model"] == row["path"]:
         return str(row["path"])
     return f"{row['model']} ({row['path']})"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,16 @@ from numpy.typing import NDArray
 
 from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import metrics
+from refcocom_gpu.scores import consistency, metrics
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.about import about_dataset
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official
 from refcocom_gpu.scores.leaderboard.best import best_of_each, check_best_per
 from refcocom_gpu.scores.leaderboard.columns import (
-    EXTRAS,
     MEANING,
     NAMES,
-    SCORES,
     SELECTION,
-    UNTARGETED,
+    SIZES,
     extras_of,
     reserved,
     score_columns,
@@ -36,9 +33,12 @@ from refcocom_gpu.scores.leaderboard.columns import (
 from refcocom_gpu.scores.leaderboard.extras import extra_row
 from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
+from refcocom_gpu.scores.leaderboard.views import Leaderboard as Leaderboard
 from refcocom_gpu.scores.metrics import Floats, Ints
+from refcocom_gpu.scores.slices.groupings import GROUPINGS
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.store.store import MaskStore
+from refcocom_gpu.utils.arrow import from_numpy
 from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
@@ -54,39 +54,6 @@ PAIRED = 40
 """Rows whose differences from each other are kept: as many as a plot of all pairs can name."""
 
 
-@dataclass(frozen=True, eq=False)
-class Leaderboard:
-    """Scored files, best first.
-
-    Attributes:
-        table: Columns `NAMES`, those of the manifest, then `score_columns`; one row per file, files with an error last.
-        about: What the scores are scores of and what their uncertainty means, ready for JSON.
-        order: For each row of the table, the place of its file among the results.
-        others: The places of files that were scored and are not the best of theirs, best first.
-        pairs: The differences between the first `PAIRED` rows, whose intervals hold for all files at once; None where
-            they have none. In no file: `load_leaderboard` computes them again.
-    """
-
-    table: pa.Table
-    about: dict[str, Any]
-    order: tuple[int, ...] = ()
-    others: tuple[int, ...] = ()
-    pairs: un.Pairwise | None = None
-
-    @property
-    def manifest(self) -> list[str]:
-        """Names of the columns of the manifest."""
-        names: list[str] = self.table.column_names
-        return names[len(NAMES) : names.index(SCORES[0][0])]
-
-    @property
-    def heads(self) -> dict[str, str]:
-        """The columns of metrics besides IoU that people are shown, with their heads; see `columns.EXTRAS`."""
-        ours = {*self.table.column_names[len(NAMES) + len(self.manifest) :]}
-        heads = (pair for extra in (*EXTRAS.values(), UNTARGETED) for pair in extra.heads.items())
-        return {name: head for name, head in heads if name in ours}
-
-
 def make_leaderboard(
     results: Sequence[FileResult],
     store: MaskStore,
@@ -96,17 +63,22 @@ def make_leaderboard(
     replicates: int = REPLICATES,
     seed: int = 0,
     best_per: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Leaderboard:
-    """Score, compare and sort the files; see `write_leaderboard` for the arguments and errors."""
+    """Score, compare and sort the files; see `write_leaderboard` for the other arguments and the errors.
+
+    `options` says how the predictions were read, for `about`.
+    """
     check_official(convention, "a leaderboard")
     un.quantile_place(LEVEL, replicates)
     check_best_per(best_per, (result.columns for result in results))
     image = store.dataset.image_ids[store.dataset.sample_image[store.example_sample]]
+    sizes = size_rows(store)
     scored: list[tuple[dict[str, Any], Floats]] = []
     readable = [result for result in results if result.error is None]
     for first in range(0, len(readable), BLOCK):
         pairs = [
-            _scored(result, store, image, precision_strict)
+            _scored(result, store, image, sizes, precision_strict)
             for result in readable[first : first + BLOCK]
         ]
         sums, n = un.per_image(np.stack([ious for _, ious in pairs], axis=1), image)
@@ -139,6 +111,7 @@ def make_leaderboard(
         "dataset": about_dataset(store.dataset),
         "n_models": len(kept),
         "n_failed": len(failed),
+        **({"options": dict(options)} if options else {}),
         "best_per": best_per,
         "selection": selection,
         "uncertainty": {
@@ -185,7 +158,11 @@ def _identity(result: FileResult) -> tuple[str, ...]:
 
 
 def _scored(
-    result: FileResult, store: MaskStore, image: Ints, strict: bool
+    result: FileResult,
+    store: MaskStore,
+    image: Ints,
+    sizes: Mapping[str, NDArray[np.bool_]],
+    strict: bool,
 ) -> tuple[dict[str, Any], Floats]:
     """Return a row without the columns that depend on other rows, and [N] IoUs."""
     counts = result.counts
@@ -203,12 +180,22 @@ def _scored(
         "miou": metrics.mean(ious),
         "ciou": metrics.ciou(*triple, empty=empty),
         **{f"pr{round(100 * x)}": share for x, share in precision.items()},
+        "miou_per_instance": metrics.mean([*metrics.mean_by(ious, store.example_sample).values()]),
+        "hard_pass_rate": consistency.hard_pass_rate(ious, store.example_sample, strict=strict),
+        **{name: metrics.mean(ious[rows]) for name, rows in sizes.items()},
         **extra_row(result, absent, ious, store, image, strict=strict),
         "n_examples": len(store),
         "n_missing": int(absent.sum()),
         "n_empty": int(((counts[:, 1] == 0) & ~absent).sum()),
     }
     return row, ious
+
+
+def size_rows(store: MaskStore) -> dict[str, NDArray[np.bool_]]:
+    """Return [N] which examples each of the columns `SIZES` is a mean over; sizes of no example are left out."""
+    areas = pa.table({"target_area": from_numpy(store.areas[store.example_sample])})
+    groups = zip(SIZES, GROUPINGS["size"].slicing(areas).groups(), strict=True)
+    return {name: rows for (name, _), (_, rows) in groups if rows.any()}
 
 
 def _add_ranks(
