@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from refcocom_gpu.construct.instances import Mask
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.table import Dataset
-from refcocom_gpu.errors import DatasetError
 from refcocom_gpu.masks import rle
+from refcocom_gpu.report.canvas import Canvas
+from refcocom_gpu.report.overlay import FIRST, SECOND, Pixels, fitted, outlined, window_of
 
 SHOWN = 12
 """Number of kept instances shown, and of removed ones: as many as fit a screen."""
@@ -26,11 +24,8 @@ PANEL, CAPTION, GAP = 168, 64, 8
 COLUMNS = 4
 """Pairs in a row."""
 
-BEFORE, AFTER = (230, 80, 50), (40, 150, 90)
-"""Tints of the original and the refined mask, RGB."""
-
-MARGIN = 0.15
-"""Space shown around both masks, as a share of their larger side."""
+MARGIN, LEAST = 0.15, 0.0
+"""Of the window around both masks (`overlay.window_of`): tight, because panels are small."""
 
 
 def contact_sheet(dataset: Dataset, instances: pa.Table, images: Images | None) -> bytes:
@@ -51,10 +46,11 @@ def contact_sheet(dataset: Dataset, instances: pa.Table, images: Images | None) 
     width, height = 2 * PANEL + GAP, PANEL + CAPTION
     sheet = Image.new("RGB", (COLUMNS * (width + 2 * GAP), n_lines * (height + GAP) + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
+    canvas = Canvas.grey(dataset) if images is None else Canvas(dataset, images)
     for k, row in enumerate(rows):
         left = (k % COLUMNS) * (width + 2 * GAP) + GAP
         top = (k // COLUMNS) * (height + GAP) + GAP
-        for side, panel in enumerate(_panels(dataset, row, images)):
+        for side, panel in enumerate(_panels(dataset, row, canvas)):
             sheet.paste(Image.fromarray(panel), (left + side * (PANEL + GAP), top))
         draw.multiline_text((left, top + PANEL + 2), _caption(row), fill="black", font=font)
     buffer = io.BytesIO()
@@ -80,66 +76,26 @@ def _chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept[:SHOWN] + removed[:SHOWN]
 
 
-def _panels(
-    dataset: Dataset, row: dict[str, Any], images: Images | None
-) -> list[NDArray[np.uint8]]:
+def _panels(dataset: Dataset, row: dict[str, Any], canvas: Canvas) -> list[Pixels]:
+    """Draw the outline of the original mask and that of the refined one, each on a panel of its own."""
     size = [row["height"], row["width"]]
     before = rle.decode({"size": size, "counts": row["original_counts"]})
     after = np.zeros_like(before)
     if row["counts"]:
         after = rle.decode({"size": size, "counts": row["counts"]})
-    picture = _picture(dataset, row["image_id"], images, size)
-    part = _window(before | after)
+    picture = canvas.picture(int(np.flatnonzero(dataset.image_ids == row["image_id"])[0]))
+    window = window_of(before | after, margin=MARGIN, least=LEAST)
+    shown, *masks = fitted(picture, [before, after], window, PANEL)
     return [
-        _fitted(_tinted(picture, mask, tint)[part])
-        for mask, tint in ((before, BEFORE), (after, AFTER))
+        _padded(outlined(shown.copy(), [(mask.astype(bool), colour)], thickness=2))
+        for mask, colour in zip(masks, (FIRST, SECOND), strict=True)
     ]
 
 
-def _picture(
-    dataset: Dataset, image_id: int, images: Images | None, size: Sequence[int]
-) -> NDArray[np.uint8]:
-    grey = np.full((*size, 3), 190, np.uint8)
-    if images is None:
-        return grey
-    try:
-        picture = np.asarray(images[int(np.flatnonzero(dataset.image_ids == image_id)[0])])
-    except DatasetError:
-        # Nobody needed this picture, or the caption gives it as the reason for the removal.
-        return grey
-    return picture
-
-
-def _window(mask: Mask) -> tuple[slice, slice]:
-    """The rows and columns around the set pixels; all where none is set."""
-    if not mask.any():
-        return slice(None), slice(None)
-    spans = [np.flatnonzero(mask.any(axis=axis))[[0, -1]] for axis in (1, 0)]
-    reach = max(4, round(MARGIN * max(int(last - first) for first, last in spans)))
-    rows, columns = (
-        slice(max(0, int(first) - reach), int(last) + 1 + reach) for first, last in spans
-    )
-    return rows, columns
-
-
-def _tinted(
-    picture: NDArray[np.uint8], mask: Mask, tint: tuple[int, int, int]
-) -> NDArray[np.uint8]:
-    shown = picture.copy()
-    shown[mask] = (shown[mask].astype(np.uint16) + np.array(tint, np.uint16)) // 2
-    return shown
-
-
-def _fitted(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A part of a picture, scaled to a panel; the rest of the panel is light."""
-    from PIL import Image
-
-    height, width = part.shape[:2]
-    scale = PANEL / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+def _padded(part: Pixels) -> Pixels:
+    """Return a part of a picture at the top left of a panel, the rest of which is light."""
     panel = np.full((PANEL, PANEL, 3), 245, np.uint8)
-    scaled = np.asarray(Image.fromarray(part).resize(size, Image.Resampling.BILINEAR))
-    panel[: size[1], : size[0]] = scaled
+    panel[: part.shape[0], : part.shape[1]] = part
     return panel
 
 

@@ -17,7 +17,8 @@ class Canvas:
 
     Args:
         dataset: The examples.
-        folder: Holds the pictures by `file_name`; None takes those of the dataset, if it holds any.
+        pictures: A folder that holds them by `file_name`, or `Images`; None takes those of the dataset, if it holds
+            any.
 
     Attributes:
         problem: Why masks are drawn on grey instead of pictures; empty where all pictures so far were at hand.
@@ -28,17 +29,26 @@ class Canvas:
     ((221, 246, 3), '')
     """
 
-    def __init__(self, dataset: Dataset, folder: str | Path | None = None) -> None:
+    def __init__(self, dataset: Dataset, pictures: Images | str | Path | None = None) -> None:
         self.problem = ""
         self._dataset = dataset
         self._images: Images | None = None
-        self._first_sample = np.searchsorted(dataset.sample_image, np.arange(dataset.n_images + 1))
+        if isinstance(pictures, Images):
+            self._images = pictures
+            return
         try:
-            self._images = Images(dataset, folder)
+            self._images = Images(dataset, pictures)
         except (UsageError, DatasetError) as error:
-            if folder is not None:
+            if pictures is not None:
                 raise
             self.problem = str(error)
+
+    @classmethod
+    def grey(cls, dataset: Dataset) -> Canvas:
+        """Return a canvas that reads no picture."""
+        canvas = object.__new__(cls)
+        canvas.problem, canvas._dataset, canvas._images = "no picture was asked for", dataset, None
+        return canvas
 
     def picture(self, image: int) -> Pixels:
         """Return the picture of an image as [H, W, 3] bytes, which the caller may change.
@@ -51,6 +61,7 @@ class Canvas:
                 return np.array(self._images[image])
             except DatasetError as error:
                 self.problem = self.problem or str(error)
-        sample = self._first_sample[image]
+        # The samples of an image are consecutive; their masks have its size.
+        sample = np.searchsorted(self._dataset.sample_image, image)
         size = int(self._dataset.heights[sample]), int(self._dataset.widths[sample])
         return np.full((*size, 3), GREY, np.uint8)

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from refcocom_gpu.scores.metrics import Floats
+from refcocom_gpu.utils.arrow import to_numpy
 from refcocom_gpu.utils.optional import require
 from refcocom_gpu.utils.text import as_text
 
@@ -159,6 +161,29 @@ def precision(name: str, values: Floats, at: dict[float, float], sign: str) -> s
 
     said = ", ".join(f"{100 * share:.1f} % at {x}" for x, share in at.items())
     return svg(name, f"Share of examples with IoU {sign} X by X: {said}.", draw)
+
+
+def curve(name: str, scores: pa.Table, best: float) -> str:
+    """Plot mIoU and cIoU against the threshold.
+
+    Args:
+        name: As of `svg`.
+        scores: `threshold`, `miou` and `ciou`, ascending.
+        best: The threshold that is marked.
+    """
+    x, *lines = (to_numpy(scores[column]) for column in ("threshold", "miou", "ciou"))
+
+    def draw(axes: Any) -> None:
+        for y, colour, style, label in zip(
+            lines, (FIRST, THIRD), ("-", "--"), ("mIoU", "cIoU"), strict=True
+        ):
+            axes.plot(x, 100 * y, style, color=colour, lw=1.6, label=label)
+        axes.axvline(best, color=SECOND, lw=1.2)
+        axes.legend()
+        axes.set(xlabel="threshold", ylabel="score, %")
+
+    said = "; ".join(f"{at:g}: {100 * y:.2f}" for at, y in zip(x, lines[0], strict=True))
+    return svg(name, f"mIoU by threshold, in percent; the best is {best:g}: {said}.", draw)
 
 
 def intervals(

@@ -12,10 +12,10 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.report import figures
 from refcocom_gpu.report.canvas import Canvas
 from refcocom_gpu.report.examples import EMBED, Cards, Fact, check_pictures, codes_of, extremes
-from refcocom_gpu.report.page import data, markup, percent, render
+from refcocom_gpu.report.page import data, markup, percent, render, signed
 from refcocom_gpu.report.sketches import LEGEND, sketcher
 from refcocom_gpu.report.truth import Truth, truth_of
-from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores import boundary, thresholds
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.about import left_out
 from refcocom_gpu.scores.conventions import FLOAT32, OFFICIAL
@@ -159,6 +159,8 @@ def headline(result: Result) -> list[dict[str, Any]]:
         ("worst sentence", result.miou_worst_sentence, None),
         ("hard pass rate", result.hard_pass_rate, None),
     ]
+    if result.consistency:
+        rows += [("pairwise IoU", result.pairwise_iou, None)]
     if result.n_no_target:
         rows += [("N-acc", result.n_acc, None), ("T-acc", result.t_acc, None)]
     counted = result.is_counted
@@ -206,6 +208,15 @@ def _plots(result: Result) -> list[tuple[Any, str]]:
             (
                 figures.distribution("boundary", values, label="boundary IoU"),
                 "IoU of the pixels near the contours, which coarse masks lose.",
+            )
+        )
+    if thresholds.has_curve(result.per_example):
+        best = result.best_threshold
+        plots.append(
+            (
+                figures.curve("thresholds", result.threshold_curve(), best.threshold),
+                f"Scores at every threshold; the best gives {percent(best.miou)} mIoU, {signed(best.gain)} points "
+                "more than the one in use. Chosen on the examples it is scored on, it is optimistic.",
             )
         )
     return [(markup(plot), caption) for plot, caption in plots]
