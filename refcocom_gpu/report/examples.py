@@ -21,7 +21,6 @@ from refcocom_gpu.report.canvas import Canvas
 from refcocom_gpu.report.thumbnails import Sketch, thumbnails
 from refcocom_gpu.scores.metrics import Floats, Ints
 from refcocom_gpu.utils.arrow import to_numpy
-from refcocom_gpu.utils.files import write_files
 
 EMBED, LINK, NONE = "embed", "link", "none"
 PICTURES = (EMBED, LINK, NONE)
@@ -145,8 +144,10 @@ class Cards:
             return {"files": {name: base64.b64encode(file).decode() for name, file in drawn}}
         folder = FOLDER.format(page.stem)
         sketches = [self.sketch(k, side) for k in index.tolist() for side in places]
+        (page.parent / folder).mkdir(parents=True, exist_ok=True)
         for name, file in thumbnails(canvas, sketches, progress):
-            write_files(page.parent / folder, {f"{name}.webp": file})
+            # Not synced one by one, which takes longer than drawing: the page, which is, comes last.
+            (page.parent / folder / f"{name}.webp").write_bytes(file)
         return {"folder": folder, "all": True}
 
     def n_drawn(self, pictures: str) -> int:
