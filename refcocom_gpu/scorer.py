@@ -152,6 +152,7 @@ def score(
     needed = get_convention(convention).metric
     options = ValueOptions(**reading)
     check_missing(missing)
+    chosen_metrics(metrics)  # a wrong name is told before any file is looked at
     source = find_source(predictions)
     options = options_of(source, options)
     are_boxes = options.box_format is not None

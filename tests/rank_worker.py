@@ -106,7 +106,7 @@ def outcome(metric):
     names = (
         "intersection",
         "pred_area",
-        *table.column_names[table.column_names.index("status") + 1 :],
+        *table.column_names[table.column_names.index("iou") + 1 :],
     )
     counts = [table[name].to_pylist() for name in names]
     return {"scores": found, "counts": counts}

@@ -106,13 +106,13 @@ def test_answers_carry_the_hash_of_what_was_read(tmp_path):
 
 def test_answers_that_change_while_they_are_read(tmp_path, monkeypatch):
     path = responses(tmp_path)
-    real = adapters.files._row
+    real = adapters.files.json_object
 
-    def row(text, where, problems):
+    def row(text, where, *others):
         if where.endswith("line 3"):
             replace(path, path.read_bytes() + b"\n")
-        return real(text, where, problems)
+        return real(text, where, *others)
 
-    monkeypatch.setattr(adapters.files, "_row", row)
+    monkeypatch.setattr(adapters.files, "json_object", row)
     with pytest.raises(rc.DataError, match="changed while it was read"):
         adapters.read(path, DATASET, source="rle")

@@ -21,6 +21,7 @@ CONSTRUCT = [
     "output_dir=made",
 ]  # fmt: skip
 CONVERT = ["convert", "sample", "made.parquet", "dataset=sample"]
+EXPORT = ["export", "sample", "output_dir=exported"]
 EXPLAIN = ["explain", "sample", "dataset=sample", "device=cpu"]
 KNOW_JSON = [verb for verb, (config, _) in VERBS.items() if "json" in {k.name for k in keys_of(config)}]  # fmt: skip
 
@@ -68,9 +69,9 @@ def test_json_is_printed_when_quiet_too(capsys, words, key):
 
 
 def test_every_verb_that_knows_json_is_tried():
-    assert {words[0] for words in (SCORE, COMPARE, SWEEP, CONSTRUCT, CONVERT, EXPLAIN)} == set(
-        KNOW_JSON
-    )
+    assert {
+        words[0] for words in (SCORE, COMPARE, SWEEP, CONSTRUCT, CONVERT, EXPLAIN, EXPORT)
+    } == set(KNOW_JSON)
 
 
 @pytest.mark.parametrize("verb", KNOW_JSON)

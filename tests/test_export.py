@@ -305,7 +305,7 @@ def test_wrong_requests(result, store, tmp_path):
     mask = {"size": [1, 1], "counts": "01"}
     record = {"image_id": 1, "samples": [{"id": 1, "sentences": ["a"], "mask": mask}]}
     (tmp_path / "d.jsonl").write_text(json.dumps(record))
-    with pytest.raises(rc.UsageError, match="their datasets differ"):
+    with pytest.raises(rc.UsageError, match="their fingerprints differ"):
         rc.export(result, tmp_path / "out", truth=tmp_path / "d.jsonl")
     assert not (tmp_path / "out").exists()
 

@@ -56,7 +56,7 @@ def test_every_number_is_that_of_score(made):
         assert row["box_iou"] == scored.box_iou == result.box_iou
         assert row["box_accuracy"] == scored.box_accuracy
         assert row["pairwise_iou"] == scored.pairwise_iou == result.pairwise_iou
-        assert row["hard_pass"] == scored.hard_pass_rate
+        assert row["hard_pass_rate"] == scored.hard_pass_rate
         assert row["boundary_iou"] == scored.boundary_iou
         shares = {CAUSES[of["cause"]]: of["share"] for of in scored.cause_summary["shares"]}
         # Every example has a target, so the causes of those without have no number.
@@ -88,17 +88,17 @@ def test_a_row_with_fewer_metrics_has_nulls(made):
         return File(name, name, counts=counted.counts, measured=counted.measured)
 
     results = [file("sample", ["causes"]), file("sample-coarse", ["boxes", "consistency"])]
-    results.append(drawn(1, 0.3, columns={"hard_pass": 3}))
+    results.append(drawn(1, 0.3, columns={"pairwise_iou": 3}))
     board = make_leaderboard(results, STORE, replicates=99)
     rows = {row["model"]: row for row in board.table.to_pylist()}
     causes_of = [rows["sample"][name] for name in CAUSES.values()]
     assert any(causes_of)
-    for name in ("box_iou", "box_accuracy", "pairwise_iou", "hard_pass"):
+    for name in ("box_iou", "box_accuracy", "pairwise_iou"):
         assert rows["sample"][name] is rows["m1"][name] is None
         assert rows["sample-coarse"][name] > 0
     assert {rows["sample-coarse"][name] for name in CAUSES.values()} == {None}
     # A column of the manifest with the name of one of ours.
-    assert (board.manifest, rows["m1"]["manifest.hard_pass"]) == (["manifest.hard_pass"], 3)
+    assert (board.manifest, rows["m1"]["manifest.pairwise_iou"]) == (["manifest.pairwise_iou"], 3)
 
 
 @pytest.mark.parametrize("long", [False, True])
@@ -117,13 +117,13 @@ def test_the_printed_table_keeps_its_width(made, long):
 def test_every_format_has_them(made):
     rows = json.loads((made / "out" / "leaderboard.json").read_text())["rows"]
     cells = list(csv.DictReader((made / "out" / "leaderboard.csv").read_text().splitlines()))
-    names = ["box_iou", "box_accuracy", "pairwise_iou", "hard_pass", "cause_wrong_instance"]
+    names = ["box_iou", "box_accuracy", "pairwise_iou", "hard_pass_rate", "cause_wrong_instance"]
     assert [[cell[name] for name in names] for cell in cells] == [
         [str(row[name]) for name in names] for row in rows
     ]
     markdown = (made / "out" / "leaderboard.md").read_text().splitlines()
-    assert "| box IoU | box accuracy@0.5 | pairwise IoU | hard pass@0.5 | missing |" in markdown[2]
-    shown = [f"{100 * rows[0][name]:.2f}" for name in names[:4]]
+    assert "| box IoU | box accuracy@0.5 | pairwise IoU | missing |" in markdown[2]
+    shown = [f"{100 * rows[0][name]:.2f}" for name in names[:3]]
     assert f"| {' | '.join(shown)} |" in markdown[4]
 
 
@@ -161,7 +161,7 @@ def test_a_sentence_for_each_object_has_no_pairwise_iou(tmp_path):
     outcome = rc.sweep([path], dataset, tmp_path / "out", metrics="consistency", replicates=99)
     (row,) = outcome.leaderboard.table.to_pylist()
     assert row["error"] is None
-    assert (row["pairwise_iou"], row["hard_pass"]) == (None, 0.5)
+    assert (row["pairwise_iou"], row["hard_pass_rate"]) == (None, 0.5)
     result = rc.load_results(tmp_path / "out")[1]
     assert math.isnan(result.pairwise_iou)
     assert result.per_example.equals(rc.score(path, dataset, metrics="consistency").per_example)

@@ -422,7 +422,10 @@ def test_who_has_no_values_says_so(case, tmp_path):
     ):
         rc.RefCOCOMMetric(case.store, metrics=ASKED)
     file = write_jsonl(tmp_path / "masks.jsonl", case.rows())
-    with pytest.raises(rc.UsageError, match="a sweep counts iou, boundary, not thresholds"):
+    with pytest.raises(
+        rc.UsageError,
+        match="a sweep counts iou, boundary, causes, boxes, consistency, not thresholds",
+    ):
         rc.sweep([file], case.store, tmp_path, metrics=ASKED)
     result = rc.score(enumerate(case.masks), case.store)
     for ask in (result.threshold_curve, lambda: result.best_threshold, result.interpolations):
