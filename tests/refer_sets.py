@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from helpers import Case, coco_encode, make_case
 
 import refcocom_gpu as rc
+from refcocom_gpu.dataset.known import KNOWN, Counts
 
 SIZE = (12, 17)
 
@@ -40,6 +43,23 @@ def refer_case(folder: Path, rows: list[dict[str, Any]]) -> Case:
     path = folder / "refer.json"
     path.write_text(json.dumps(rows))
     return make_case(rc.MaskStore.build(rc.load_dataset(path), cache=False))
+
+
+def publish(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    images: int | None,
+    samples: int | None,
+    examples: int | None,
+    **where: str,
+) -> None:
+    """Make these the published counts of a known set: of `split=` of `split_by=`, or of its only split."""
+    known = KNOWN[name]
+    split_by = where.get("split_by", next(iter(known.splits)))
+    splits = known.splits[split_by]
+    counts = {where.get("split", next(iter(splits))): Counts(images, samples, examples)}
+    changed = replace(known, splits={**known.splits, split_by: {**splits, **counts}})
+    monkeypatch.setitem(KNOWN, name, changed)
 
 
 def facts(case: Case, names: Any, indices: Any = None) -> list[dict[str, Any]]:
