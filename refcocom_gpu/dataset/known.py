@@ -228,9 +228,10 @@ def choose(
             )
         return Chosen(None, source, split, None)
     if place.kind == "refer":
-        if known.references is None or not place.path.name.startswith(known.references):
+        by = split_by_of(place.path)
+        if known.references is None or (by and not place.path.name.startswith(known.references)):
             raise UsageError(f"{place.path} is not of {known.title}{_expected(known)}")
-        split_by = split_by_of(place.path) or split_by
+        split_by = by or split_by
     split, split_by = known.resolve(split, split_by)
     return Chosen(name, source, split, split_by)
 
