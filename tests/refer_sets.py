@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from helpers import Case, coco_encode, make_case
 
 import refcocom_gpu as rc
+from refcocom_gpu.dataset.known import KNOWN, Counts
 
 SIZE = (12, 17)
 
@@ -40,6 +44,23 @@ def refer_case(folder: Path, rows: list[dict[str, Any]]) -> Case:
     path = folder / "refer.json"
     path.write_text(json.dumps(rows))
     return make_case(rc.MaskStore.build(rc.load_dataset(path), cache=False))
+
+
+def publish(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    images: int | None,
+    samples: int | None,
+    examples: int | None,
+    **where: str,
+) -> None:
+    """Make these the published counts of a known set: of `split=` of `split_by=`, or of its only split."""
+    known = KNOWN[name]
+    split_by = where.get("split_by", next(iter(known.splits)))
+    splits = known.splits[split_by]
+    counts = {where.get("split", next(iter(splits))): Counts(images, samples, examples)}
+    changed = replace(known, splits={**known.splits, split_by: {**splits, **counts}})
+    monkeypatch.setitem(KNOWN, name, changed)
 
 
 def facts(case: Case, names: Any, indices: Any = None) -> list[dict[str, Any]]:
@@ -86,3 +107,43 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> Any:
 
 
 TABLES = [".jsonl", ".json", ".parquet", ".feather", ".folder", ".saved", ".memory"]
+
+
+def write_release(folder: Path, *names: str, splits: tuple[str, ...] = ("val",)) -> Path:
+    """A release of four instances in two images in each split, in the files of these names beside `instances.json`.
+
+    The references of each file are those of its split, so a `split` tells which file was read only by its ids: those of
+    the second file are 1000 higher than those of the first.
+    """
+    folder.mkdir(exist_ok=True)
+    rows = instances([["left one", "it"], ["thé"], ["dog"], ["the dog", "a dog", "dog"]])
+    for k, name in enumerate(names):
+        refs = [
+            {
+                **{key: row[key] for key in ("ann_id", "image_id", "file_name")},
+                "ref_id": row["ref_id"] + 1000 * k + 100 * s,
+                "split": split,
+                "sentences": [{"sent": text} for text in row["sentences"]],
+            }
+            for s, split in enumerate(splits)
+            for row in rows
+        ]
+        file = folder / name
+        file.write_bytes(
+            json.dumps(refs).encode() if file.suffix == ".json" else pickle.dumps(refs, 2)
+        )
+    height, width = SIZE
+    images = {row["image_id"]: row["file_name"] for row in rows}
+    known = {
+        "images": [
+            {"id": k, "height": height, "width": width, "file_name": name}
+            for k, name in images.items()
+        ],
+        "annotations": [
+            {"id": row["ann_id"], "category_id": 1, **{k: row[k] for k in ("image_id", "segmentation")}}
+            for row in rows
+        ],
+        "categories": [{"id": 1, "name": "dog"}],
+    }  # fmt: skip
+    (folder / "instances.json").write_text(json.dumps(known))
+    return folder

@@ -107,7 +107,7 @@ def test_demo_leaves_only_its_result(tmp_path):
         (["convention=mine"], "'mine'"),
         (["output_dir="], "output_dir is given no value; write null for none"),
         (["output_dir=p.jsonl"], "output_dir p.jsonl is a file"),
-        (["dataset=cocoo"], "dataset=cocoo: choose refcoco-m or sample; a file or folder goes to"),
+        (["dataset=cocoo"], "refcocog or sample; a file or folder goes to"),
         (["dataset.path=nowhere/at all"], "no file or folder at dataset.path=nowhere/at all"),
         (["dataset.key=name"], "dataset.key must be sample_id or image_position, not 'name'"),
         (["dataset.foo=1"], "score has no key 'dataset.foo'"),
@@ -322,7 +322,7 @@ def test_json_is_all_of_stdout(folder, capsys):
     printed = json.loads(out)
     assert {key: written[key] for key in printed} == printed
     assert err.startswith("warning: snapshot: ")
-    assert "where the card of RefCOCO-M states 1,190" in err
+    assert "images where RefCOCO-M has 1,190" in err
     assert main([*SAMPLE, "p.jsonl", "quiet=true"]) == 0
     assert capsys.readouterr() == ("", "")
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from hub import CARD, SHA, run
 from pycocotools import mask as coco_mask
+from refer_sets import publish
 
 from refcocom_gpu.dataset import sources
-from refcocom_gpu.dataset import table as dataset_module
 from refcocom_gpu.dataset.records import from_arrow
 from refcocom_gpu.dataset.records.tables import compress
-from refcocom_gpu.dataset.table import PUBLISHED, Dataset, load_dataset
+from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import DatasetError, UsageError
 
 REAL = Path(__file__).parents[2] / "shared/data/real/refcoco/refcoco_m_like.jsonl"
@@ -98,7 +98,7 @@ def assert_same(found: Dataset, expected: Dataset, absent: tuple[str, ...] = ())
 @pytest.fixture(autouse=True)
 def _published(monkeypatch: pytest.MonkeyPatch) -> None:
     """The made records count as the published ones, so that folders of them load without the warning."""
-    monkeypatch.setattr(dataset_module, "PUBLISHED", {"images": 5, "samples": 6, "examples": 6})
+    publish(monkeypatch, "refcoco-m", 5, 6, 6)
 
 
 @pytest.fixture
@@ -142,10 +142,10 @@ def test_tables_hold_what_the_records_say(expected: Dataset, records: list[dict]
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is absent")
 def test_real_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset_module, "PUBLISHED", {"images": 22, "samples": 42, "examples": 179})
+    publish(monkeypatch, "refcoco-m", 22, 42, 179)
     real = load_dataset(REAL)
     assert (real.n_images, real.n_samples, real.n_examples) == (22, 42, 179)
-    assert real.published_difference() is None
+    assert real.counts_as_published is True
     rows = [json.loads(line) for line in REAL.read_text().splitlines()]
     for row in rows:
         row.pop("image")
@@ -615,16 +615,18 @@ def test_image_meta_disagrees(tmp_path: Path, records: list[dict]) -> None:
 def test_published_difference(
     tmp_path: Path, records: list[dict], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_module, "PUBLISHED", PUBLISHED)
+    publish(monkeypatch, "refcoco-m", 1190, 2080, 5598)
     folder = write_shards(tmp_path / "s", records)
     with pytest.warns(
-        UserWarning, match="5 images where the card of RefCOCO-M states 1,190, 6 samples"
+        UserWarning, match="5 images where RefCOCO-M has 1,190, 6 samples where RefCOCO-M has 2,080"
     ) as caught:
         loaded = load_dataset(folder)
     assert len(caught) == 1
     assert caught[0].filename == __file__
     assert loaded.published_difference() == str(caught[0].message)
-    assert load_dataset(folder / NAME.format(1, 2)).published_difference() is not None
+    assert loaded.counts_as_published is False
+    # One file of a folder is not meant to be the set.
+    assert load_dataset(folder / NAME.format(1, 2)).counts_as_published is None
 
 
 @pytest.mark.parametrize(

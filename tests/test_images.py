@@ -15,9 +15,9 @@ import pytest
 from helpers import pictured, real_file, unpictured
 from hub import CARD, SHA, run
 from PIL import Image, ImageOps
+from refer_sets import publish
 
 import refcocom_gpu as rc
-from refcocom_gpu.dataset import table as dataset_module
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.sample import draw_image, encode_png
 
@@ -29,7 +29,7 @@ NAME = "validation-{:05}-of-{:05}.parquet"
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies that `datasets` keeps go elsewhere, and the made records count as the published ones."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "kept")
-    monkeypatch.setattr(dataset_module, "PUBLISHED", {"images": 5, "samples": 15, "examples": 15})
+    publish(monkeypatch, "refcoco-m", 5, 15, 15)
 
 
 def saved(records=RECORDS) -> datasets.Dataset:

@@ -19,9 +19,12 @@ from refcocom_gpu.utils.options import option
 
 @dataclass
 class DatasetConfig:
-    """Which set is scored; `dataset=sample` and `dataset=refcoco-m` choose a whole group."""
+    """Which set is scored; `dataset=sample` and `dataset=refcoco` choose a whole group."""
 
-    name: str = option("moondream/refcoco-m", "Hub name, or `sample` for the built-in set")
+    name: str = option(
+        "moondream/refcoco-m",
+        "Hub name, `sample` for the built-in set, or that of a known set: refcoco, refcoco+, refcocog, grefcoco",
+    )
     path: str | None = option(
         None,
         "local snapshot instead: folder of Parquet shards, save_to_disk folder, .parquet, .jsonl, REFER release",
@@ -29,6 +32,9 @@ class DatasetConfig:
     )
     revision: str | None = option(None, "branch, tag or commit on the Hub")
     split: str = option("validation", "split name")
+    split_by: str | None = option(
+        None, "unc, umd or google, where a release or a known set is split in several ways"
+    )
     key: str = option(
         "sample_id",
         "how predictions name an example: sample_id, or image_position where ids repeat",

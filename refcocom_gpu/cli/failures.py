@@ -30,7 +30,7 @@ class PartFailedError(DataError):
 
 _FIELDS = re.compile(r"fields=\{((?:'\w+': '[^']*'(?:, )?)+)\}")
 _FIELD = re.compile(r"'(\w+)': '([^']*)'")
-_DATASET = re.compile(r"(?<![\w.])(key|invalid_references)='(\w+)'")
+_DATASET = re.compile(r"(?<![\w.])(key|invalid_references|split_by|path)='(\w+)'")
 
 
 def as_typed(text: str) -> str:

@@ -131,10 +131,14 @@ def _help(verb: str) -> str:
     # The main key comes first and what becomes of the result last, the others in the order of the config.
     keys = sorted(keys_of(config), key=lambda key: (key.name in OUTPUT_KEYS, key.name != main_key))
     rows += [(key.shown, key.meaning) for key in keys]
-    width = max(len(left) for left, _ in rows) + 2
+    width = max(len(key.shown) for key in keys) + 2
     for left, meaning in rows:
         first, *others = textwrap.wrap(meaning, HELP_WIDTH - width - 2)
-        lines += [f"  {left:<{width}}{first}", *(" " * (width + 2) + line for line in others)]
+        if len(left) < width:
+            first = f"{left:<{width}}{first}"
+        else:  # a group of many options stands above its meaning
+            first, others = left, [first, *others]
+        lines += [f"  {first}", *(" " * (width + 2) + line for line in others)]
     flags = _flags({key.name for key in keys})
     lines += ["", f"{main_key} may stand without its name.", flags, EXIT_CODES]
     return "\n".join(lines)

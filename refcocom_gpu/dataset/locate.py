@@ -36,12 +36,13 @@ class Place(NamedTuple):
     commit: str | None
 
 
-def locate(source: str | Path, revision: str | None) -> Place:
+def locate(source: str | Path, revision: str | None, split_by: str | None = None) -> Place:
     """Find a source without reading it.
 
     Args:
         source: As for `load_dataset`.
         revision: As for `load_dataset`.
+        split_by: Which of the references of a release to take; of no meaning to other sources.
 
     Raises:
         UsageError: There is no such source, it is a pipe or a device, or a local source does not have this revision.
@@ -54,11 +55,13 @@ def locate(source: str | Path, revision: str | None) -> Place:
     if path.is_dir():
         path, commit = _snapshot(path, revision)
         is_arrow = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
-        if refs := sorted(entry for entry in path.iterdir() if _is_release(entry)):
-            place = Place("refer", _only_release(refs), commit)
+        if refs := _releases_in(path):
+            place = Place("refer", _only_release(refs, split_by), commit)
         else:
             place = Place("arrow" if is_arrow else "parquet", path, commit)
     elif path.is_file():
+        if split_by_of(path) is not None:
+            _only_release([path], split_by)
         place = Place(_kind_of_file(path), path, _recorded_commit(path))
     elif source == "sample":
         place = Place("sample", path, None)
@@ -72,22 +75,34 @@ def locate(source: str | Path, revision: str | None) -> Place:
     return place
 
 
-def _is_release(path: Path) -> bool:
-    """Tell whether the name is that of the references of a release, such as `refs(unc).p` or `grefs(unc).json`."""
-    return re.fullmatch(r"g?refs\(.*\)\.(p|json)", path.name) is not None
+def split_by_of(path: Path) -> str | None:
+    """Return who split the images, which the name of the references of a release says; None for any other name.
+
+    >>> split_by_of(Path("refs(unc).p")), split_by_of(Path("grefs(unc).json")), split_by_of(Path("a.json"))
+    ('unc', 'unc', None)
+    """
+    match = re.fullmatch(r"g?refs\((.*)\)\.(?:p|json)", path.name)
+    return match[1] if match else None
 
 
-def _only_release(refs: list[Path]) -> Path:
+def _releases_in(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if split_by_of(entry) is not None)
+
+
+def _only_release(refs: list[Path], split_by: str | None) -> Path:
     """Return the one file of a release. Each of several splits the images in its own way, and none is the default."""
-    if len(refs) > 1:
-        raise UsageError(
-            f"{refs[0].parent} holds {', '.join(path.name for path in refs)}; pass one of them as the path"
-        )
-    return refs[0]
+    fitting = [path for path in refs if split_by in (None, split_by_of(path))]
+    if len(fitting) == 1:
+        return fitting[0]
+    held = f"{refs[0].parent} holds {', '.join(path.name for path in refs)}"
+    if not fitting:
+        raise UsageError(f"{held}; none is split_by='{split_by}'")
+    choices = " or ".join(dict.fromkeys(f"split_by='{split_by_of(path)}'" for path in fitting))
+    raise UsageError(f"{held}; pass one of them as the path, or {choices}")
 
 
 def _kind_of_file(path: Path) -> Literal["parquet", "json", "refer"]:
-    if path.suffix == ".p" or _is_release(path):
+    if path.suffix == ".p" or split_by_of(path) is not None:
         return "refer"
     if path.suffix == ".parquet":
         return "parquet"

@@ -37,7 +37,7 @@ class Source(NamedTuple):
     Attributes:
         columns: The flat columns.
         commit: Of the source, where it is known.
-        is_published: Whether the source is meant to be the published set.
+        is_published: Whether the source is meant to be RefCOCO-M, although no name says so.
         invalid: The references of an original set that cannot be scored and are not in the columns.
     """
 
@@ -66,7 +66,7 @@ def read_source(
         DatasetError: The records are malformed, or the Hub cannot be reached.
     """
     kind, path, commit = locate(source, revision)
-    is_published, invalid = kind == "hub", records.Invalid()
+    is_published, invalid = False, records.Invalid()
     if kind == "parquet":
         files = parquet_files(path, split)
         columns, invalid = _read_parquet(files, split)

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from refcocom_gpu.dataset.checks import check_columns, check_invalid
 from refcocom_gpu.dataset.examples import Examples
 from refcocom_gpu.dataset.facts import REFER_IDS
+from refcocom_gpu.dataset.known import REFCOCO_M, Counts, choose, counts_of, label_of
 from refcocom_gpu.dataset.lookup import Lookup
 from refcocom_gpu.dataset.sources import read_source
 from refcocom_gpu.errors import UsageError
@@ -30,9 +31,6 @@ KeyKind = Literal["sample_id", "image_position"]
 KEY_KINDS: tuple[str, ...] = get_args(KeyKind)
 INVALID_REFERENCES = ("error", "drop")
 Ints = NDArray[np.int64]
-
-PUBLISHED = {"images": 1190, "samples": 2080, "examples": 5598}
-"""The counts that the dataset card of RefCOCO-M states."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,6 +61,8 @@ class Dataset(Examples):
         fingerprint: 32 hex digits, a hash of the tables without file names, labels, boxes and the ids of the
             original sets, which no score depends on. Equal content from any source has the same fingerprint.
         n_dropped: Number of references that `invalid_references="drop"` left out.
+        name: The known set (`known.KNOWN`) that it is meant to be, such as `refcoco`; None for any other.
+        split_by: The way in which a known set is split, such as `unc`; None where it has one only, without a name.
     """
 
     images: pa.Table
@@ -74,6 +74,8 @@ class Dataset(Examples):
     split: str
     fingerprint: str
     n_dropped: int = 0
+    name: str | None = None
+    split_by: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # The cached properties are computed again in each worker instead of being sent to it.
@@ -204,15 +206,27 @@ class Dataset(Examples):
         image = int(self.image_ids[self.sample_image[sample]])
         return image, int(self.positions[sample]), sentence_idx
 
+    @property
+    def counts_as_published(self) -> bool | None:
+        """Whether the sizes are the published ones of this split; None where none is known."""
+        if self.name is None or not any(counts_of(self.name, self.split, self.split_by)):
+            return None
+        return self.published_difference() is None
+
     def published_difference(self) -> str | None:
-        """Say in one line how the sizes differ from those on RefCOCO-M's card; None if they do not."""
-        sizes = {"images": self.n_images, "samples": self.n_samples, "examples": self.n_examples}
+        """Say in one line how the sizes differ from the published ones; None if they do not, or none is known."""
+        if self.name is None:
+            return None
+        label = label_of(self.name, self.split, self.split_by)
+        published = counts_of(self.name, self.split, self.split_by)
+        sizes = Counts(self.n_images, self.n_samples, self.n_examples)
         differing = [
-            f"{size:,} {name} where the card of RefCOCO-M states {PUBLISHED[name]:,}"
-            for name, size in sizes.items()
-            if size != PUBLISHED[name]
+            f"{size:,} {what} where {label} has {number:,}"
+            for what, size, number in zip(Counts._fields, sizes, published, strict=True)
+            if number is not None and size != number
         ]
-        return f"{self.source}: {', '.join(differing)}" if differing else None
+        dropped = f" ({self.n_dropped:,} references were dropped)" if self.n_dropped else ""
+        return f"{self.source}: {', '.join(differing)}{dropped}" if differing else None
 
     def index_of_key(self, columns: Sequence[Ints]) -> Ints:
         """Find the index of each key.
@@ -331,8 +345,10 @@ class Dataset(Examples):
 def load_dataset(
     source: str | Path = "moondream/refcoco-m",
     *,
+    path: str | Path | None = None,
     revision: str | None = None,
     split: str = "validation",
+    split_by: str | None = None,
     key: KeyKind = "sample_id",
     cache: bool | str | Path = True,
     invalid_references: str = "error",
@@ -343,10 +359,14 @@ def load_dataset(
         source: A path, if it exists: a folder of Parquet shards however it was downloaded, one
             Parquet file, a folder that `save_to_disk` wrote, a `.jsonl` or `.json` file of records,
             one per line, or a release of the original sets or of gRefCOCO. Otherwise `"sample"`, the built-in
-            sample, or a Hub name `owner/name`.
+            sample, a Hub name `owner/name`, or a known set: `"refcoco"`, `"refcoco+"`, `"refcocog"`, `"grefcoco"`,
+            `"refcoco-m"`. The splits of a known set are checked, and its counts against the published ones.
+        path: Where a known set lies: any path that `source` takes. By default, a path of its name, or the Hub.
         revision: Branch, tag or commit of a Hub dataset; for a snapshot folder, the commit that it
             must hold.
         split: The split to load where the source has several.
+        split_by: Who split the images, where a release or a known set is split in several ways: `"unc"`, `"umd"`
+            or `"google"`.
         key: How predictions name an example: by sample id, which must then be unique, or by image
             id and position, for sets whose sample ids repeat.
         cache: Where the columns of JSON lines are kept, so that they are parsed once: True for the
@@ -378,15 +398,25 @@ def load_dataset(
         raise UsageError(
             f"invalid_references must be {' or '.join(INVALID_REFERENCES)}, not {invalid_references!r}"
         )
-    columns, commit, is_published, invalid = read_source(source, revision, split, cache)
-    check_invalid(invalid, invalid_references, str(source))
-    unique = "sample_id" if key == "sample_id" else "image_id"
-    images, samples, examples, fingerprint = check_columns(columns, unique, str(source))
-    dataset = Dataset(
-        images, samples, examples, key, str(source), commit, split, fingerprint, invalid.n
+    chosen = choose(source, path, split, split_by, revision)
+    where = str(chosen.source)
+    columns, commit, is_published, invalid = read_source(
+        chosen.source, revision, chosen.split, cache
     )
-    difference = dataset.published_difference()
-    if is_published and difference:
+    check_invalid(invalid, invalid_references, where)
+    unique = "sample_id" if key == "sample_id" else "image_id"
+    images, samples, examples, fingerprint = check_columns(columns, unique, where)
+    name = chosen.name
+    if name is None:
+        # RefCOCO-M is known without a name too: by where it was found, or by its counts in files of any form.
+        sizes = Counts(images.num_rows, samples.num_rows, examples.num_rows)
+        is_it = is_published or sizes == counts_of(REFCOCO_M, chosen.split, None)
+        name = REFCOCO_M if is_it else None
+    dataset = Dataset(
+        images, samples, examples, key, where, commit, chosen.split, fingerprint, invalid.n, name,
+        chosen.split_by,
+    )  # fmt: skip
+    if difference := dataset.published_difference():
         warnings.warn(difference, UserWarning, stacklevel=2)
     return dataset
 

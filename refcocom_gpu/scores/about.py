@@ -32,14 +32,16 @@ def about_dataset(dataset: Dataset) -> dict[str, Any]:
     """Return what a summary says of the dataset that was scored."""
     return {
         "source": dataset.source,
+        "name": dataset.name,
         "revision": dataset.revision,
         "split": dataset.split,
+        "split_by": dataset.split_by,
         "fingerprint": dataset.fingerprint,
         "n_images": dataset.n_images,
         "n_samples": dataset.n_samples,
         "n_examples": dataset.n_examples,
         "n_dropped": dataset.n_dropped,
-        "counts_as_published": dataset.published_difference() is None,
+        "counts_as_published": dataset.counts_as_published,
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from refcocom_gpu._version import __version__
-from refcocom_gpu.dataset.table import PUBLISHED
+from refcocom_gpu.dataset.known import counts_of
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.utils.files import write_files
@@ -143,7 +143,8 @@ def _check_complete(result: Result, dataset: dict[str, Any], name: str) -> None:
             "a score for the Hub must cover all of them"
         )
     if name == REFCOCO_M and not dataset.get("counts_as_published"):
-        counts = ", ".join(f"{n:,} {what}" for what, n in PUBLISHED.items())
+        published = counts_of("refcoco-m", "validation", None)._asdict()
+        counts = ", ".join(f"{n:,} {what}" for what, n in published.items())
         raise UsageError(
             f"{dataset.get('source')} is not {REFCOCO_M}, which has {counts}; "
             "dataset.name=owner/name must name the dataset of which it is a copy"

@@ -70,19 +70,22 @@ def load(config: DatasetConfig) -> Dataset:
         UsageError: When a key is wrong or `dataset.path` does not exist.
         DatasetError: When the records cannot be used.
     """
+    from refcocom_gpu.dataset.known import KNOWN
     from refcocom_gpu.dataset.table import KEY_KINDS, load_dataset
 
     if config.key not in KEY_KINDS:
         raise UsageError(f"dataset.key must be {' or '.join(KEY_KINDS)}, not {config.key!r}")
-    source: str | Path = config.name
-    if config.path is not None:
-        source = Path(config.path)
-        if not os.path.exists(source):  # noqa: PTH110 (Path's raises for a name that is too long)
-            raise UsageError(f"no file or folder at dataset.path={source}")
+    path = None if config.path is None else Path(config.path)
+    if path is not None and not os.path.exists(path):  # noqa: PTH110 (Path's raises for a name that is too long)
+        raise UsageError(f"no file or folder at dataset.path={path}")
+    # A path alone may hold any set, so only the name of a group says what is at it.
+    is_declared = path is None or config.name in KNOWN
     return load_dataset(
-        source,
+        config.name if is_declared else path,  # type: ignore[arg-type]
+        path=path if is_declared else None,
         revision=config.revision,
         split=config.split,
+        split_by=config.split_by,
         key=config.key,  # type: ignore[arg-type]
         invalid_references=config.invalid_references,
     )
