@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from refcocom_gpu.scorer import score as score
     from refcocom_gpu.scores.comparison import ResultComparison as ResultComparison
     from refcocom_gpu.scores.comparison import compare as compare
+    from refcocom_gpu.scores.publication import publish as publish
     from refcocom_gpu.scores.result import Result as Result
     from refcocom_gpu.scores.sweep_results import SweepResults as SweepResults
     from refcocom_gpu.scores.sweep_results import load_results as load_results
@@ -70,6 +71,7 @@ _HOMES = {
     "Conversion": "predictions.convert",
     "convert": "predictions.convert",
     "PredictionWriter": "predictions.writer",
+    "publish": "scores.publication",
     "Result": "scores.result",
     "SweepResults": "scores.sweep_results",
     "load_results": "scores.sweep_results",

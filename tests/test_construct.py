@@ -20,6 +20,7 @@ from sweeps import quiet_ray
 import refcocom_gpu as rc
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.construct.audit import CANDIDATES, EXPRESSIONS, INSTANCES
+from refcocom_gpu.construct.beside import work_folder
 from refcocom_gpu.construct.filter import Harm, HarmFilter, Words
 from refcocom_gpu.construct.instances import Candidate, Refused
 from refcocom_gpu.construct.judge import judge, rank_correlation
@@ -86,12 +87,18 @@ def proposers(original: rc.Dataset, folder: Path) -> list[Any]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Everything that was made, by name; what is kept for the next time begins with a dot."""
+    """Everything that the folder holds, by name."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.relative_to(folder).parts[0].startswith(".")
+        if path.is_file()
     }
+
+
+def copy_of(folder: Path, other: Path) -> None:
+    """Copy a set and what is kept beside it."""
+    for one, two in ((folder, other), (work_folder(folder), work_folder(other))):
+        shutil.copytree(one, two)
 
 
 RULES, ONE = Rules(confidence=0.6), Rules(min_candidates=1)
@@ -227,7 +234,7 @@ def test_what_is_known_is_not_asked_again(
     made: tuple[Path, Any], original: rc.Dataset, pictures: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    shutil.copytree(made[0], folder)
+    copy_of(made[0], folder)
     files = [*proposers(original, tmp_path), GrabCutProposer()]
     options: dict[str, Any] = {"expression_filter": HarmFilter(Words(("Red",)))}
     options["images"] = Images(original, pictures)
@@ -239,7 +246,7 @@ def test_what_is_known_is_not_asked_again(
     assert back.n_done == 0
     assert files_of(folder) == files_of(made[0])
     # A damaged part counts as absent; a changed picture is measured again.
-    part = sorted((folder / ".parts").iterdir())[0]
+    part = sorted((work_folder(folder) / "parts").iterdir())[0]
     content = bytearray(part.read_bytes())
     content[-1] ^= 1
     part.write_bytes(content)
@@ -265,10 +272,10 @@ def test_a_part_is_whole_or_absent(tmp_path: Path) -> None:
     assert Parts(tmp_path, {"code": 2}).get(3, "looks") is None
     assert parts.get(3, "other") is None
     assert parts.get(4, "looks") is None
-    (path,) = (tmp_path / ".parts").iterdir()
+    (path,) = (tmp_path / "parts").iterdir()
     content = path.read_bytes()
     parts.put(ImageResult(4, "", (), ()), "looks")
-    (other,) = set((tmp_path / ".parts").iterdir()) - {path}
+    (other,) = set((tmp_path / "parts").iterdir()) - {path}
     for wrong in (b"", content[:-1], content[:20], content + b"0", other.read_bytes()):
         path.write_bytes(wrong)
         assert parts.get(3, "looks") is None
@@ -305,7 +312,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     whole = start(tmp_path / "whole", "0")
     for wait in (3, 9):
         process = start(tmp_path / "killed", "0.05")
-        parts = tmp_path / "killed" / ".parts"
+        parts = tmp_path / "killed.work" / "parts"
         until = time.monotonic() + 60
         while time.monotonic() < until and len(list(parts.glob("*.msgpack"))) < wait:
             time.sleep(0.01)
@@ -671,6 +678,47 @@ def test_a_folder_of_something_else(original: rc.Dataset, tmp_path: Path) -> Non
     # Another set takes its place, and what was said of the first goes with it.
     construct(original, Output(out, pictures="none"), two, rules=Rules(original_iou=0.9))
     assert not (out / "judge").exists()
+
+
+def test_the_folder_is_ready_to_upload(made: tuple[Path, Any]) -> None:
+    names = {path.relative_to(made[0]).parts[0] for path in made[0].rglob("*") if path.is_file()}
+    assert names == {"data", "audit", "README.md", "construct.json"}
+    assert {path.name for path in work_folder(made[0]).iterdir()} == {"parts", ".lock"}
+
+
+def test_the_earlier_layout_goes_on(original: rc.Dataset, tmp_path: Path) -> None:
+    """What it kept inside is moved out, and no image is measured again."""
+    out, two = tmp_path / "out", [Odd(exact, "a"), Odd(exact, "b")]
+    first = construct(original, Output(out, pictures="none"), two)
+    files, beside = files_of(out), work_folder(out)
+    (beside / "parts").rename(out / ".parts")
+    (out / ".new" / "data").mkdir(parents=True)
+    (out / ".lock").touch()
+    shutil.rmtree(beside)
+    again = construct(original, Output(out, pictures="none"), two)
+    assert (first.n_done, again.n_done) == (original.n_images, 0)
+    assert files_of(out) == files
+    assert not (out / ".new").exists()
+    shutil.rmtree(beside)
+    with pytest.raises(UsageError, match=r"or whose out\.work was deleted"):
+        construct(original, Output(out, pictures="none"), two)
+
+
+def test_where_no_work_can_be_kept(
+    original: rc.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = [Odd(exact, "a"), Odd(exact, "b")]
+    with pytest.raises(UsageError, match="not a whole disk"):
+        construct(original, Output("/", pictures="none"), two)
+    (tmp_path / "out.work").write_text("mine")
+    with pytest.raises(UsageError, match=r"out\.work is a file"):
+        construct(original, Output(tmp_path / "out", pictures="none"), two)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    construct(original, Output(".", pictures="none"), two)
+    assert (tmp_path / "here.work" / "parts").is_dir()
 
 
 # Judge --------------------------------------------------------------------------------------------

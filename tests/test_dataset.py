@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -686,9 +687,34 @@ def load(*revisions: str | None, name: str = "own/name") -> str:
 def test_offline_without_a_cache(tmp_path: Path) -> None:
     done = run(load(None), HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
     assert done.stdout.strip() == (
-        "DatasetError cannot reach the Hub and own/name is not in the local cache; "
-        "download it elsewhere and pass dataset.path=/path/to/snapshot"
+        "DatasetError cannot reach the Hub and own/name is not in the local cache; download it elsewhere and pass "
+        "dataset.path=/path/to/snapshot, or copy that cache here (HF_HOME) and set HF_HUB_OFFLINE=1"
     )
+
+
+@pytest.mark.parametrize("is_listening", [True, False], ids=["never answers", "closed port"])
+def test_a_hub_that_cannot_be_reached_is_one_line(
+    hub, records: list[dict], expected: Dataset, tmp_path: Path, is_listening: bool
+) -> None:
+    """What is cached is used all the same, and the client tries nothing again."""
+    root, env = hub
+    write_shards(root / "data", records)
+    (root / "README.md").write_text(CARD)
+    assert run(load(None), **env).stdout.startswith("loaded")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if is_listening:
+            server.listen()
+        nowhere = {"HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}"}
+        nowhere["HF_HUB_ETAG_TIMEOUT"] = "1"
+        cached = run(load(None), **env | nowhere)
+        absent = run(load(None), **nowhere, HF_HOME=str(tmp_path / "empty"))
+    assert cached.stdout.strip() == f"loaded {expected.fingerprint} {SHA} False"
+    assert absent.stdout.startswith("DatasetError cannot reach the Hub and own/name is not in the")
+    assert "HF_HUB_OFFLINE=1" in absent.stdout
+    assert len(absent.stdout.splitlines()) == 1
+    assert absent.stderr == ""
+    assert "Retry" not in cached.stderr
 
 
 @pytest.mark.parametrize("shape", ["published, card", "published, no card", "prose"])

@@ -421,6 +421,24 @@ class ExportConfig(_Output):
 
 
 @dataclass
+class PublishConfig(_Output):
+    """Write what can be published of results: a section of a model card, a file for the Hub, two tables."""
+
+    results: Any = option(
+        None,
+        "folders that score wrote to output_dir, rows of a sweep (FOLDER:1), or a sweep for all of its rows; the card "
+        "is that of the first",
+        path=True,
+    )
+    names: Any = option(None, "names of the models, [A,B], one for each result", listed=True)
+    dataset_id: str | None = option(
+        None, "owner/name on the Hub of the dataset of which a local copy was scored"
+    )
+    output_dir: str | None = option(None, "folder for the files; nothing is uploaded", path=True)
+    overwrite: bool = option(False, "replace what an earlier publish wrote to output_dir")
+
+
+@dataclass
 class CacheConfig(_Dataset):
     """Show, build or clear what is cached on disk."""
 
@@ -442,6 +460,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "report": (ReportConfig, "results"),
     "show": (ShowConfig, "example"),
     "export": (ExportConfig, "what"),
+    "publish": (PublishConfig, "results"),
     "cache": (CacheConfig, "action"),
 }
 """For each verb, its config and the key that positional arguments fill."""

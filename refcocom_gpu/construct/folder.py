@@ -11,9 +11,9 @@ from typing import Any
 
 from refcocom_gpu._version import __version__
 from refcocom_gpu.construct.audit import Audit
+from refcocom_gpu.construct.beside import STAGE, check_beside, kept_work, work_folder
 from refcocom_gpu.construct.card import card
 from refcocom_gpu.construct.keep import Decision
-from refcocom_gpu.construct.parts import PARTS
 from refcocom_gpu.construct.pictures import Pictures
 from refcocom_gpu.construct.sheet import contact_sheet
 from refcocom_gpu.construct.write import Output, write_dataset
@@ -22,8 +22,8 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.utils.files import hash_files, parquet_bytes, sync, write_files
 from refcocom_gpu.utils.folders import check_writable
 
-STAGE, SUMMARY = ".new", "construct.json"
-"""Where everything is written before it is moved into place; the file that is moved last and marks a complete set."""
+SUMMARY = "construct.json"
+"""The file that is moved into place last and marks a complete set."""
 
 CONTENTS = ("data", "audit", "README.md", SUMMARY)
 """What a construction writes into its folder, and replaces there."""
@@ -36,16 +36,19 @@ def check_folder(output: Output, dataset: Dataset) -> None:
     """Refuse a folder with other content, which would be replaced.
 
     Raises:
-        UsageError: The folder holds the original set, or files that no construction wrote, or is read-only.
+        UsageError: The folder holds the original set, or files that no construction wrote, or it or what is beside it
+            cannot be written.
     """
     folder = Path(output.folder)
     if folder.resolve() == Path(dataset.source).expanduser().resolve():
         raise UsageError(f"{folder} holds the original set; choose another output_dir")
     check_writable(folder)
+    check_beside(folder)
     existing = [name for name in CONTENTS if (folder / name).exists()]
-    if existing and not (folder / PARTS).is_dir():
+    if existing and not kept_work(folder):
         raise UsageError(
-            f"{folder} holds {', '.join(existing)} that no construction wrote; choose another output_dir"
+            f"{folder} holds {', '.join(existing)} that no construction wrote, or whose {work_folder(folder).name} was "
+            "deleted; choose another output_dir"
         )
 
 
@@ -60,7 +63,7 @@ def write_folder(
     """Write the refined set, its audit, card and summary, and replace what the folder held of an earlier one.
 
     Args:
-        output: The folder, which must exist, and how the set is written.
+        output: The folder, made where absent, and how the set is written.
         dataset: The original set.
         decisions: For each image, one for each of its samples.
         audit: The tables of `audit/`.
@@ -74,9 +77,10 @@ def write_folder(
         UsageError: The folder cannot be written.
     """
     folder = Path(output.folder)
-    stage = folder / STAGE
+    stage = work_folder(folder) / STAGE
     shutil.rmtree(stage, ignore_errors=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         (stage / "data").mkdir(parents=True)
         shards = write_dataset(stage / "data", dataset, decisions, pictures, output)
     except OSError as error:

@@ -1,7 +1,7 @@
 """The measurements of each image, kept on disk so that an interrupted construction continues.
 
-A part is one file, `.parts/{key}.msgpack`: a hash, then the measurements. The hash also covers the identity, so a part
-that is damaged or belongs to something else counts as absent.
+A part is one file, `parts/{key}.msgpack`, beside the folder of the set: a hash, then the measurements. The hash also
+covers the identity, so a part that is damaged or belongs to something else counts as absent.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import xxhash
 
+from refcocom_gpu.construct.beside import PARTS
 from refcocom_gpu.construct.measurements import ImageResult
 from refcocom_gpu.dataset.images import Images
 from refcocom_gpu.dataset.locate import files_below
@@ -22,15 +23,14 @@ from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import DataError
 from refcocom_gpu.utils.files import write_files
 
-PARTS = ".parts"
 HASH_BYTES = 16
 
 
 class Parts:
-    """The measurements kept in the folder of a construction.
+    """The measurements that a construction keeps.
 
     Args:
-        folder: Of the construction.
+        folder: From `beside.work_folder`.
         identity: Everything that decides the measurements of any image, as JSON values.
     """
 

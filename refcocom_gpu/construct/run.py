@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from refcocom_gpu.construct.audit import Audit, counts_of, make_audit
+from refcocom_gpu.construct.beside import adopt_earlier, work_folder
 from refcocom_gpu.construct.card import about_filter, public_name
 from refcocom_gpu.construct.filter import ExpressionFilter, HarmFilter
 from refcocom_gpu.construct.folder import check_folder, write_folder
@@ -66,8 +67,8 @@ def construct(
 
     The folder holds the dataset in RefCOCO-M's published features (`data/`), its card (`README.md`), the audit
     (`audit/`) and a summary (`construct.json`). The same input gives the same bytes, whatever the engine. The
-    measurements of each image are kept in `.parts/`, so that an interrupted construction continues, and other
-    thresholds ask no proposer again.
+    measurements of each image are kept beside it, in a folder of the same name with `.work`, so that an interrupted
+    construction continues, and other thresholds ask no proposer again.
 
     Args:
         dataset: The original set.
@@ -95,7 +96,9 @@ def construct(
     shared_store = store.detached() if engine.elsewhere else store
     work = Work(shared_store, pictures.measured, tuple(proposers), expression_filter, rules)
     check_folder(output, dataset)
-    with locked(output.folder, "construction") as folder:
+    folder = Path(output.folder)
+    with locked(work_folder(folder), "construction") as beside:
+        adopt_earlier(folder)
         identity: dict[str, Any] = {
             "dataset": dataset.fingerprint,
             "proposers": {p.name: p.identity() for p in proposers},
@@ -103,7 +106,7 @@ def construct(
             "agree": [rules.consensus, rules.islands, rules.holes],
             "code": code_version(),
         }
-        results, n_done = _measure_images(work, Parts(folder, identity), engine, settled)
+        results, n_done = _measure_images(work, Parts(beside, identity), engine, settled)
         pictures.check_results(results, rules)
         n_sentences = np.diff(dataset.first_example)
         decisions = [

@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from refcocom_gpu.dataset.headers import is_turned, opened
+from refcocom_gpu.dataset.hub import open_hub
 from refcocom_gpu.dataset.locate import locate, parquet_files
 from refcocom_gpu.dataset.records import is_mirror
-from refcocom_gpu.dataset.sources import open_arrow_folder, open_hub
+from refcocom_gpu.dataset.sources import open_arrow_folder
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.utils.arrow import to_numpy
 from refcocom_gpu.utils.files import regular

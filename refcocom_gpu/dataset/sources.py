@@ -6,8 +6,7 @@ imported only for a Hub name or an Arrow folder.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,8 @@ import pyarrow.parquet as pq
 import xxhash
 
 from refcocom_gpu.dataset import records
-from refcocom_gpu.dataset.locate import files_below, locate, parquet_files
+from refcocom_gpu.dataset.hub import open_hub
+from refcocom_gpu.dataset.locate import locate, parquet_files
 from refcocom_gpu.errors import DatasetError, UsageError
 from refcocom_gpu.utils.cache import Built, cache_root, cached
 from refcocom_gpu.utils.files import VERIFIED, regular
@@ -226,81 +226,3 @@ def _read_hub(
     if isinstance(opened, list):
         return *_read_parquet(opened, split), commit
     return _from_datasets(opened, name), records.Invalid(), commit
-
-
-def open_hub(
-    name: str, split: str, revision: str | None, columns: Sequence[str]
-) -> tuple[Any, str | None]:
-    """Open a dataset of the Hub by way of the caches of its clients.
-
-    Args:
-        name: `owner/name`.
-        split: As for `load_dataset`.
-        revision: As for `load_dataset`.
-        columns: The fields of a record to load.
-
-    Returns:
-        A `datasets.Dataset` of these columns, or the Parquet files of the split, which hold all
-        columns, where only the Hub client's own cache has them. Also the commit, where it is known.
-
-    Raises:
-        DatasetError: There is no such dataset, or the Hub cannot be reached and no cache holds it.
-    """
-    import datasets
-    from datasets.exceptions import DatasetNotFoundError
-
-    at = f" at revision {revision}" if revision else ""
-    reason = (
-        f"cannot reach the Hub and {name}{at} is not in the local cache; "
-        "download it elsewhere and pass dataset.path=/path/to/snapshot"
-    )
-    try:
-        loaded = datasets.load_dataset(name, split=split, revision=revision, columns=list(columns))
-        commit = _commit_of(loaded)
-        # Without a network, `datasets` ignores the revision and loads the one it cached last.
-        if revision in (None, commit) or getattr(_cached(name, revision), "name", None) == commit:
-            return loaded, commit
-    except DatasetNotFoundError as error:
-        reason = f"{name}: {first_line(error)}"
-    except (
-        Exception
-    ) as error:  # the Hub client's version decides between requests, httpx and httpx2
-        if not _is_connection_error(error):
-            reason = f"{name}: {type(error).__name__}: {first_line(error)}"
-    # The Hub client's own cache may hold files of which `datasets` has no table of these columns:
-    # after `snapshot_download`, after a load of other columns, or for records of the other shape.
-    folder = _cached(name, revision)
-    if folder is None or not files_below(folder):
-        raise DatasetError(reason)
-    return parquet_files(folder, split), folder.name
-
-
-def _cached(name: str, revision: str | None) -> Path | None:
-    """Return the snapshot of a revision in the Hub client's cache; None if there is none."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
-        )
-    except (OSError, ValueError):
-        return None
-
-
-def _is_connection_error(error: BaseException) -> bool:
-    library = type(error).__module__.partition(".")[0]
-    return (
-        isinstance(error, ConnectionError | TimeoutError | FileNotFoundError)
-        or library in ("requests", "urllib3", "httpx", "httpx2", "httpcore")
-        or "Couldn't find cache" in str(error)
-    )
-
-
-def _commit_of(loaded: Any) -> str | None:
-    """Return the commit that `datasets` resolved; older versions' checksums or its cache folder name it."""
-    places = [*(loaded.info.download_checksums or ()), *(f["filename"] for f in loaded.cache_files)]
-    for place in places:
-        match = re.search(r"[@/\\]([0-9a-f]{40})(?=[/\\])", place)
-        if match:
-            return match[1]
-    return None

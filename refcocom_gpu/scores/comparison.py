@@ -247,7 +247,7 @@ def compare(
         raise UsageError(f"top must be 0 or more, not {top}")
     first, second = (_result(given) for given in (a, b))
     names = names or (name_of(a, first, "A"), name_of(b, second, "B"))
-    _check_alike(first, second, names)
+    check_alike(first, second, names)
     if tags is not None:
         read = tags if isinstance(tags, Tags) else read_tags(tags, first.per_example)
         first, second = (result.with_slices(tags=read) for result in (first, second))
@@ -338,7 +338,17 @@ def _areas(result: Result) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return intersection, pred + target - intersection
 
 
-def _check_alike(a: Result, b: Result, names: tuple[str, str]) -> None:
+def check_alike(a: Result, b: Result, names: tuple[str, str]) -> None:
+    """Refuse results that are not of the same examples, or not under the official convention.
+
+    Args:
+        a: A result.
+        b: Another.
+        names: Names of the two, for the message.
+
+    Raises:
+        ComparisonError: Their datasets, conventions or examples differ.
+    """
     datasets = [result.info.get("dataset", {}) for result in (a, b)]
     fingerprints = [dataset.get("fingerprint") for dataset in datasets]
     if fingerprints[0] != fingerprints[1]:

@@ -127,12 +127,16 @@ def rejections(pred_area: Ints, codes: NDArray[Any] | None = None) -> NDArray[np
 
 def rejections_of(table: pa.Table) -> NDArray[np.bool_]:
     """Return `rejections` of the table of a result."""
-    codes = None
-    if PRED_NO_TARGET in table.column_names:
-        column = table.column(PRED_NO_TARGET)
-        is_said = to_numpy(column.is_valid())
-        codes = np.where(is_said, TARGET + to_numpy(filled(column, False)), UNLABELLED)
-    return rejections(to_numpy(table.column("pred_area")), codes)
+    return rejections(to_numpy(table.column("pred_area")), label_codes(table))
+
+
+def label_codes(table: pa.Table) -> NDArray[Any] | None:
+    """Return [N] the codes that `label_array` made a column of the table of a result; None where it has none."""
+    if PRED_NO_TARGET not in table.column_names:
+        return None
+    column = table.column(PRED_NO_TARGET)
+    is_said = to_numpy(column.is_valid())
+    return np.where(is_said, TARGET + to_numpy(filled(column, False)), UNLABELLED)
 
 
 def share(flags: NDArray[np.bool_]) -> float:

@@ -29,7 +29,11 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HUB_FOLDER = re.compile(r"datasets--([\w.-]+?)--([\w.-]+)")
 
 
-def eval_results(result: Result, *, dataset_id: str | None = None) -> list[dict[str, Any]]:
+Entries = list[dict[str, Any]]
+"""Scores in the Hub's format."""
+
+
+def eval_results(result: Result, *, dataset_id: str | None = None) -> Entries:
     """Return mIoU and cIoU in percent in the Hub's format, as tasks `miou` and `ciou`.
 
     Args:
@@ -50,7 +54,7 @@ def eval_results(result: Result, *, dataset_id: str | None = None) -> list[dict[
     ({'id': 'me/copy-of-the-sample', 'task_id': 'miou'}, 86.2577)
     """
     dataset = result.info.get("dataset", {})
-    hub_id = dataset_id or _hub_id(dataset)
+    hub_id = dataset_id or hub_id_of(dataset)
     if not _HUB_NAME.fullmatch(hub_id):
         raise UsageError(f"{hub_id!r} is not the name of a dataset on the Hub, owner/name")
     _check_complete(result, dataset, hub_id)
@@ -113,7 +117,12 @@ def check_path(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"eval_results={path} already exists; pass overwrite=True or another name")
 
 
-def _hub_id(dataset: dict[str, Any]) -> str:
+def hub_id_of(dataset: dict[str, Any]) -> str:
+    """Return the `owner/name` on the Hub of what a summary says of a dataset.
+
+    Raises:
+        UsageError: It is not known to be there.
+    """
     source = str(dataset.get("source", ""))
     if cached := _HUB_FOLDER.search(source):
         return f"{cached[1]}/{cached[2]}"

@@ -34,6 +34,7 @@ def run(config: ConstructConfig) -> None:
         UsageError: For a wrong request, before any work.
         DataError: When the original set, a prediction file or the exact masks cannot be used.
     """
+    from refcocom_gpu.construct.beside import work_folder
     from refcocom_gpu.construct.folder import JUDGE
     from refcocom_gpu.construct.judge import judge
     from refcocom_gpu.construct.run import construct
@@ -66,7 +67,7 @@ def run(config: ConstructConfig) -> None:
     images = _images(config, dataset, proposers)
     engine = make_engine(config.engine.name, config.engine.workers, config.engine.address)
     with (
-        resumable(config.output_dir),
+        resumable(work_folder(config.output_dir)),
         contextlib.closing(engine),
         progress(
             dataset.n_images, shown=not (config.quiet or config.json), unit="images"

@@ -11,17 +11,16 @@ from refcocom_gpu.scores import boundary, boxes, causes, consistency, metrics, n
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.conventions import OFFICIAL
 from refcocom_gpu.scores.leaderboard.columns import CAUSES, EXTRAS
+from refcocom_gpu.scores.leaderboard.examples import Examples
 from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.metrics import Floats, Ints
-from refcocom_gpu.store.store import MaskStore
 
 
 def extra_row(
     result: FileResult,
     absent: NDArray[np.bool_],
     ious: Floats,
-    store: MaskStore,
-    image: Ints,
+    examples: Examples,
     *,
     strict: bool,
 ) -> dict[str, float]:
@@ -31,14 +30,13 @@ def extra_row(
         result: The file.
         absent: [N] whether there is no prediction.
         ious: [N] IoU.
-        store: Ground truth.
-        image: [N] the image of each example.
+        examples: Those of all files.
         strict: Whether a threshold must be exceeded.
     """
     assert result.counts is not None
-    measured, empty, sample = result.measured, OFFICIAL.empty, store.example_sample
+    measured, empty, image = result.measured, OFFICIAL.empty, examples.image
     counted = [name for name, extra in EXTRAS.items() if {*extra.counts} <= {*measured}]
-    targets = store.areas[sample]
+    targets = examples.target_area
     rejected = no_target.rejections(result.counts[:, 1], measured.get(no_target.PRED_NO_TARGET))
     row = _no_target_row(rejected, targets, image)
     if "boundary" in counted:
@@ -55,7 +53,7 @@ def extra_row(
         row |= {name: metrics.mean(of_examples) for name, of_examples in values.items()}
     if "consistency" in counted:
         pairs = consistency.pair_ious(
-            measured[consistency.PAIRS], result.counts[:, 1], sample, empty=empty
+            measured[consistency.PAIRS], result.counts[:, 1], examples.sample, empty=empty
         )
         # A table has no NaN, which is what sets with one sentence for each object have.
         mean = consistency.pairwise_iou(*pairs)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from refcocom_gpu.scores.leaderboard.board import Board
+
+DIFFERENCE = "Δ to the first [interval]"
+"""The head of the column of differences."""
 
 _ESCAPES = str.maketrans({"\\": r"\\", "|": r"\|", "`": r"\`", "*": r"\*", "[": r"\[", "<": "&lt;"})
 
@@ -30,20 +34,29 @@ def to_json(board: Board) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_markdown(board: Board) -> str:
-    """Return a short table in percent with a caption, the files that could not be scored, and those to look at."""
+def to_markdown(board: Board, notes: Sequence[str] = (), *, differences: bool = False) -> str:
+    """Return a short table in percent with a caption, the files that could not be scored, and those to look at.
+
+    Args:
+        board: The leaderboard.
+        notes: Further sentences of the caption.
+        differences: Whether a column has the difference from the first row, with its interval.
+    """
     rows = board.table.to_pylist()
     ranked = board.ranked
-    lines = [_cell(plain_caption(board.about)), ""]
+    lines = [cell(" ".join((plain_caption(board.about), *notes))), ""]
     if board.about["selection"] is not None:
-        lines += [f"**{_cell(board.about['selection'])}**", ""]
+        lines += [f"**{cell(board.about['selection'])}**", ""]
     if ranked:
-        table = [cells(row, board) for row in ranked]
+        table = [
+            {**cells(row, board), **({DIFFERENCE: difference(row)} if differences else {})}
+            for row in ranked
+        ]
         left = {"model", *(name for name in board.manifest if is_text(board, name))}
         lines += [
-            f"| {' | '.join(_cell(name) for name in table[0])} |",
+            f"| {' | '.join(cell(name) for name in table[0])} |",
             f"|{'|'.join('---' if name in left else ':---:' if name == 'best?' else '---:' for name in table[0])}|",
-            *(f"| {' | '.join(map(_cell, row.values()))} |" for row in table),
+            *(f"| {' | '.join(map(cell, row.values()))} |" for row in table),
         ]
     failed = [row for row in rows if row["error"] is not None]
     if failed:
@@ -51,13 +64,13 @@ def to_markdown(board: Board) -> str:
         # The first line of an error counts the mistakes; the other formats hold the whole message.
         for row in failed:
             first, *_ = row["error"].splitlines() or [""]
-            lines.append(f"- {_cell(file_name(row))}: {_cell(first)}")
+            lines.append(f"- {cell(file_name(row))}: {cell(first)}")
     warned = [row for row in ranked if row["warnings"] is not None]
     if warned:
         lines += ["", "Scored, but perhaps misread:", ""]
         for row in warned:
             text = "; ".join(row["warnings"].splitlines())
-            lines.append(f"- {_cell(file_name(row))}: {_cell(text)}")
+            lines.append(f"- {cell(file_name(row))}: {cell(text)}")
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
@@ -94,6 +107,19 @@ def cells(row: dict[str, Any], board: Board) -> dict[str, str]:
     if row["best_of"] is not None:
         made["best of"] = f"{row['best_of']:,}"
     return made
+
+
+def difference(row: dict[str, Any]) -> str:
+    """Return the difference to the first row in percentage points and its interval; nothing for the first row.
+
+    >>> difference({"rank": 2, "difference": -0.0123, "difference_low": -0.02, "difference_high": -0.005})
+    '-1.23 [-2.00, -0.50]'
+    """
+    if not row["difference"] and row["rank"] == 1:
+        return ""
+    ends = [row["difference_low"], row["difference_high"]]
+    interval = "" if None in ends else f" [{100 * ends[0]:+.2f}, {100 * ends[1]:+.2f}]"
+    return f"{100 * row['difference']:+.2f}{interval}"
 
 
 def with_error(row: dict[str, Any], name: str) -> str:
@@ -134,10 +160,10 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     r"""Escape text so that it neither ends a cell nor is taken for markup.
 
-    >>> _cell("a|b\n*c*")
+    >>> cell("a|b\n*c*")
     'a\\|b \\*c\\*'
     """
     return " ".join(text.split()).translate(_ESCAPES)

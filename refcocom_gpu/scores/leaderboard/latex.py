@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from refcocom_gpu.scores.leaderboard.board import Board
-from refcocom_gpu.scores.leaderboard.formats import is_text, percent, shown
+from refcocom_gpu.scores.leaderboard.formats import difference, is_text, percent, shown
 
 Row = dict[str, Any]
 
@@ -57,11 +57,8 @@ def _with_error(name: str) -> Callable[[Row], str]:
 
 def _difference(row: Row) -> str:
     """Return the difference to the first row and its interval; nothing for the first row."""
-    if not row["difference"] and row["rank"] == 1:
-        return ""
-    ends = [row["difference_low"], row["difference_high"]]
-    interval = "" if None in ends else rf"\,[{100 * ends[0]:+.2f}, {100 * ends[1]:+.2f}]"
-    return f"${100 * row['difference']:+.2f}{interval}$"
+    text = difference(row).replace(" [", r"\,[")
+    return f"${text}$" if text else ""
 
 
 COLUMNS: tuple[tuple[str, str, Callable[[Row], str]], ...] = (
@@ -83,8 +80,13 @@ COLUMNS: tuple[tuple[str, str, Callable[[Row], str]], ...] = (
 """Head, column of the leaderboard, and the cell of a row."""
 
 
-def to_latex(board: Board) -> str:
-    """Return the ranked rows as a `table` environment; columns whose cells are all empty are left out."""
+def to_latex(board: Board, notes: Sequence[str] = ()) -> str:
+    """Return the ranked rows as a `table` environment; columns whose cells are all empty are left out.
+
+    Args:
+        board: The leaderboard.
+        notes: Further sentences of the caption.
+    """
     rows = board.ranked
     # Each column: its head, its cells, and its alignment.
     columns = [("model", [escaped(row["model"]) for row in rows], "l")]
@@ -104,7 +106,7 @@ def to_latex(board: Board) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_caption(board, rows)}}}",
+        rf"\caption{{{_caption(board, rows, notes)}}}",
         rf"\begin{{tabular}}{{{''.join(align for _, _, align in columns)}}}",
         r"\toprule",
         " & ".join(head for head, _, _ in columns) + r" \\",
@@ -117,7 +119,7 @@ def to_latex(board: Board) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _caption(board: Board, rows: list[Row]) -> str:
+def _caption(board: Board, rows: list[Row], notes: Sequence[str]) -> str:
     about = board.about
     dataset, sign = about["dataset"], about["precision"].replace(">=", "≥")
     n_missing = sum(row["n_missing"] for row in rows)
@@ -147,4 +149,4 @@ def _caption(board: Board, rows: list[Row]) -> str:
         sentences.append(f"{n} files could not be scored.")
     if about["selection"]:
         sentences.append(about["selection"])
-    return " ".join(escaped(sentence) for sentence in sentences)
+    return " ".join(escaped(sentence) for sentence in (*sentences, *notes))

@@ -18,7 +18,6 @@ from refcocom_gpu._version import __version__
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores import consistency, metrics
 from refcocom_gpu.scores import uncertainty as un
-from refcocom_gpu.scores.about import about_dataset
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official
 from refcocom_gpu.scores.leaderboard.best import best_of_each, check_best_per
 from refcocom_gpu.scores.leaderboard.columns import (
@@ -30,11 +29,12 @@ from refcocom_gpu.scores.leaderboard.columns import (
     reserved,
     score_columns,
 )
+from refcocom_gpu.scores.leaderboard.examples import Examples
 from refcocom_gpu.scores.leaderboard.extras import extra_row
 from refcocom_gpu.scores.leaderboard.scored import FileResult
 from refcocom_gpu.scores.leaderboard.typed import typed_columns
 from refcocom_gpu.scores.leaderboard.views import Leaderboard as Leaderboard
-from refcocom_gpu.scores.metrics import Floats, Ints
+from refcocom_gpu.scores.metrics import Floats
 from refcocom_gpu.scores.slices.groupings import GROUPINGS
 from refcocom_gpu.scores.uncertainty.resampling import LEVEL, REPLICATES
 from refcocom_gpu.store.store import MaskStore
@@ -56,7 +56,7 @@ PAIRED = 40
 
 def make_leaderboard(
     results: Sequence[FileResult],
-    store: MaskStore,
+    truth: MaskStore | Examples,
     *,
     convention: str = "official",
     precision_strict: bool = False,
@@ -67,21 +67,22 @@ def make_leaderboard(
 ) -> Leaderboard:
     """Score, compare and sort the files; see `write_leaderboard` for the other arguments and the errors.
 
-    `options` says how the predictions were read, for `about`.
+    `truth` is the ground truth of all of them, or what `Examples` knows of it. `options` says how the predictions were
+    read, for `about`.
     """
+    examples = truth if isinstance(truth, Examples) else Examples.of_store(truth)
     check_official(convention, "a leaderboard")
     un.quantile_place(LEVEL, replicates)
     check_best_per(best_per, (result.columns for result in results))
-    image = store.dataset.image_ids[store.dataset.sample_image[store.example_sample]]
-    sizes = size_rows(store)
+    sizes = size_rows(examples)
     scored: list[tuple[dict[str, Any], Floats]] = []
     readable = [result for result in results if result.error is None]
     for first in range(0, len(readable), BLOCK):
         pairs = [
-            _scored(result, store, image, sizes, precision_strict)
+            _scored(result, examples, sizes, precision_strict)
             for result in readable[first : first + BLOCK]
         ]
-        sums, n = un.per_image(np.stack([ious for _, ious in pairs], axis=1), image)
+        sums, n = un.per_image(np.stack([ious for _, ious in pairs], axis=1), examples.image)
         scored += [(row, of_model.copy()) for (row, _), of_model in zip(pairs, sums.T, strict=True)]
     # All fields in turn, so that even rows alike in most of them have an order that does not depend on the input's.
     scored.sort(key=lambda pair: (-pair[0]["miou"], *_identity(pair[0]["result"])))
@@ -100,7 +101,7 @@ def make_leaderboard(
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
     place = {id(result): k for k, result in enumerate(results)}
     selection = None if best_per is None else SELECTION.format(best_per)
-    untargeted = bool((store.areas == 0).any())
+    untargeted = bool((examples.target_area == 0).any())
     extras = extras_of(_counted(results), untargeted=untargeted)
     about = {
         "schema": "refcocom-leaderboard",
@@ -108,7 +109,7 @@ def make_leaderboard(
         "refcocom_gpu": __version__,
         "convention": convention,
         "precision": ">" if precision_strict else ">=",
-        "dataset": about_dataset(store.dataset),
+        "dataset": dict(examples.about),
         "n_models": len(kept),
         "n_failed": len(failed),
         **({"options": dict(options)} if options else {}),
@@ -159,41 +160,40 @@ def _identity(result: FileResult) -> tuple[str, ...]:
 
 def _scored(
     result: FileResult,
-    store: MaskStore,
-    image: Ints,
+    examples: Examples,
     sizes: Mapping[str, NDArray[np.bool_]],
     strict: bool,
 ) -> tuple[dict[str, Any], Floats]:
     """Return a row without the columns that depend on other rows, and [N] IoUs."""
     counts = result.counts
-    if counts is None or counts.shape != (len(store), 2):
+    if counts is None or counts.shape != (len(examples), 2):
         actual = "no counts" if counts is None else f"counts of shape {counts.shape}"
-        raise UsageError(f"{result.path}: {actual} where [{len(store)}, 2] is expected")
-    triple = counts[:, 0], counts[:, 1], store.areas[store.example_sample]
+        raise UsageError(f"{result.path}: {actual} where [{len(examples)}, 2] is expected")
+    triple = counts[:, 0], counts[:, 1], examples.target_area
     empty = OFFICIAL.empty
     ious = metrics.iou(*triple, empty=empty)
     precision = metrics.precision_at(ious, strict=strict)
-    absent = np.zeros(len(store), np.bool_)
+    absent = np.zeros(len(examples), np.bool_)
     absent[NONE if result.absent is None else result.absent] = True
     row = {
         "result": result,
         "miou": metrics.mean(ious),
         "ciou": metrics.ciou(*triple, empty=empty),
         **{f"pr{round(100 * x)}": share for x, share in precision.items()},
-        "miou_per_instance": metrics.mean([*metrics.mean_by(ious, store.example_sample).values()]),
-        "hard_pass_rate": consistency.hard_pass_rate(ious, store.example_sample, strict=strict),
+        "miou_per_instance": metrics.mean([*metrics.mean_by(ious, examples.sample).values()]),
+        "hard_pass_rate": consistency.hard_pass_rate(ious, examples.sample, strict=strict),
         **{name: metrics.mean(ious[rows]) for name, rows in sizes.items()},
-        **extra_row(result, absent, ious, store, image, strict=strict),
-        "n_examples": len(store),
+        **extra_row(result, absent, ious, examples, strict=strict),
+        "n_examples": len(examples),
         "n_missing": int(absent.sum()),
         "n_empty": int(((counts[:, 1] == 0) & ~absent).sum()),
     }
     return row, ious
 
 
-def size_rows(store: MaskStore) -> dict[str, NDArray[np.bool_]]:
+def size_rows(examples: Examples) -> dict[str, NDArray[np.bool_]]:
     """Return [N] which examples each of the columns `SIZES` is a mean over; sizes of no example are left out."""
-    areas = pa.table({"target_area": from_numpy(store.areas[store.example_sample])})
+    areas = pa.table({"target_area": from_numpy(examples.target_area)})
     groups = zip(SIZES, GROUPINGS["size"].slicing(areas).groups(), strict=True)
     return {name: rows for (name, _), (_, rows) in groups if rows.any()}
 
