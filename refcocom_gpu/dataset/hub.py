@@ -110,7 +110,7 @@ class _Answer:
 
     def __init__(self, name: str, revision: str | None) -> None:
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import get_session
+        from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
         given = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
         self._wait = float(given) if given.isdecimal() else WAIT
@@ -139,7 +139,7 @@ def _offline() -> Iterator[None]:
     import datasets
     from huggingface_hub import constants
 
-    places = (datasets.config, constants)
+    places: tuple[Any, ...] = (datasets.config, constants)
     before = [place.HF_HUB_OFFLINE for place in places]
     try:
         for place in places:
