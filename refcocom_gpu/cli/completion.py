@@ -1,7 +1,7 @@
 """The configs of verbs in; for each shell a script that completes them out.
 
 The scripts hold every verb, key and choice, so that completing starts no Python: TAB answers at once. A new group file
-of the user's own is completed once the script is made again, as `source <(refcocom completion bash)` does in each shell.
+of the user's own is completed once the script is made again, as `source <(refcocom completion bash)` does in any shell.
 """
 
 from __future__ import annotations
