@@ -147,13 +147,13 @@ def is_equal(expected: Any, find: Callable[[], Any]) -> Callable[[], str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All that a folder holds for its users; what helps a command to go on is hidden."""
+    """All that a folder holds for its users but the keys, which name it; what helps a command to go on is hidden."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-        and path.name != "construct.json"
+        and path.name not in {"construct.json", "config.yaml"}
     }
 
 

@@ -55,6 +55,10 @@ def sweep(predictions, folder, *, manifest=None, **options):
 
 
 def contents(folder):
-    """Everything a sweep wrote for its users, byte for byte; what helps it to go on is hidden."""
+    """Everything a sweep wrote for its users, byte for byte, but for its keys, which name the folder.
+
+    What helps it to go on is hidden.
+    """
     files = [p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith(".")]
+    files = [p for p in files if p.name != "config.yaml"]
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}

@@ -71,6 +71,7 @@ def test_demo_leaves_only_its_result(tmp_path):
         p.relative_to(tmp_path).as_posix() for p in (*work.rglob("*"), *home.rglob("*"))
     ) == [
         "work/out",
+        "work/out/config.yaml",
         "work/out/per_example.parquet",
         "work/out/summary.json",
     ]

@@ -181,19 +181,41 @@ def test_a_flag_within_a_value_is_a_value(capsys):
     assert "Wrote --json/summary.json" in capsys.readouterr().out
 
 
-def test_help_says_so_in_one_line_and_is_aligned(capsys):
+def test_help_says_so_in_one_line_and_is_aligned(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     flags = "Flags, anywhere: --json for json=true, -q for quiet=true, --help or -h, --version."
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert flags in lines
     meanings = {verb: (config.__doc__ or "").strip() for verb, (config, _) in VERBS.items()}
-    rows = [line for line in lines if line.split() and line.split()[0] in meanings]
-    assert [row.split(maxsplit=1) for row in rows] == [list(pair) for pair in meanings.items()]
-    assert len({row.index(meanings[row.split()[0]]) for row in rows}) == 1
+    rows = [line for line in lines if line[:3].strip() and line.split()[0] in meanings]
+    assert [row.split()[0] for row in rows] == list(meanings)
+    assert all(meanings[row.split()[0]].startswith(row.split(maxsplit=1)[1]) for row in rows)
+    assert len({row.index(row.split(maxsplit=1)[1]) for row in rows}) == 1
     for verb in VERBS:
         assert main([verb, "-h"]) == 0
         said = flags if verb in KNOW_JSON else flags.replace("--json for json=true, ", "")
+        if "quiet" not in {key.name for key in keys_of(VERBS[verb][0])}:
+            said = "Flags, anywhere: --help or -h, --version."
         assert said in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("columns", [80, 100, 300])
+def test_help_fits_the_terminal_and_has_headings(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for words in ([], *([verb] for verb in VERBS)):
+        assert main([*words, "--help"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= min(columns, 100)
+    assert main(["score", "--help"]) == 0
+    text = capsys.readouterr().out
+    headings = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
+    assert headings[:2] == ["Which dataset is used:", "How predictions are read:"]
+    assert headings[-2:] == ["What is written and printed:", "Where keys are read from:"]
+    assert len(set(headings)) == len(headings)
+    read = text.partition("How predictions are read:")[2].partition("\n\n")[0]
+    assert "  keys=null" in read
+    assert "  output_dir=" not in read
 
 
 def test_json_of_a_process(wrong):

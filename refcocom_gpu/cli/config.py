@@ -1,7 +1,8 @@
 """The keys of every verb in structured configs: each key has its type, default and meaning, and is declared once.
 
-Hydra checks types against these classes, and `--help` prints them. Options of the stages are inherited: `ReadOptions`
-by verbs that read predictions, `Rules` by `construct`. Verbs and groups are files in `conf/`.
+Hydra checks types against these classes, and `--help` prints them, below the first words of the docstring of the class
+that declares them. Options of the stages are inherited: `ReadOptions` by verbs that read predictions, `Rules` by
+`construct`. Verbs and groups are files in `conf/`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,31 @@ from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.value_options import ValueOptions
 from refcocom_gpu.utils.options import option
 
+MISSING_CHOICES, PRECISIONS, SKIP_CHOICES = ("error", "zero"), ("ge", "gt"), ("error", "skip")
+
+
+@dataclass
+class SourceKeys:
+    """Where keys are read from.
+
+    Every verb takes these keys. They are settled before its config is made, which does not hold them.
+    """
+
+    config: str | None = option(
+        None,
+        "YAML file that gives many keys at once, as out/config.yaml of a result does; the command line wins",
+        path=True,
+    )
+    config_dir: str | None = option(
+        None,
+        "folder of group files of your own, DIR/dataset/NAME.yaml, beside those in ~/.config/refcocom",
+        path=True,
+    )
+
 
 @dataclass
 class DatasetConfig:
-    """Which set is scored; `dataset=sample` and `dataset=refcoco` choose a whole group."""
+    """Which dataset is used; `dataset=sample` and `dataset=refcoco` choose a whole group."""
 
     name: str = option(
         "moondream/refcoco-m",
@@ -66,6 +88,8 @@ class _Dataset:
 
 @dataclass
 class _ManyFiles(_Dataset):
+    """What is scored."""
+
     predictions: Any = option(
         None,
         "files, folders, globs and addresses (s3://, hf://, http://), each a set of its own; "
@@ -78,14 +102,20 @@ class _ManyFiles(_Dataset):
 
 @dataclass
 class _Counting(ReadOptions):
+    """What is counted, and where."""
+
     missing: str = option(
-        "error", "examples without a prediction: error, or zero to score them as empty"
+        "error",
+        "examples without a prediction: error, or zero to score them as empty",
+        choices=MISSING_CHOICES,
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:i")
 
 
 @dataclass
 class _Scoring(_Counting):
+    """What is counted, and by whose rules."""
+
     convention: str = option(
         "official",
         "convention the scores follow; score also takes those of other evaluators, and all",
@@ -101,13 +131,19 @@ class _Scoring(_Counting):
 
 @dataclass
 class _Precision(_Scoring):
+    """What is counted, and by whose rules."""
+
     precision: str | None = option(
-        None, "Pr@X and box accuracy count IoU ≥ X (ge) or > X (gt); null: as the convention does"
+        None,
+        "Pr@X and box accuracy count IoU ≥ X (ge) or > X (gt); null: as the convention does",
+        choices=PRECISIONS,
     )
 
 
 @dataclass
 class _Output:
+    """What is written and printed."""
+
     output_dir: str | None = option(None, "folder for the result; null writes nothing", path=True)
     json: bool = option(False, "print JSON instead of the table, also if it fails or quiet=true")
     quiet: bool = option(False, "print nothing but warnings and errors")
@@ -115,6 +151,8 @@ class _Output:
 
 @dataclass
 class _Masks:
+    """What is written and printed."""
+
     save_masks: bool = option(
         False, "also write the masks that are counted, as native predictions, to output_dir"
     )
@@ -122,6 +160,8 @@ class _Masks:
 
 @dataclass
 class _Report:
+    """What is written and printed."""
+
     report: bool = option(
         False, "write a page to look at, report.html, into output_dir; score keeps the masks too"
     )
@@ -129,6 +169,8 @@ class _Report:
 
 @dataclass
 class _DrawnReport(_Report):
+    """What is written and printed."""
+
     images: str | None = option(
         None,
         "of report: folder of the pictures by file_name, where the dataset does not hold them",
@@ -138,6 +180,8 @@ class _DrawnReport(_Report):
 
 @dataclass
 class _Slices:
+    """Which examples are scored apart."""
+
     slices: Any = option(
         None,
         "kinds of examples scored apart, [A,B] or all: category, supercategory, size, size_quantile, length, "
@@ -271,7 +315,9 @@ class ConstructConfig(_Output, Rules, ReadOptions, _ManyFiles):
     )
     grabcut: bool = option(False, "OpenCV's GrabCut proposes too: it needs pictures and no model")
     device: str = option("auto", "of models: auto, cpu, cuda or cuda:i")
-    missing: str = option("error", "examples without a prediction: error, or skip")
+    missing: str = option(
+        "error", "examples without a prediction: error, or skip", choices=SKIP_CHOICES
+    )
     words: str | None = option(
         None, "file of words, one a line, that remove the expressions that hold them", path=True
     )
@@ -321,6 +367,8 @@ class RawAnswers:
 
 @dataclass
 class _FromDataset(_Dataset):
+    """Which set the predictions are for."""
+
     from_dataset: str | None = option(
         None,
         "name or path of the dataset that IN is for; each prediction goes to the example of `dataset` with the "
@@ -343,6 +391,7 @@ class ConvertConfig(ReadOptions, RawAnswers, _FromDataset):
     missing: str = option(
         "error",
         "examples without a prediction or a readable answer: error, or skip to leave them out",
+        choices=SKIP_CHOICES,
     )
     overwrite: bool = option(False, "replace OUT")
     json: bool = option(False, "print JSON instead of the table, also if it fails or quiet=true")
@@ -351,6 +400,8 @@ class ConvertConfig(ReadOptions, RawAnswers, _FromDataset):
 
 @dataclass
 class _Pictures:
+    """What is drawn and written."""
+
     images: str | None = option(
         None, "folder of the pictures by file_name, where the dataset does not hold them", path=True
     )
@@ -407,7 +458,11 @@ class ExportConfig(_Output):
         "dataset",
         path=True,
     )
-    format: str = option("coco", "coco (annotations and results), or fiftyone (a dataset)")
+    format: str = option(
+        "coco",
+        "coco (annotations and results), or fiftyone (a dataset)",
+        choices=("coco", "fiftyone"),
+    )
     dataset: str | None = option(
         None, "name or path of the dataset of a result; null: the one that it names", path=True
     )
@@ -442,9 +497,20 @@ class PublishConfig(_Output):
 class CacheConfig(_Dataset):
     """Show, build or clear what is cached on disk."""
 
-    action: str = option("list", "list, path, build (the store of `dataset`) or clear")
+    action: str = option(
+        "list",
+        "list, path, build (the store of `dataset`) or clear",
+        choices=("list", "path", "build", "clear"),
+    )
     threads: int = option(0, "CPU threads; 0 for all cores")
     quiet: bool = option(False, "print nothing but warnings and errors")
+
+
+@dataclass
+class CompletionConfig:
+    """Print a script that completes verbs, keys and their values in your shell."""
+
+    shell: str | None = option(None, "bash, zsh or fish", choices=("bash", "zsh", "fish"))
 
 
 OUTPUT_KEYS = ("output_dir", "overwrite", "json", "quiet")
@@ -462,6 +528,7 @@ VERBS: dict[str, tuple[type, str]] = {
     "export": (ExportConfig, "what"),
     "publish": (PublishConfig, "results"),
     "cache": (CacheConfig, "action"),
+    "completion": (CompletionConfig, "shell"),
 }
 """For each verb, its config and the key that positional arguments fill."""
 
@@ -478,6 +545,8 @@ class Key:
     is_listed: bool = False
     is_nested: bool = False
     is_mapping: bool = False
+    choices: tuple[str, ...] = ()
+    declared_by: type = object
 
     @property
     def shown(self) -> str:
@@ -506,6 +575,13 @@ def keys_of(config: type, prefix: str = "") -> Iterator[Key]:
                 is_listed,
                 entry.metadata["nested"],
                 entry.metadata["mapping"],
+                ("true", "false") if isinstance(entry.default, bool) else entry.metadata["choices"],
+                # The first class to declare it; a verb may declare it again, with another default.
+                next(
+                    k
+                    for k in reversed(config.__mro__)
+                    if entry.name in vars(k).get("__annotations__", ())
+                ),
             )
 
 

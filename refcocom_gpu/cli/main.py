@@ -7,7 +7,6 @@ Only an unexpected exception, which is 1, prints a traceback.
 from __future__ import annotations
 
 import sys
-import textwrap
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -15,17 +14,13 @@ from importlib import import_module
 from typing import Any
 
 from refcocom_gpu._version import __version__
-from refcocom_gpu.cli.config import OUTPUT_KEYS, VERBS, groups, keys_of
+from refcocom_gpu.cli.config import VERBS
 from refcocom_gpu.cli.failures import as_typed, report
+from refcocom_gpu.cli.help import SHORT_FORMS, help_of, overview
 from refcocom_gpu.cli.verbs import StdoutClosed, print_, say
 from refcocom_gpu.errors import DataError, UsageError
 
-HELP_WIDTH = 100
-EXIT_CODES = "Exit codes: 0 done, 2 usage, 3 data, 130 interrupted, 1 other."
-
 HELP = frozenset({"-h", "--help"})
-SHORT_FORMS = {"--json": "json=true", "-q": "quiet=true"}
-"""Flags that stand for a key. A flag may stand anywhere; a file of its name is written `./-q`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    given = words
     wants_help = not HELP.isdisjoint(words)
     if "--version" in words and not wants_help:
         print_(__version__)
@@ -81,67 +77,23 @@ def _run(words: list[str]) -> int:
     place = next((k for k, w in enumerate(words) if w not in SHORT_FORMS.values()), None)
     verb = "" if place is None else words.pop(place)
     if verb in {"", "help"}:
-        print_(_overview())
+        print_(overview())
         return 0 if wants_help or verb else 2
     if verb not in VERBS:
         close = get_close_matches(verb, VERBS, 1)
         hint = f"did you mean {close[0]}?" if close else f"verbs are {', '.join(VERBS)}"
         raise UsageError(f"unknown verb {verb!r}; {hint} (refcocom --help)")
     if wants_help:
-        print_(_help(verb))
+        folders = [word.partition("=")[2] for word in words if word.startswith("config_dir=")]
+        print_(help_of(verb, *folders[-1:]))
         return 0
     from refcocom_gpu.cli.overrides import parse
 
-    import_module(f"refcocom_gpu.cli.verbs.{verb}").run(parse(verb, words))
+    config = parse(verb, words)
+    # A failure is reported as the words of the command ask; a file of keys may ask the same.
+    given += [f"{key}={getattr(config, key, False)}" for key in ("json", "quiet")]
+    import_module(f"refcocom_gpu.cli.verbs.{verb}").run(config)
     return 0
-
-
-def _overview() -> str:
-    lines = [
-        "refcocom VERB [files…] [key=value …]",
-        "",
-        "The exact batch scorer for RefCOCO-M.",
-        "",
-    ]
-    width = max(map(len, VERBS)) + 2
-    lines += [
-        f"  {verb:<{width}}{(config.__doc__ or '').strip()}" for verb, (config, _) in VERBS.items()
-    ]
-    return "\n".join(
-        [*lines, "", "refcocom VERB --help lists the keys of a verb.", _flags({"json", "quiet"})]
-    )
-
-
-def _flags(keys: set[str]) -> str:
-    """Return the line of help about flags, for the verbs that have these keys."""
-    short = [
-        f"{flag} for {word}" for flag, word in SHORT_FORMS.items() if word.split("=")[0] in keys
-    ]
-    return f"Flags, anywhere: {', '.join([*short, '--help or -h', '--version'])}."
-
-
-def _help(verb: str) -> str:
-    """Describe every key with its default and meaning; imports neither Hydra nor torch."""
-    config, main_key = VERBS[verb]
-    lines = [f"refcocom {verb} [{main_key}…] [key=value …]", "", (config.__doc__ or "").strip(), ""]
-    rows = [
-        (f"{group}={'|'.join(options)}", "a whole group at once")
-        for group, options in groups(config).items()
-    ]
-    # The main key comes first and what becomes of the result last, the others in the order of the config.
-    keys = sorted(keys_of(config), key=lambda key: (key.name in OUTPUT_KEYS, key.name != main_key))
-    rows += [(key.shown, key.meaning) for key in keys]
-    width = max(len(key.shown) for key in keys) + 2
-    for left, meaning in rows:
-        first, *others = textwrap.wrap(meaning, HELP_WIDTH - width - 2)
-        if len(left) < width:
-            first = f"{left:<{width}}{first}"
-        else:  # a group of many options stands above its meaning
-            first, others = left, [first, *others]
-        lines += [f"  {first}", *(" " * (width + 2) + line for line in others)]
-    flags = _flags({key.name for key in keys})
-    lines += ["", f"{main_key} may stand without its name.", flags, EXIT_CODES]
-    return "\n".join(lines)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""`key=value` words from the shell in, a typed config out.
+"""`key=value` words from the shell, and the files that they name, in; a typed config out.
 
 Hydra composes groups and checks numbers and switches. Text and file names never reach its parser, so all of them work
 unquoted, also with `é`, spaces, `=`, `,`, `(`, `[` and `${`, and a commit `1e10` is not taken for a number.
@@ -6,14 +6,14 @@ unquoted, also with `é`, spaces, `=`, `,`, `(`, `[` and `${`, and a commit `1e1
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from refcocom_gpu.cli.config import VERBS, Key, conf_dir, groups, keys_of
+from refcocom_gpu.cli.config import VERBS, Key, SourceKeys, conf_dir, keys_of
+from refcocom_gpu.cli.groups import group_files, own_files
+from refcocom_gpu.cli.paths import exists, home
+from refcocom_gpu.cli.settings import Given, read_settings, unknown_key
 from refcocom_gpu.errors import UsageError
 
 # Hydra adds and deletes keys by `+` and `~`; here they only make a name unknown.
@@ -34,13 +34,66 @@ def parse(verb: str, words: Sequence[str]) -> Any:
         An instance of the verb's config class.
 
     Raises:
-        UsageError: For a flag, an unknown key, or a value of the wrong type.
+        UsageError: For a flag, an unknown key, a value of the wrong type, or a file of keys that cannot be used.
     """
+    config, _ = VERBS[verb]
+    words, sources = _without_sources(words)
+    files = group_files(config, sources.get("config_dir"))
+    typed = _typed(verb, words, files)
+    given = Given()
+    if "config" in sources:
+        given = read_settings(sources["config"], verb, files)
+    given.update(typed)
+    for group, name in given.groups.items():
+        if name not in files[group]:
+            hint = f"; a file or folder goes to {group}.path=…" if group == "dataset" else ""
+            where = given.where.get(group, "")
+            raise UsageError(f"{where}{group}={name}: choose {' or '.join(files[group])}{hint}")
+    # The user's own groups are files of keys; Hydra composes the packaged ones.
+    own = Given()
+    for group, of_group in files.items():
+        paths = own_files(group, of_group)
+        if (path := paths.get(given.groups.get(group, ""))) is not None:
+            own.update(read_settings(path, verb, files, group=group))
+            del given.groups[group]
+    own.update(given)
+    choices = [f"{group}={name}" for group, name in own.groups.items()]
+    composed = _compose(verb, config, [*choices, *own.words.values()], own.where)
+    for name, value in own.text.items():
+        *parents, last = name.split(".")
+        target = composed
+        for parent in parents:
+            target = getattr(target, parent)
+        setattr(target, last, value)
+    return composed
+
+
+def _without_sources(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the words that remain without the keys that say where others are read, and these."""
+    known = {key.name: key for key in keys_of(SourceKeys)}
+    sources: dict[str, str] = {}
+    others = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in known or "=" not in word:
+            others.append(word)
+        elif name in sources:
+            raise UsageError(
+                f"{name} is given twice: {name}={sources[name]} and {word}; one file may hold all keys"
+                if name == "config"
+                else f"{name} is given twice: {name}={sources[name]} and {word}"
+            )
+        else:
+            sources[name] = str(_text(known[name], value, listed=False))
+    return others, sources
+
+
+def _typed(verb: str, words: Sequence[str], choices: Mapping[str, Any]) -> Given:
+    """Return what the words of the command line give."""
     config, main_key = VERBS[verb]
     known = {k.name: k for k in keys_of(config)}
-    choices = groups(config)
-    text: dict[str, Any] = {}
-    parsed: list[str] = []
+    given = Given()
+    text = given.text
     positional: list[str] = []
     for word in words:
         match = _OVERRIDE.fullmatch(word)
@@ -57,22 +110,15 @@ def parse(verb: str, words: Sequence[str]) -> Any:
             listed = name == main_key or known[name].is_listed
             text[name] = None if is_none else _text(known[name], value, listed=listed)
         elif name in known:
-            parsed.append(word)
+            given.words[name] = word
         elif name in choices:
-            if value not in choices[name]:
-                hint = f"; a file or folder goes to {name}.path=…" if name == "dataset" else ""
-                raise UsageError(f"{name}={value}: choose {' or '.join(choices[name])}{hint}")
-            parsed.append(word)
-        elif _exists(word) or (match is None and not word.startswith("-")):
+            given.groups[name] = value
+        elif exists(word) or (match is None and not word.startswith("-")):
             positional.append(word)
         elif match is None:
             raise _unknown_flag(word, known)
         else:
-            close = get_close_matches(name, [*known, *choices], 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(
-                f"{verb} has no key {name!r}{hint} (refcocom {verb} --help lists them)"
-            )
+            raise unknown_key(verb, name, {**known, **choices})
     if positional:
         if main_key in text:
             raise UsageError(f"{main_key} is given twice: as {positional[0]!r} and as {main_key}=…")
@@ -80,17 +126,10 @@ def parse(verb: str, words: Sequence[str]) -> Any:
             raise UsageError(f"{verb} takes one {main_key}, not {' '.join(positional)}")
         values = [_text(known[main_key], value, listed=True) for value in positional]
         text[main_key] = values[0] if len(values) == 1 else list(_flat(values))
-    composed = _compose(verb, config, parsed)
-    for name, value in text.items():
-        *parents, last = name.split(".")
-        target = composed
-        for parent in parents:
-            target = getattr(target, parent)
-        setattr(target, last, value)
-    return composed
+    return given
 
 
-def _compose(verb: str, config: type, overrides: list[str]) -> Any:
+def _compose(verb: str, config: type, overrides: list[str], where: Mapping[str, str]) -> Any:
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
@@ -111,7 +150,8 @@ def _compose(verb: str, config: type, overrides: list[str]) -> Any:
         word = getattr(error, "override", None) or next(
             (o for o in overrides if f"full_key: {o.split('=')[0]}" in lines), None
         )
-        raise UsageError(f"{word}: {lines[0]}" if word else lines[0]) from None
+        place = where.get(word.split("=")[0], "") if word else ""
+        raise UsageError(f"{place}{word}: {lines[0]}" if word else lines[0]) from None
 
 
 def _text(key: Key, value: str, *, listed: bool) -> str | list[Any]:
@@ -121,12 +161,12 @@ def _text(key: Key, value: str, *, listed: bool) -> str | list[Any]:
         raise UsageError(f"{key.name} is given no value{hint}")
     if not (key.is_path or listed):
         return value
-    if listed and value.startswith("[") and value.endswith("]") and not _exists(value):
+    if listed and value.startswith("[") and value.endswith("]") and not exists(value):
         elements = _elements(value[1:-1], nested=key.is_nested)
         if not elements:
             raise UsageError(f"{key.name}={value} names nothing")
         return elements
-    return _home(value) if key.is_path else value
+    return home(value) if key.is_path else value
 
 
 def _elements(text: str, *, nested: bool) -> list[Any]:
@@ -135,7 +175,7 @@ def _elements(text: str, *, nested: bool) -> list[Any]:
     at = 0
     while at < len(text):
         inner = _NESTED.match(text, at) if nested else None
-        if inner is not None and not _exists(inner[1]):
+        if inner is not None and not exists(inner[1]):
             elements.append(_elements(inner[1][1:-1], nested=False))
             at = inner.end()
             continue
@@ -144,20 +184,8 @@ def _elements(text: str, *, nested: bool) -> list[Any]:
         at = max(match.end(), at + 1)
         if element := match[1]:
             is_quoted = element[0] in "\"'" and element[-1] == element[0]
-            elements.append(_home(element[1:-1] if is_quoted else element))
+            elements.append(home(element[1:-1] if is_quoted else element))
     return elements
-
-
-def _home(path: str) -> str:
-    """Expand `~`, which the shell leaves alone after `key=`, unless a file has that very name."""
-    if path.startswith("~") and not _exists(path):
-        path = os.path.expanduser(path)  # noqa: PTH111 (Path's raises for an unknown user)
-    # A path that still begins with `~` is made absolute, so that it is not expanded again; Path drops a leading `./`.
-    return str(Path(path).absolute()) if str(Path(path)).startswith("~") else path
-
-
-def _exists(path: str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 (Path's raises for a name that is too long or a folder that is closed)
 
 
 def _flat(values: Iterable[str | list[Any]]) -> Iterable[Any]:

@@ -21,6 +21,7 @@ from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.utils.files import hash_files, parquet_bytes, sync, write_files
 from refcocom_gpu.utils.folders import check_writable
+from refcocom_gpu.utils.run_config import config_file
 
 SUMMARY = "construct.json"
 """The file that is moved into place last and marks a complete set."""
@@ -107,7 +108,9 @@ def write_folder(
     write_files(stage / "audit", tables | sheet)
     summary_text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_files(stage, {"README.md": card(summary).encode(), SUMMARY: summary_text.encode()})
-    _replace(folder, stage)
+    keys = config_file(folder, output.config)
+    write_files(stage, keys)
+    _replace(folder, stage, [*keys, *CONTENTS])
     return summary
 
 
@@ -119,13 +122,13 @@ def _fingerprint(stage: Path, dataset: Dataset) -> str:
         return load_dataset(stage / "data", split=dataset.split, key=dataset.key).fingerprint
 
 
-def _replace(folder: Path, stage: Path) -> None:
+def _replace(folder: Path, stage: Path, names: Sequence[str]) -> None:
     """Move the staged files into place. The old summary goes first and the new one comes last."""
     (folder / SUMMARY).unlink(missing_ok=True)
     for name in (JUDGE, *CONTENTS):
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
-    for name in CONTENTS:
+    for name in names:
         (stage / name).replace(folder / name)
     sync(folder)
     stage.rmdir()

@@ -30,7 +30,9 @@ class Rules:
     """
 
     consensus: str = option(
-        "majority", "how candidates become one mask: majority, weighted or medoid"
+        "majority",
+        "how candidates become one mask: majority, weighted or medoid",
+        choices=CONSENSUS,
     )
     # A vote leaves specks along an outline.
     islands: float = option(0.01, "pieces below this share of the largest piece are removed")
@@ -52,6 +54,7 @@ class Rules:
     missing_pictures: str = option(
         "error",
         "pictures that are needed and cannot be used: error, or remove to remove their instances",
+        choices=MISSING_PICTURES,
     )
 
     def __post_init__(self) -> None:

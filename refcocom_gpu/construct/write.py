@@ -33,11 +33,13 @@ class Output:
         folder: Created where absent.
         pictures: One of `pictures.PICTURES`.
         shard_bytes: Size of the pictures and masks at which a Parquet shard ends.
+        config: Content of `config.yaml`, the keys of the command that constructs.
     """
 
     folder: str | Path
     pictures: str = "auto"
     shard_bytes: int = 500_000_000
+    config: bytes | None = None
 
 
 def schema() -> pa.Schema:

@@ -99,6 +99,7 @@ class ReadOptions:
     keys: str | None = option(
         None,
         "how rows name examples: sample, position, sentence, order or refer; null follows dataset.key",
+        choices=KEYS,
     )
     fields: dict[str, str] | None = option(  # noqa: RUF009 (it makes a field)
         None,
@@ -114,6 +115,7 @@ class ReadOptions:
         None,
         "what numbers are: logits (set above 0) or probabilities (set above 0.5); null takes floats for logits "
         "and refuses those that look like probabilities",
+        choices=tuple(VALUES),
     )
     label: int | None = option(
         None, "value of a set pixel in integer masks that hold several labels"
@@ -124,32 +126,45 @@ class ReadOptions:
         "center when it lies in the middle",
     )
     resize: str = option(
-        "direct", "letterboxed logits to the image: direct, or sam (through the padded input)"
+        "direct",
+        "letterboxed logits to the image: direct, or sam (through the padded input)",
+        choices=RESIZES,
     )
     resize_masks: str | None = option(
-        None, "masks of another size than their image: nearest; null refuses them"
+        None,
+        "masks of another size than their image: nearest; null refuses them",
+        choices=MASK_RESIZES,
     )
     combine: str | None = option(
-        None, "several masks for one expression: union, or best by score; null refuses them"
+        None,
+        "several masks for one expression: union, or best by score; null refuses them",
+        choices=COMBINES,
     )
     repeats: str | None = option(
-        None, "rows that come again: identical reads equal masks once; null refuses them"
+        None,
+        "rows that come again: identical reads equal masks once; null refuses them",
+        choices=REPEATS,
     )
     extra: str | None = option(
         None,
         "rows for examples that the dataset does not have: ignore leaves them out, if the others carry their sentence; "
         "null refuses them",
+        choices=EXTRAS,
     )
     polygons: str | None = option(
-        None, "scale of polygon coordinates: pixels or normalized; null refuses polygons"
+        None,
+        "scale of polygon coordinates: pixels or normalized; null refuses polygons",
+        choices=POLYGONS,
     )
     box_format: str | None = option(
         None,
         "rows hold boxes instead of masks, in the field box: xyxy (x0, y0, x1, y1) or xywh (x, y, width, height)",
+        choices=BOX_FORMATS,
     )
     box_scale: str | None = option(
         None,
         "unit of these boxes: pixels, normalized (0…1 of width and height) or thousandths (0…1000)",
+        choices=SCALES,
     )
     no_target_threshold: float | None = option(
         None, "score in no_target above which an expression has no target; null takes labels alone"

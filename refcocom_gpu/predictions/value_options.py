@@ -25,7 +25,7 @@ MAX_THRESHOLDS = 256
 
 @dataclass
 class ValueOptions(ReadOptions):
-    """How predictions are read, and what else is counted of their values.
+    """What is counted of logits and probabilities, beside how predictions are read.
 
     Attributes:
         thresholds: Numbers in the unit of the values at which the metric `thresholds` counts, in float32, as the values

@@ -44,6 +44,7 @@ from refcocom_gpu.scores.under import counts_of
 from refcocom_gpu.scores.views import ComparisonViews
 from refcocom_gpu.utils.arrow import from_numpy, to_numpy
 from refcocom_gpu.utils.files import parquet_bytes, write_files
+from refcocom_gpu.utils.run_config import config_file
 from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
@@ -178,12 +179,15 @@ class ResultComparison(ComparisonViews):
             },
         }
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save(
+        self, folder: str | Path, *, overwrite: bool = False, config: bytes | None = None
+    ) -> Path:
         """Write `comparison.json` and `comparison.parquet`, each whole or not at all.
 
         Args:
             folder: Made where absent; other files in it are left alone.
             overwrite: Replace an existing comparison.
+            config: Content of `config.yaml`, the keys of the command that made the comparison.
 
         Returns:
             The folder.
@@ -193,9 +197,8 @@ class ResultComparison(ComparisonViews):
         """
         check_output(folder, overwrite=overwrite, names=(JSON, PARQUET))
         text = json.dumps(self.summary(), indent=2, ensure_ascii=False) + "\n"
-        write_files(
-            folder, {PARQUET: parquet_bytes(self.per_example), JSON: as_text(text).encode()}
-        )
+        files = {PARQUET: parquet_bytes(self.per_example), **config_file(folder, config)}
+        write_files(folder, {**files, JSON: as_text(text).encode()})
         return Path(folder)
 
 

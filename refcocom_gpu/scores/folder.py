@@ -20,6 +20,7 @@ from refcocom_gpu.errors import ResultsError, UsageError
 from refcocom_gpu.scores.conventions import CONVENTIONS
 from refcocom_gpu.utils.files import VERIFIED, parquet_bytes, regular, write_files
 from refcocom_gpu.utils.folders import check_writable
+from refcocom_gpu.utils.run_config import config_file
 from refcocom_gpu.utils.text import as_text
 
 SCHEMA_VERSION = 1
@@ -66,6 +67,7 @@ def write_result(
     *,
     overwrite: bool,
     masks: bytes | None = None,
+    config: bytes | None = None,
 ) -> None:
     """Write the files of a result.
 
@@ -75,6 +77,7 @@ def write_result(
         summary: Ready for JSON.
         overwrite: Replace an existing result, and delete its masks if this one has none.
         masks: Content of `MASKS`.
+        config: The keys of the command that made the result, for `run_config`.
 
     Raises:
         UsageError: As `check_output` does, and when the folder cannot be written.
@@ -89,6 +92,7 @@ def write_result(
         files = {MASKS: masks, **files}
     outdated = masks is None and _holds_masks(Path(folder))
     text = as_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    files |= config_file(folder, config)
     write_files(folder, {**files, SUMMARY: text.encode()})
     if outdated:
         (Path(folder) / MASKS).unlink(missing_ok=True)

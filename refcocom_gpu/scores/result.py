@@ -535,12 +535,15 @@ class Result(ResultViews):
         t_acc = None if math.isnan(self.t_acc) else self.t_acc
         return {"n_no_target": self.n_no_target, "n_acc": self.n_acc, "t_acc": t_acc}
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save(
+        self, folder: str | Path, *, overwrite: bool = False, config: bytes | None = None
+    ) -> Path:
         """Write `per_example.parquet` and `summary.json`, and with masks `predictions.parquet`, which `score` reads.
 
         Args:
             folder: Made where absent; other files in it are left alone.
             overwrite: Replace an existing result.
+            config: Content of `config.yaml`, the keys of the command that made the result.
 
         Returns:
             The folder.
@@ -552,7 +555,14 @@ class Result(ResultViews):
         if self.masks is not None:
             fingerprint = self.info.get("dataset", {}).get("fingerprint")
             masks = saved_masks.masks_bytes(self.per_example, self.masks, fingerprint)
-        write_result(folder, self.per_example, self.summary(), overwrite=overwrite, masks=masks)
+        write_result(
+            folder,
+            self.per_example,
+            self.summary(),
+            overwrite=overwrite,
+            masks=masks,
+            config=config,
+        )
         return Path(folder)
 
 

@@ -39,6 +39,7 @@ from refcocom_gpu.sweep.task import (
 )
 from refcocom_gpu.utils.changes import is_settled, token_of
 from refcocom_gpu.utils.files import combine_hashes, hash_file, locked, regular, write_files
+from refcocom_gpu.utils.run_config import CONFIG, config_file
 
 Settled = Callable[[FileResult], None]
 
@@ -107,6 +108,7 @@ def run_sweep(
     ranking: Ranking | None = None,
     settled: Settled | None = None,
     verify: bool = False,
+    config: bytes | None = None,
 ) -> Outcome:
     """Score many sets of predictions into a folder; sets whose counts it holds are not scored again.
 
@@ -120,6 +122,7 @@ def run_sweep(
         settled: Called with each result as soon as it is known, in any order.
         verify: Hash every file anew, of predictions and of what the folder holds. By default the hash of a file is
             trusted while its size and its times of change are what they were; counts are always verified.
+        config: Content of `config.yaml`, the keys of the command that sweeps.
 
     Returns:
         Results in the order of the items. A set that cannot be scored has an error and does not stop the others.
@@ -144,7 +147,8 @@ def run_sweep(
         board = make_leaderboard(results, store, **asdict(ranking), options=options.deciding)
         kept_masks = [result.masks_file for result in results]
         index = index_files(results, board, products, kept_masks, store, options.deciding)
-        written = write_files(folder, {**leaderboard_files(board), **index})
+        files = {**config_file(folder, config), **leaderboard_files(board), **index}
+        written = [path for path in write_files(folder, files) if path.name != CONFIG]
         folders = [folder / PER_EXAMPLE, *([folder / MASKS] if options.save_masks else [])]
     return Outcome(
         results,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field, fields
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ def option(
     listed: bool = False,
     nested: bool = False,
     mapping: bool = False,
+    choices: Sequence[str] = (),
 ) -> Any:
     """Make a field with its meaning.
 
@@ -26,9 +28,11 @@ def option(
         listed: Whether a list of text is accepted although this is not the main key of a verb.
         nested: Whether a list may hold lists.
         mapping: Whether the value is text by names, each given as `option.NAME=text`.
+        choices: The words that the option takes, where it takes no others; shells complete them.
     """
     kinds = {"path": path, "listed": listed, "nested": nested, "mapping": mapping}
-    return field(default=default, metadata={"meaning": meaning, **kinds})
+    about = {"meaning": meaning, "choices": tuple(choices), **kinds}
+    return field(default=default, metadata=about)
 
 
 def part_of(config: Any, kind: type[T]) -> T:

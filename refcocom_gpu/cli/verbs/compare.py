@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from refcocom_gpu.cli.config import CompareConfig
+from refcocom_gpu.cli.resolved import resolved
 from refcocom_gpu.cli.verbs import load, page_in, print_, progress, say, write_page
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
@@ -14,6 +15,7 @@ from refcocom_gpu.scores.folder import check_output
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.slices import ALL, GROUPINGS
 from refcocom_gpu.utils.options import part_of
+from refcocom_gpu.utils.run_config import check_config
 
 
 def run(config: CompareConfig) -> None:
@@ -36,6 +38,7 @@ def run(config: CompareConfig) -> None:
     output = None if config.output_dir is None else Path(config.output_dir)
     if output is not None:
         check_output(output, overwrite=config.overwrite, names=(JSON, PARQUET))
+        check_config(output)
     page = page_in(config.output_dir, wanted=config.report, overwrite=config.overwrite)
     a, b = _results(pair, config, options)
     comparison = compare(
@@ -54,7 +57,7 @@ def run(config: CompareConfig) -> None:
             "warning: boundaries were counted in neither A nor B; score them with metrics=[iou,boundary]"
         )
     if output is not None:
-        comparison.save(output, overwrite=config.overwrite)
+        comparison.save(output, overwrite=config.overwrite, config=resolved(config))
     shown = not (config.quiet or config.json)
     pages = write_page(comparison, page, shown=shown, images=config.images)
     if config.json:

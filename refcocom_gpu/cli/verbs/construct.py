@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refcocom_gpu.cli.config import ConstructConfig
+from refcocom_gpu.cli.resolved import resolved
 from refcocom_gpu.cli.verbs import PAGE, load, page_in, print_, progress, resumable, write_page
 from refcocom_gpu.construct.rules import Rules
 from refcocom_gpu.errors import RefCOCOMError, UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.folders import check_writable
 from refcocom_gpu.utils.options import part_of
+from refcocom_gpu.utils.run_config import check_config
 
 if TYPE_CHECKING:
     from refcocom_gpu.construct.filter import HarmFilter
@@ -47,6 +49,7 @@ def run(config: ConstructConfig) -> None:
     if config.output_dir is None:
         raise UsageError("a construction is kept in a folder: pass output_dir=DIR")
     check_writable(Path(config.output_dir))
+    check_config(config.output_dir)
     if config.shard_mb < 1:
         raise UsageError(f"shard_mb must be at least 1, not {config.shard_mb}")
     rules = part_of(config, Rules)
@@ -75,7 +78,9 @@ def run(config: ConstructConfig) -> None:
     ):
         made = construct(
             dataset,
-            Output(config.output_dir, config.pictures, config.shard_mb * 1_000_000),
+            Output(
+                config.output_dir, config.pictures, config.shard_mb * 1_000_000, resolved(config)
+            ),
             proposers,
             rules=rules,
             expression_filter=harmful,

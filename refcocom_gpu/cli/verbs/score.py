@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from refcocom_gpu.cli.config import ScoreConfig
+from refcocom_gpu.cli.resolved import resolved
 from refcocom_gpu.cli.verbs import is_strict, load, page_in, print_, progress, write_page
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import refuse_boxes
 from refcocom_gpu.predictions.value_options import ValueOptions
 from refcocom_gpu.utils.options import part_of
+from refcocom_gpu.utils.run_config import check_config
 
 
 def run(config: ScoreConfig) -> None:
@@ -48,6 +50,7 @@ def run(config: ScoreConfig) -> None:
     names = (SUMMARY, PER_EXAMPLE, *([MASKS] if save_masks else []))
     if output is not None:
         check_output(output, overwrite=config.overwrite, names=names)
+        check_config(output)
     elif save_masks:
         raise UsageError("save_masks=true writes a file of masks: pass output_dir=DIR")
     published = None if config.eval_results is None else Path(config.eval_results)
@@ -85,7 +88,7 @@ def run(config: ScoreConfig) -> None:
         result = result.with_slices(slices, tags=tags, store=store)
     written: list[Path] = []
     if output is not None:
-        result.save(output, overwrite=config.overwrite)
+        result.save(output, overwrite=config.overwrite, config=resolved(config))
         written += [output / name for name in names]
     shown = not (config.quiet or config.json)
     written += write_page(result, page, shown=shown, truth=store, images=config.images)

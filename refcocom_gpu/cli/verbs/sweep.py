@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from refcocom_gpu.cli.config import SweepConfig
 from refcocom_gpu.cli.failures import PartFailedError
+from refcocom_gpu.cli.resolved import resolved
 from refcocom_gpu.cli.tables.leaderboard import TOP_ROWS, leaderboard_table
 from refcocom_gpu.cli.verbs import is_strict, load, page_in, print_, resumable, say, write_page
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.utils.folders import check_writable
 from refcocom_gpu.utils.options import part_of
+from refcocom_gpu.utils.run_config import check_config
 
 if TYPE_CHECKING:
     from refcocom_gpu.sweep.run import Outcome
@@ -47,6 +49,7 @@ def run(config: SweepConfig) -> None:
     if config.output_dir is None:
         raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
     check_writable(Path(config.output_dir))
+    check_config(config.output_dir)
     ranking = Ranking(
         config.convention,
         bool(is_strict(config.precision)),
@@ -78,6 +81,7 @@ def run(config: SweepConfig) -> None:
             ranking=ranking,
             settled=settled,
             verify=config.verify,
+            config=resolved(config),
         )
     pages = write_page(outcome.leaderboard, page, shown=False)
     outcome = replace(outcome, written=[*outcome.written, *pages])
