@@ -87,8 +87,8 @@ class MaskEvaluation:
         store = self._store
         if store is None:
             store, references = store_of_masks(references), list(range(len(references)))
-        pairs = zip(references, ([one] for one in predictions), strict=True)
-        result = score(((_named(key), *one) for key, one in pairs), store, **self._options)
+        pairs = (([key], [one]) for key, one in zip(references, predictions, strict=True))
+        result = score(pairs, store, **self._options)
         return {
             "miou": result.miou,
             "ciou": result.ciou,
@@ -96,8 +96,3 @@ class MaskEvaluation:
             "n_examples": result.n_examples,
             "n_missing": result.n_missing,
         }
-
-
-def _named(key: Any) -> Any:
-    """Return a key that came as a list, as from JSON, as the tuple that names an example."""
-    return tuple(key) if isinstance(key, list) else key

@@ -22,6 +22,7 @@ from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.integrations.answers import AnswerJudge, scores_of
 from refcocom_gpu.integrations.prompts import DEFAULT_PROMPT, split_prompt
+from refcocom_gpu.utils.optional import require
 
 NEED = "samples and the scorer for Inspect need inspect_ai"
 CLUSTER = "image_id"
@@ -44,7 +45,7 @@ def samples(
     Raises:
         UsageError: `inspect_ai` is not installed, the prompt lacks `{sentence}`, or there are no pictures.
     """
-    inspect_dataset, model = _require("inspect_ai.dataset"), _require("inspect_ai.model")
+    inspect_dataset, model = _inspect("dataset"), _inspect("model")
     before, after = split_prompt(prompt)
     loaded = dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
     image = cache(lambda row: _data_uri(loaded.pictures.encoded(row)))
@@ -93,7 +94,7 @@ def refcoco_m(source: str, combine: str | None = None, **options: Any) -> Any:
 @cache
 def _registered() -> Any:
     """Register the scorer and its metric with Inspect, and return the scorer."""
-    api = _require("inspect_ai.scorer")
+    api = _inspect("scorer")
 
     @api.metric(name="refcoco_m_scores")  # type: ignore[untyped-decorator]
     def scores() -> Any:
@@ -103,7 +104,9 @@ def _registered() -> Any:
         return metric
 
     @api.scorer(metrics=[scores(), api.stderr(cluster=CLUSTER)], name="refcoco_m")  # type: ignore[untyped-decorator]
-    def scorer(source: str, combine: str | None = None, options: dict[str, Any] | None = None) -> Any:
+    def scorer(
+        source: str, combine: str | None = None, options: dict[str, Any] | None = None
+    ) -> Any:
         judge = AnswerJudge(source, combine, **(options or {}))
 
         async def score(state: Any, target: Any) -> Any:
@@ -140,10 +143,5 @@ def _data_uri(picture: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def _require(module: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(module)
-    except ImportError:
-        raise UsageError(f"{NEED}: pip install inspect_ai") from None
+def _inspect(module: str) -> Any:
+    return require(f"inspect_ai.{module}", NEED, "inspect")

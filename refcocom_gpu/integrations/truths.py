@@ -1,4 +1,4 @@
-"""True masks in memory in, a `MaskStore` out that no dataset stands behind: its example k is the mask k."""
+"""True masks, or records, in memory in; a `MaskStore` whose example k is the mask k, or a `Dataset`, out."""
 
 from __future__ import annotations
 
@@ -37,17 +37,27 @@ def store_of_masks(masks: Sequence[Any]) -> MaskStore:
     (2, [3, 2])
     """
     if not masks:
-        raise UsageError("no references: true masks, or the keys or indices of a dataset's examples")
+        raise UsageError(
+            "no references: true masks, or the keys or indices of a dataset's examples"
+        )
     rows = []
     for number, mask in enumerate(masks):
         encoded = _encoded(mask, f"reference {number}")
         sample = {"id": number, "sentences": [""], "mask": encoded}
         sample["no_target"] = not rle.decode(encoded).any()
         rows.append({"image_id": number, "file_name": "", "samples": [sample]})
-    checked = check_columns(records.from_records(rows, SOURCE), "sample_id", SOURCE)
-    *tables, fingerprint = checked
-    dataset = Dataset(*tables, "sample_id", SOURCE, None, "validation", fingerprint)
+    dataset = dataset_of(records.from_records(rows, SOURCE), SOURCE)
     return MaskStore.build(dataset, cache=False)
+
+
+def dataset_of(columns: records.Columns, source: str) -> Dataset:
+    """Return records in memory as a dataset without pictures, whose examples are named by sample id.
+
+    Raises:
+        DatasetError: They are invalid, or their ids repeat.
+    """
+    images, samples, examples, fingerprint = check_columns(columns, "sample_id", source)
+    return Dataset(images, samples, examples, "sample_id", source, None, "validation", fingerprint)
 
 
 def _encoded(mask: Any, where: str) -> Mapping[str, Any]:
@@ -57,7 +67,7 @@ def _encoded(mask: Any, where: str) -> Mapping[str, Any]:
             height, width, counts = rle.check(mask)
             rle.ends_of(mask, height, width)
             return {"size": [height, width], "counts": counts.decode()}
-        array = None if mask is None else as_prediction(mask, ReadOptions())
+        array: Any = None if mask is None else as_prediction(mask, ReadOptions())
         if is_tensor(array):
             array = array.cpu().numpy()
         if array is None or array.ndim != 2 or array.dtype.kind not in "bui":

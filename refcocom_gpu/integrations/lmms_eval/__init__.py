@@ -16,15 +16,13 @@ import pyarrow as pa
 import yaml
 
 from refcocom_gpu.dataset import records
-from refcocom_gpu.dataset.checks import check_columns
 from refcocom_gpu.dataset.images import PICTURE
-from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.integrations.answers import PRECISIONS, SCORES, AnswerJudge, scores_of
 from refcocom_gpu.integrations.prompts import DEFAULT_PROMPT, split_prompt
+from refcocom_gpu.integrations.truths import dataset_of
 from refcocom_gpu.utils.cache import cache_dir
 from refcocom_gpu.utils.files import combine_hashes, write_files
-from refcocom_gpu.utils.optional import require
 
 TASK = "refcoco_m"
 TASK_FILE = f"{TASK}.yaml"
@@ -108,14 +106,13 @@ def process_docs(split: Any) -> Any:
         to the same bytes.
 
     Raises:
-        DatasetError: The records are malformed.
+        DatasetError: The records are malformed, or their ids repeat.
     """
-    datasets = require("datasets", "lmms-eval needs datasets", "images")
+    import datasets
+
     wanted = [name for name in split.column_names if name in records.RECORD_FIELDS]
     table = split.select_columns(wanted).with_format("arrow")[:]
-    checked = check_columns(records.from_arrow(table, TASK), "sample_id", TASK)
-    *tables, fingerprint = checked
-    dataset = Dataset(*tables, "sample_id", TASK, None, str(split.split), fingerprint)
+    dataset = dataset_of(records.from_arrow(table, TASK), TASK)
     described = dataset.described
     features = {
         "image": split.features[PICTURE],
@@ -140,7 +137,7 @@ def process_docs(split: Any) -> Any:
         pa.table(held, schema=schema),
         info=datasets.DatasetInfo(features=datasets.Features(features)),
         split=split.split,
-        fingerprint=f"{fingerprint}-pairs",
+        fingerprint=f"{dataset.fingerprint}-pairs",
     )
 
 
