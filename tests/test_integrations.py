@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import math
 import re
 import shlex
 import sys
@@ -17,6 +18,9 @@ import pytest
 import torch
 import yaml
 from helpers import coco_encode, make_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 import refcocom_gpu as rc
 from refcocom_gpu.dataset.sample import draw_image, encode_png, make_records
@@ -192,6 +196,25 @@ def test_an_evaluation_takes_logits_and_empty_masks(case):
     logits = np.where(truth, 5.0, -5.0)
     scores = metric.compute(predictions=[logits, None], references=[truth, truth])
     assert (scores["miou"], scores["n_examples"]) == (0.5, 2)
+
+
+MASKS = st.lists(st.tuples(*[arrays(np.bool_, (3, 4))] * 2), min_size=1, max_size=4)
+
+
+@settings(max_examples=12)
+@given(MASKS, st.randoms(use_true_random=False))
+def test_an_evaluation_is_what_numpy_counts_in_any_order(pairs, random):
+    counts = [(int((p & t).sum()), int((p | t).sum())) for p, t in pairs]
+    ious = [i / u if u else 1.0 for i, u in counts]
+    total, union = (sum(column) for column in zip(*counts, strict=True))
+    random.shuffle(pairs)
+    metric = rc.integrations.MaskEvaluation()
+    for prediction, reference in pairs:
+        metric.add(prediction=prediction, reference=reference)
+    scores = metric.compute()
+    assert scores["miou"] == math.fsum(ious) / len(ious)
+    assert scores["ciou"] == (total / union if union else 1.0)
+    assert scores["precision_at_0.5"] == sum(iou >= 0.5 for iou in ious) / len(ious)
 
 
 @pytest.mark.parametrize(
@@ -494,6 +517,14 @@ def test_the_python_of_the_guide(inspect, capsys):
     exec(compile(for_evaluate, "harnesses.md", "exec"), names)
     assert capsys.readouterr().out == "1.0\n"
     assert names["scores"]["n_examples"] == 3
+
+
+def test_the_parts_are_reached_from_the_package():
+    assert "integrations" in dir(rc)
+    assert rc.integrations.AnswerJudge is AnswerJudge
+    assert set(rc.integrations.__all__) <= set(dir(rc.integrations))
+    with pytest.raises(AttributeError, match="no attribute 'lm_eval'"):
+        rc.integrations.lm_eval  # noqa: B018
 
 
 def test_the_guide_names_the_scores():

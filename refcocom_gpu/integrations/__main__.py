@@ -12,8 +12,8 @@ from refcocom_gpu.errors import RefCOCOMError, UsageError
 from refcocom_gpu.integrations.lmms_eval import write_task
 
 USAGE = (
-    "usage: python -m refcocom_gpu.integrations lmms-eval source=qwen version=3 [combine=union] [prompt='… {sentence} …'] "
-    "[dataset_path=FOLDER] [output_dir=FOLDER] [KEY=VALUE of the source …]"
+    "usage: python -m refcocom_gpu.integrations lmms-eval source=qwen version=3 [combine=union] "
+    "[prompt='… {sentence} …'] [dataset_path=FOLDER] [output_dir=FOLDER] [KEY=VALUE of the source …]"
 )
 TEXTS = ("output_dir", "dataset_path", "prompt")
 """Keys whose value is a text, whatever it looks like."""

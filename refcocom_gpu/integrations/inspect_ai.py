@@ -6,8 +6,8 @@ def refcoco_m_qwen():
     return Task(samples(), solver=generate(), scorer=refcoco_m("qwen", version=3))
 ```
 
-A sample is one (image, sentence) pair, and its target is the true mask as COCO RLE. `inspect_ai` is imported when one of
-the functions is called.
+A sample is one (image, sentence) pair, and its target is the true mask as COCO RLE. `inspect_ai` is imported by the
+functions that need it.
 """
 
 from __future__ import annotations
