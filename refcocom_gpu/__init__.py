@@ -12,6 +12,7 @@ from refcocom_gpu._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from refcocom_gpu import adapters as adapters
+    from refcocom_gpu import integrations as integrations
     from refcocom_gpu.construct.call import construct as construct
     from refcocom_gpu.construct.truth_noise import TruthNoise as TruthNoise
     from refcocom_gpu.construct.truth_noise import truth_noise as truth_noise
@@ -90,6 +91,7 @@ _HOMES = {
 _MODULES = {
     "adapters": "adapters",
     "construct": "construct",
+    "integrations": "integrations",
     "plot": "report.plot",
     "report": "report",
     "sweep": "sweep",

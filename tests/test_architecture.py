@@ -18,7 +18,7 @@ GROUND = ("_version", "errors", "utils", "masks")
 
 STAGES = (
     *GROUND, "dataset", "store", "predictions", "adapters", "counting", "scores", "scorer", "report", "training",
-    "engines", "sweep", "construct", "cli",
+    "engines", "sweep", "construct", "integrations", "cli",
 )  # fmt: skip
 """The order in which data flows; `__init__` and `__main__` of the package are the way in and may name anything."""
 

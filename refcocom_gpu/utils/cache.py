@@ -76,6 +76,7 @@ _OURS = {
     "records": re.compile(r"[0-9a-f]{32}-v\w+"),
     "predictions": re.compile(r"[0-9a-f]{16}"),
     "numba": re.compile(r"[0-9a-f]{16}"),
+    "lmms-eval": re.compile(r"[0-9a-f]{32}"),
 }
 
 
