@@ -1,5 +1,7 @@
 """The built-in sample in, the pictures of docs/reports.md out: `python docs/screenshots.py`; it needs Chromium."""
 
+import itertools
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -7,10 +9,14 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 import refcocom_gpu as rc
+from refcocom_gpu.dataset.sample import make_predictions, make_records
 
 HERE = Path(__file__).parent
-WIDTH, HEIGHT = 1000, 900
-"""Pixels of the window: as wide as a page of the documentation shows, and what a reader sees before scrolling."""
+WIDTH, HEIGHT = 1000, 1200
+"""Pixels of the window: as wide as a page of the documentation shows, and as high as shows tables and plots."""
+
+MODELS, QUALITIES = ("model-a", "model-b"), ("coarse", "good", "good")
+"""Of the sweep: a file of each quality for each model."""
 
 
 def make_pages(folder: Path) -> dict[str, Path]:
@@ -21,11 +27,11 @@ def make_pages(folder: Path) -> dict[str, Path]:
         for name in ("sample", "sample-coarse")
     )
     comparison = rc.compare(fine, coarse, names=("fine", "coarse"))
-    # A manifest takes files, not the sets that are built in.
-    rows = ["path,model,step"]
-    for k, name in enumerate(("sample", "sample-coarse")):
-        rc.convert(name, folder / f"{name}.parquet", store.dataset)
-        rows += [f"{name}.parquet,{('fine', 'coarse')[k]},1000"]
+    records, rows = make_records(), ["path,model,step"]
+    for step, (model, quality) in enumerate(itertools.product(MODELS, QUALITIES)):
+        lines = [json.dumps(row) for row in make_predictions(records, quality, step)]
+        (folder / f"{step}.jsonl").write_text("\n".join(lines), "utf-8")
+        rows.append(f"{step}.jsonl,{model},{1000 * (1 + step % len(QUALITIES))}")
     manifest = folder / "runs.csv"
     manifest.write_text("\n".join(rows), "utf-8")
     board = rc.sweep(None, store, folder / "sweep", manifest=manifest).leaderboard

@@ -154,6 +154,8 @@ def run_line(line: str) -> None:
     """Run a line of the command; of another program, hold what it names against what is there."""
     words = shlex.split(line, comments=True)
     match words:
+        case []:
+            assert not line.strip() or line.startswith("#"), line
         case ["refcocom", *rest]:
             assert main(rest) == 0, line
         case ["make", target]:
