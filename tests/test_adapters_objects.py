@@ -19,6 +19,7 @@ import torch
 from helpers import coco_encode, sample_case
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import section
 from PIL import Image
 
 import refcocom_gpu as rc
@@ -575,9 +576,8 @@ def test_adapters_are_light_and_need_no_library() -> None:
     assert set(rc.adapters.__all__) <= set(dir(rc.adapters))
 
 
-def test_the_readme_names_every_function() -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-    table = text.partition("### Outputs of other libraries")[2].partition("\n## ")[0]
+def test_the_page_names_every_function() -> None:
+    table = section("docs/adapters.md", "Outputs of other libraries")
     rows = re.findall(r"^\| (`.*?`) \|", table, re.M)
     named = set(re.findall(r"`(\w+\.\w+)`", " ".join(rows)))
     modules = {

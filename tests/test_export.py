@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import section
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -347,11 +348,9 @@ def test_the_command(result, tmp_path, monkeypatch, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_the_lines_of_the_readme(result, tmp_path, monkeypatch):
-    """What README says of other tools is run; those that may be absent are stood in for."""
-    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-    section = text.partition("## In other tools")[2].partition("\n## ")[0]
-    codes = re.findall(r"`([^`]+)`", section)
+def test_the_lines_about_other_tools(result, tmp_path, monkeypatch):
+    """What docs/python.md says of other tools is run; those that may be absent are stood in for."""
+    codes = re.findall(r"`([^`]+)`", section("docs/python.md", "In other tools"))
     monkeypatch.chdir(tmp_path)
     result.save("run")
     commands = [code for code in codes if code.startswith("refcocom export ")]

@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shlex
 import shutil
 from pathlib import Path
 
@@ -449,21 +447,3 @@ def test_packages_of_the_same_name_may_be_called_and_imported():
     for package in (rc.sweep, rc.construct):
         assert callable(package)
         assert "output_dir" in inspect.signature(package).parameters
-
-
-def test_the_page_about_sweeps(made, tmp_path, monkeypatch, capsys):
-    """What docs/sweep.md shows is run in a folder like the reader's."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(made / "runs", "runs")
-    shutil.copytree(made / "out", "sweep")
-    shutil.copy(made / "m.csv", "runs.csv")
-    page = (Path(__file__).parents[1] / "docs" / "sweep.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(compile(code, "sweep.md", "exec"), {})
-    assert "lisa@6000 {'step': 6000, 'note': 'a'} 0." in capsys.readouterr().out
-    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL):
-        for line in block.splitlines():
-            assert main(shlex.split(line)[1:]) == 0, line
-    assert "boundary IoU" in capsys.readouterr().out
-    for name in re.findall(r"^\| `(\w+\.\w+)`", page, re.MULTILINE):
-        assert (tmp_path / "sweep" / name).is_file(), name

@@ -1,4 +1,4 @@
-"""Everything in the README is run: Python and shell blocks in one folder, outputs compared, JSON lines scored."""
+"""The tables of docs/predictions.md and docs/adapters.md: every row has a command, which is run on such predictions."""
 
 import base64
 import gzip
@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import shutil
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import datasets
@@ -17,6 +16,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+from pages import blocks, text_of
 from PIL import Image
 
 import refcocom_gpu as rc
@@ -25,125 +25,17 @@ from refcocom_gpu.cli.main import main
 from refcocom_gpu.dataset.sample import make_predictions, make_records
 from refcocom_gpu.masks import rle
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+TEXT = text_of("docs/predictions.md") + text_of("docs/adapters.md")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where a reader would stand after running the Python block: with `preds.parquet` and a snapshot beside it."""
-    folder = tmp_path_factory.mktemp("reader")
-    pq.write_table(
-        pa.Table.from_pylist(make_records()),
-        _made(folder / "snapshot" / "data") / "validation.parquet",
-    )
-    for name, seed in (("one", 1), ("two", 2), ("exact", None)):
-        rows = make_predictions(make_records(), "good", seed or 0)
-        if seed is None:
-            truth = {s["id"]: s["mask"] for record in make_records() for s in record["samples"]}
-            rows = [{**row, "segmentation": truth[row["sample_id"]]} for row in rows]
-        lines = "\n".join(json.dumps(row) for row in rows)
-        (_made(folder / "runs" / name) / "preds.jsonl").write_text(lines)
-    return folder
-
-
-def _made(path: Path) -> Path:
-    path.mkdir(parents=True)
-    return path
-
-
-def test_python_block_then_shell_lines(folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    code, loop, queries, _ = blocks("python")
-    namespace = {}
-    exec(compile(code, "README.md", "exec"), namespace)
-    assert namespace["result"].miou == 1.0
-    assert capsys.readouterr().out.split() == ["1.0", "1.0", "1.0"]
-    assert namespace["rc"].load_results("out").miou == 1.0
-    exec(compile(loop, "README.md", "exec"), namespace)
-    assert namespace["scores"]["refcocom/miou"] == 1.0
-    lines = [line for block in blocks("bash") for line in block.splitlines() if "refcocom" in line]
-    assert len(lines) == 15
-    for line in lines:
-        # A snapshot of the sample has the sample's counts, which is what the warning is about.
-        words = shlex.split(line, comments=True)
-        assert words[0] == "refcocom"
-        assert main(words[1:]) == 0, line
-    assert json.loads((folder / "run" / "summary.json").read_text())["miou"] == 1.0
-    exec(compile(queries, "README.md", "exec"), namespace)
-    best, *_ = namespace["small"].fetchall()
-    assert best[0] == "exact"
-    assert len(namespace["hard"].fetchall()) == 0
-    assert len(namespace["split"].fetchall()) == 10
-
-
-def test_the_operators():
-    *_, code = blocks("python")
-    *lines, call = code.rstrip().splitlines()
-    expression, _, said = call.partition("  # ")
-    namespace = {}
-    exec(compile("\n".join(lines), "README.md", "exec"), namespace)
-    assert str(eval(expression, namespace).tolist()) in said
-
-
-def test_the_picture_of_the_output(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    text = next(block for block in blocks("text") if block.startswith("$ refcocom"))
-    command, _, expected = text.partition("\n")
-    printed = io.StringIO()
-    with redirect_stdout(printed):
-        assert main(shlex.split(command)[2:]) == 0
-    # device=auto takes a GPU where there is one.
-    assert re.sub(r"counted on cuda:\d+", "counted on cpu", printed.getvalue()) == expected
-
-
-def test_the_table_of_python(tmp_path):
-    """Every expression of the first column is evaluated; the results are those that the row above names."""
-    table = README.partition("| in Python or a notebook | is |\n|---|---|\n")[2].partition("\n\n")[
-        0
-    ]
-    store = rc.MaskStore.build(rc.load_dataset("sample"))
-    manifest = tmp_path / "runs.csv"
-    rows = [json.dumps(row) for row in make_predictions(make_records(), "good")]
-    (tmp_path / "preds.jsonl").write_text("\n".join(rows))
-    manifest.write_text("path,step\npreds.jsonl,1\n")
-    outcome = rc.sweep(None, store, tmp_path / "sweep", manifest=manifest, replicates=99)
-    result = rc.score("sample", store)
-    names = {
-        "rc": rc, "store": store, "dataset": store.dataset, "result": result, "leaderboard": outcome.leaderboard,
-        "comparison": rc.compare(result, result, replicates=99),
-    }  # fmt: skip
-    cells = [line.split(" | ")[0] for line in table.splitlines()]
-    spans = [span for cell in cells for span in re.findall(r"`([^`]+)`", cell)]
-    assert len(spans) == 13
-    for span in spans:
-        value = eval(span, dict(names))
-        if span in names:
-            assert len(repr(value).splitlines()) == 1
-            assert value._repr_html_().startswith("<div><table")
-        assert value is not None
-
-
-def test_the_make_targets_exist():
-    (commands,) = [b for b in blocks("bash") if "make " in b]
-    targets = re.findall(r"^make (\w+)", commands, re.MULTILINE)
-    assert targets == ["demo", "test"]
-    makefile = (ROOT / "Makefile").read_text()
-    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
-
-
-def test_the_prediction_format(folder, monkeypatch, capsys):
+def test_the_prediction_format(tmp_path, monkeypatch, capsys):
     """The three lines of the format, with real counts in place of the ellipsis, are a file that is read."""
-    monkeypatch.chdir(folder)
-    (block,) = blocks("json")
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("docs/predictions.md", "json")
     rows = make_predictions(make_records(), "good")
     by_key = {(row["sample_id"], row["sentence_idx"]): row for row in rows}
     lines = []
-    for line in block.splitlines():
+    for line in block.text.splitlines():
         row = json.loads(line)
         real = by_key.pop((row.get("sample_id"), row.get("sentence_idx")), None)
         if row.get("segmentation"):
@@ -187,13 +79,13 @@ def kinds(tmp_path_factory):
     return folder
 
 
-LINES = re.findall(r"^\|.*\| `(refcocom \w+ [^`]+)` \|$", README, re.MULTILINE)
+LINES = re.findall(r"^\|.*\| `(refcocom \w+ [^`]+)` \|$", TEXT, re.MULTILINE)
 
 
 def test_every_row_has_a_line():
     """Of the tables of keys, of formats, of boxes and of raw answers; a REFER release is no set made here."""
     tables = re.findall(
-        r"^\| [^|\n]*(?:\| hold )?\| (?:scored|converted) by \|\n.*?\n\n", README, re.M | re.S
+        r"^\| [^|\n]*(?:\| hold )?\| (?:scored|converted) by \|\n.*?\n\n", TEXT, re.M | re.S
     )
     assert len(tables) == 4
     rows = sum(len(table.strip().splitlines()) - 2 for table in tables)
@@ -329,11 +221,3 @@ def write_answers(folder: Path) -> None:
         if name == "qwen25":
             row["processed_size"] = processed
         (folder / f"{name}.jsonl").write_text(json.dumps(row))
-
-
-def test_every_example_is_listed():
-    listed = re.findall(r"^- `(\w+\.(?:py|ipynb))`:", README, re.MULTILINE)
-    there = [*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")]
-    assert sorted(listed) == sorted(path.name for path in there)
-    for name in re.findall(r"\]\((\w[\w/.]*)\)", README):
-        assert (ROOT / name).is_file(), name
