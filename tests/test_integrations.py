@@ -287,6 +287,13 @@ def test_a_doc_for_each_pair(case, docs):
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(example.image()))
 
 
+def test_a_malformed_mask_is_found_when_the_task_loads():
+    (row,) = make_records()[:1]
+    row["samples"][0]["mask"]["counts"] = "0"
+    with pytest.raises(rc.DatasetError, match="sample 20002"):
+        lmms_eval.process_docs(datasets.Dataset.from_list([{**row, "image": None}]))
+
+
 def test_docs_of_an_image_share_its_bytes(docs):
     pairs = docs[1]
     rows = pairs["image_id"]

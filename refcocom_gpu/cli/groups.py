@@ -18,7 +18,9 @@ def user_dir() -> Path:
     """Return the folder of the user's own group files: `$XDG_CONFIG_HOME/refcocom`, or `~/.config/refcocom`."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
     # The XDG specification has relative paths ignored.
-    return (Path(home) if os.path.isabs(home) else Path("~/.config").expanduser()) / "refcocom"  # noqa: PTH117
+    if not os.path.isabs(home):  # noqa: PTH117 (an empty text is no path)
+        home = os.path.expanduser("~/.config")  # noqa: PTH111 (Path's raises for a user without a home)
+    return Path(home) / "refcocom"
 
 
 def group_files(config: type, config_dir: str | None = None) -> dict[str, dict[str, list[Path]]]:

@@ -22,6 +22,7 @@ from refcocom_gpu.dataset.table import Dataset, load_dataset
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.integrations.answers import AnswerJudge, scores_of
 from refcocom_gpu.integrations.prompts import DEFAULT_PROMPT, split_prompt
+from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.optional import require
 
 NEED = "samples and the scorer for Inspect need inspect_ai"
@@ -44,10 +45,12 @@ def samples(
 
     Raises:
         UsageError: `inspect_ai` is not installed, the prompt lacks `{sentence}`, or there are no pictures.
+        DatasetError: The dataset or one of its masks is malformed.
     """
     inspect_dataset, model = _inspect("dataset"), _inspect("model")
     before, after = split_prompt(prompt)
     loaded = dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
+    MaskStore.build(loaded)  # checks every mask now, not when the answer to it comes
     image = cache(lambda row: _data_uri(loaded.pictures.encoded(row)))
     made = []
     for example in loaded:

@@ -21,6 +21,7 @@ from refcocom_gpu.errors import UsageError
 from refcocom_gpu.integrations.answers import PRECISIONS, SCORES, AnswerJudge, scores_of
 from refcocom_gpu.integrations.prompts import DEFAULT_PROMPT, split_prompt
 from refcocom_gpu.integrations.truths import dataset_of
+from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.cache import cache_dir
 from refcocom_gpu.utils.files import combine_hashes, write_files
 
@@ -106,13 +107,15 @@ def process_docs(split: Any) -> Any:
         to the same bytes.
 
     Raises:
-        DatasetError: The records are malformed, or their ids repeat.
+        DatasetError: The records or masks are malformed, or ids repeat.
     """
     import datasets
 
     wanted = [name for name in split.column_names if name in records.RECORD_FIELDS]
     table = split.select_columns(wanted).with_format("arrow")[:]
     dataset = dataset_of(records.from_arrow(table, TASK), TASK)
+    # Checks every mask now, not when the answer to it comes.
+    MaskStore.build(dataset, cache=False)
     described = dataset.described
     features = {
         "image": split.features[PICTURE],
