@@ -203,10 +203,7 @@ def test_an_interrupted_run_says_how_it_goes_on(tmp_path, verb, monkeypatch, cap
     assert main(words) == 130
     err = capsys.readouterr().err
     kept = tmp_path / ("out" if verb == "sweep" else "out.work")
-    assert (
-        f"What was done is kept in {kept}; the same command goes on from where it"
-        in err
-    )
+    assert f"What was done is kept in {kept}; the same command goes on from where it" in err
     monkeypatch.setattr(module, name, lambda *a, **o: done.append(2) or real(*a, **o))
     assert main(words) == 0
     n = 3 if verb == "sweep" else STORE.dataset.n_images
