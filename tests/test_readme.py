@@ -67,7 +67,7 @@ def test_python_block_then_shell_lines(folder, monkeypatch, capsys):
     exec(compile(loop, "README.md", "exec"), namespace)
     assert namespace["scores"]["refcocom/miou"] == 1.0
     lines = [line for block in blocks("bash") for line in block.splitlines() if "refcocom" in line]
-    assert len(lines) == 15
+    assert len(lines) == 16
     for line in lines:
         # A snapshot of the sample has the sample's counts, which is what the warning is about.
         words = shlex.split(line, comments=True)
