@@ -21,8 +21,9 @@ CONSTRUCT = [
     "output_dir=made",
 ]  # fmt: skip
 CONVERT = ["convert", "sample", "made.parquet", "dataset=sample"]
-EXPORT = ["export", "sample", "output_dir=exported"]
 EXPLAIN = ["explain", "sample", "dataset=sample", "device=cpu"]
+EXPORT = ["export", "sample", "output_dir=exported"]
+PUBLISH = ["publish", "run", "output_dir=published", "dataset_id=me/copy"]
 KNOW_JSON = [verb for verb, (config, _) in VERBS.items() if "json" in {k.name for k in keys_of(config)}]  # fmt: skip
 
 
@@ -58,10 +59,14 @@ def answer(capsys, words, code=0):
         (CONSTRUCT, "counts"),
         (CONVERT, "n_written"),
         (EXPLAIN, "conventions"),
+        (EXPORT, "written"),
+        (PUBLISH, "written"),
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
 )
 def test_json_is_printed_when_quiet_too(capsys, words, key):
+    if words is PUBLISH:
+        assert main([*SCORE, "output_dir=run", "quiet=true"]) == 0
     found, err = answer(capsys, [*words, "json=true", "quiet=true"])
     assert key in found
     assert err == ""
@@ -69,9 +74,8 @@ def test_json_is_printed_when_quiet_too(capsys, words, key):
 
 
 def test_every_verb_that_knows_json_is_tried():
-    assert {
-        words[0] for words in (SCORE, COMPARE, SWEEP, CONSTRUCT, CONVERT, EXPLAIN, EXPORT)
-    } == set(KNOW_JSON)
+    tried = (SCORE, COMPARE, SWEEP, CONSTRUCT, CONVERT, EXPLAIN, EXPORT, PUBLISH)
+    assert {words[0] for words in tried} == set(KNOW_JSON)
 
 
 @pytest.mark.parametrize("verb", KNOW_JSON)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def open_hub(
     Raises:
         DatasetError: There is no such dataset, or the Hub does not answer within `WAIT` and no cache holds it.
     """
-    answer = _Answer(name, revision)
+    answer = _Answer(name)
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 
@@ -108,15 +109,15 @@ def _commit_of(loaded: Any) -> str | None:
 class _Answer:
     """A question to the Hub, asked in a thread: looking up its name may take longer than any timeout of a client."""
 
-    def __init__(self, name: str, revision: str | None) -> None:
-        from huggingface_hub import hf_hub_url
+    def __init__(self, name: str) -> None:
+        from huggingface_hub import constants
         from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
         given = os.environ.get("HF_HUB_ETAG_TIMEOUT", "")
         self._wait = float(given) if given.isdecimal() else WAIT
+        self._until = time.monotonic() + self._wait
         self._came = False
-        # The address that the client asks first.
-        url = hf_hub_url(name, "README.md", repo_type="dataset", revision=revision)
+        url = f"{constants.ENDPOINT}/api/datasets/{name}"
 
         def ask() -> None:
             # Any answer will do. What a failure raises depends on the version of the client.
@@ -129,7 +130,8 @@ class _Answer:
 
     def came(self) -> bool:
         """Wait for the answer, and return whether there is one."""
-        self._thread.join(self._wait)
+        # Imports run meanwhile. The thread may have had no turn beside them, so it always gets another second.
+        self._thread.join(max(self._until - time.monotonic(), 1.0))
         return self._came
 
 
