@@ -261,7 +261,8 @@ def chosen_metrics(
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     for name in names:
         if name not in METRICS:
-            raise UsageError(f"unknown metric {name!r}; known: {', '.join(known)}")
+            hint = f" (several are [{name}])" if "," in name else ""
+            raise UsageError(f"unknown metric {name!r}{hint}; known: {', '.join(known)}")
         if name not in known:
             raise UsageError(f"{where} counts {', '.join(known)}, not {name}; score does")
     wanted = {IOU, *names, *(implied for name in names for implied in METRICS[name].implies)}

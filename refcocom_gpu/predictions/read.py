@@ -28,7 +28,7 @@ from refcocom_gpu.predictions.arrow_tables import is_dataset, read_dataset
 from refcocom_gpu.predictions.batches import Batches, BoxBatch
 from refcocom_gpu.predictions.box_rows import read_box_pairs
 from refcocom_gpu.predictions.built_in import built_in_file, is_built_in
-from refcocom_gpu.predictions.header import NATIVE_BOXES, box_form_of
+from refcocom_gpu.predictions.header import NATIVE_BOXES, box_form_of, model_of
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.memory import read_pairs
 from refcocom_gpu.predictions.options import ReadOptions
@@ -101,6 +101,8 @@ class Source(NamedTuple):
     def about(self) -> dict[str, Any]:
         """Return what a summary says about the predictions: `source`, and for files `files` and `xxh3_128`.
 
+        `model` is the name that the header of a native file declares.
+
         Files are hashed here: call it, and read them, in one `unchanged` block.
 
         Raises:
@@ -113,6 +115,8 @@ class Source(NamedTuple):
             return about
         if not self.is_built_in:
             about["files"] = [str(path) for path in self.files]
+            if model := next(filter(None, map(model_of, self.files)), None):
+                about["model"] = model
         try:
             return {**about, "xxh3_128": hash_files(self.files)}
         except OSError as error:

@@ -240,7 +240,10 @@ def _slice_plots(result: Result) -> list[tuple[Any, str]]:
             about=f"mIoU by {name}, in percent, with standard errors:",
         )
         plots.append(
-            (markup(picture), f"mIoU by {name} ± 2 standard errors; dashed: all examples.")
+            (
+                markup(picture),
+                f"mIoU by {name} ± 2 standard errors, which slices of few images do not have; dashed: all examples.",
+            )
         )
     return plots
 

@@ -45,7 +45,8 @@ class ScoredResult:
         """
         sweep = result.info.get("sweep", {})
         source = base_name(str(result.info.get("predictions", {}).get("source", "predictions")))
-        model = name or sweep.get("model") or PurePath(source).stem
+        declared = result.info.get("predictions", {}).get("model")
+        model = name or sweep.get("model") or declared or PurePath(source).stem
         return cls(result, model, {} if name else sweep.get("columns", {}))
 
     @property

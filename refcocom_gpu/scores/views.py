@@ -77,6 +77,10 @@ class Scored(Protocol):
         """Boundary scores by name; none if they were not counted."""
 
     @property
+    def box_scores(self) -> dict[str, Any]:
+        """Box scores by name; none if they were not counted."""
+
+    @property
     def n_examples(self) -> int:
         """Examples in the denominator."""
 
@@ -140,8 +144,13 @@ class ResultViews(Frames):
 
     def __repr__(self: Scored) -> str:
         other = "" if self.convention == OFFICIAL.name else f", convention={self.convention!r}"
+        scores = f"miou={self.miou:.4f}, ciou={self.ciou:.4f}" if IOU in _columns(self) else ""
+        if not scores:
+            of_boxes = self.box_scores
+            names = ("box_iou", "box_accuracy")
+            scores = ", ".join(f"{name}={of_boxes[name]:.4f}" for name in names)
         return (
-            f"Result(miou={self.miou:.4f}, ciou={self.ciou:.4f}, n_examples={self.n_examples}, "
+            f"Result({scores}, n_examples={self.n_examples}, "
             f"missing={self.n_missing}, model={model_of(self)!r}{other})"
         )
 
@@ -240,14 +249,15 @@ class ComparisonViews(Frames):
 
 def model_of(result: Scored) -> str:
     """Return a name of what was scored: the row of a sweep, or else where the predictions are from."""
-    sweep = result.info.get("sweep", {})
-    return str(sweep.get("name") or result.info.get("predictions", {}).get("source", "predictions"))
+    sweep, about = result.info.get("sweep", {}), result.info.get("predictions", {})
+    return str(sweep.get("name") or about.get("model") or about.get("source", "predictions"))
 
 
 def miou_se(result: Scored) -> float | None:
     """Return the standard error of mIoU, clustered by image; None of few images or under another convention."""
     image = to_numpy(result.per_example.column("image_id"))
-    if result.convention != OFFICIAL.name or len(np.unique(image)) < MIN_IMAGES:
+    few = len(np.unique(image)) < MIN_IMAGES
+    if result.convention != OFFICIAL.name or few or IOU not in _columns(result):
         return None
     return float(un.cluster_se(un.ratio_by_image(image, result.iou))[0])
 
@@ -264,6 +274,12 @@ def _first(result: Scored, n: int, order: NDArray[np.float64]) -> pa.Table:
 
 def _scores(result: Scored) -> list[tuple[str, str]]:
     """Return the names and values of the headline scores, in percent."""
+    if IOU not in _columns(result):
+        of_boxes = result.box_scores
+        return [
+            ("box IoU", _percent(of_boxes["box_iou"])),
+            ("box accuracy@0.5", _percent(of_boxes["box_accuracy"])),
+        ]
     sign, se = (">" if result.is_strict else "≥"), miou_se(result)
     rows = [("mIoU", _percent(result.miou) + ("" if se is None else f" ± {_percent(se)}"))]
     if get_convention(result.convention).names[1]:
@@ -277,6 +293,12 @@ def _scores(result: Scored) -> list[tuple[str, str]]:
         if name in of_boundaries
     ]
     return rows
+
+
+def _columns(result: Scored) -> list[str]:
+    """Return the columns of a result's table; `iou` is not among those of predictions that are boxes."""
+    names: list[str] = result.per_example.column_names
+    return names
 
 
 def _completeness(result: Scored) -> str:

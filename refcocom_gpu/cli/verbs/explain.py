@@ -11,6 +11,7 @@ from refcocom_gpu.cli.verbs import load, print_, progress
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.built_in import is_built_in
 from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
+from refcocom_gpu.scores.folder import holds_result
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.sweep_results import find_result
 from refcocom_gpu.utils.options import part_of
@@ -60,7 +61,13 @@ def run(config: ExplainConfig) -> None:
 
 
 def _result(config: ExplainConfig, options: ReadOptions) -> Result:
-    """Load the result, or score the predictions."""
+    """Load the result, or score the predictions.
+
+    Raises:
+        UsageError: There are several results.
+    """
+    if isinstance(config.result, list) and any(map(holds_result, config.result)):
+        raise UsageError(f"explain takes one result, not {len(config.result)}")
     if isinstance(config.result, str) and (found := find_result(config.result)) is not None:
         return found
     from refcocom_gpu.predictions.read import find_source
@@ -117,7 +124,6 @@ def _explain_truth(config: ExplainConfig, options: ReadOptions) -> None:
 
 def _runs(result: Any) -> dict[str, list[str]]:
     """Return the files of each set of predictions by name: given as they are, or by what was scored of them."""
-    from refcocom_gpu.scores.folder import holds_result
     from refcocom_gpu.scores.sweep_results import SweepResults, holds_sweep
     from refcocom_gpu.sweep.inputs import read_inputs
 
