@@ -37,6 +37,13 @@ READ_BY_A_TEST = {
     ("docs/predictions.md", "json"): 1,  # test_docs_tables.py
     ("docs/scale.md", "sql"): 1,  # test_scores_of_shards_join
     ("docs/construct.md", "text"): 1,  # a drawing of the stages: test_the_stages_of_a_construction
+    ("docs/harnesses.md", "text"): 1,  # the command of another program
+}
+
+# Pages whose blocks need what no reader's folder has; the test file that runs them.
+RUN_ELSEWHERE = {
+    "docs/datasets.md": "test_known_sets.py",
+    "docs/harnesses.md": "test_integrations.py",
 }
 
 
@@ -124,7 +131,7 @@ AFTER: dict[str, Callable[[Path, Namespace, str], None]] = {
         # Four pages with their pictures take half a minute; tests of their own guard each kind.
         pytest.param(page, marks=[pytest.mark.slow] if page == "docs/reports.md" else [])
         for page in PAGES
-        if blocks(page, "python") or blocks(page, "bash")
+        if (blocks(page, "python") or blocks(page, "bash")) and page not in RUN_ELSEWHERE
     ],
 )
 def test_the_blocks_of_a_page(made, tmp_path, monkeypatch, capsys, page):
@@ -148,6 +155,11 @@ def test_the_blocks_of_a_page(made, tmp_path, monkeypatch, capsys, page):
         printed.append(capsys.readouterr().out)
     if page in AFTER:
         AFTER[page](folder, names, "\n".join(printed))
+
+
+def test_blocks_that_run_elsewhere():
+    for page, test in RUN_ELSEWHERE.items():
+        assert Path(page).name in (ROOT / "tests" / test).read_text("utf-8")
 
 
 def run_line(line: str) -> None:

@@ -5,6 +5,7 @@ What `construct` wrote holds its own reasons, in its audit. Other sets are paire
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from refcocom_gpu.construct.audit import EXPRESSIONS as EXPRESSION_COLUMNS
+from refcocom_gpu.construct.audit import INSTANCES as INSTANCE_COLUMNS
 from refcocom_gpu.construct.folder import SUMMARY
 from refcocom_gpu.construct.keep import CAUSES, EXPRESSION_CAUSES
 from refcocom_gpu.construct.truth_noise import truth_noise
@@ -57,8 +60,8 @@ def of_audit(original: Dataset, folder: Path) -> Versions:
         DatasetError: The audit cannot be read, or is not one of `original`.
     """
     rows, expressions = (
-        _table(folder / "audit" / f"{name}.parquet").to_pylist()
-        for name in ("instances", "expressions")
+        _table(folder / "audit" / f"{name}.parquet", columns)
+        for name, columns in (("instances", INSTANCE_COLUMNS), ("expressions", EXPRESSION_COLUMNS))
     )
     if [row["sample_id"] for row in rows] != original.sample_ids.tolist():
         raise DatasetError(f"{folder} was not made of {original.source}: their samples differ")
@@ -137,8 +140,12 @@ def _joined(sentences: list[str]) -> str:
     return " · ".join(sentences) or "(no expression)"
 
 
-def _table(path: Path) -> Any:
+def _table(path: Path, columns: Mapping[str, pa.DataType]) -> list[dict[str, Any]]:
     try:
-        return pq.ParquetFile(regular(path), **VERIFIED).read()
+        table = pq.ParquetFile(regular(path), **VERIFIED).read()
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from None
+    if lacking := [name for name in columns if name not in table.column_names]:
+        raise DatasetError(f"{path} is no audit of a construction: it lacks {', '.join(lacking)}")
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows

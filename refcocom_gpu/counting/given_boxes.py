@@ -12,7 +12,6 @@ from refcocom_gpu.counting.measures import IOU, METRICS, PRED_BOX
 from refcocom_gpu.errors import Problems, UsageError
 from refcocom_gpu.predictions.boxes import judge_boxes
 from refcocom_gpu.predictions.keys import Keys
-from refcocom_gpu.predictions.labels import NO_TARGET
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.read import Source, read_boxes
 
@@ -72,7 +71,6 @@ def count_boxes(
         boxes[batch.index] = batch.boxes
         if progress is not None:
             progress(len(batch.index))
-    boxes[keys.labels == NO_TARGET] = 0
     sample = store.example_sample
     judge_boxes(boxes, store.dataset, options, source.name, problems)
     stored = {name: column[sample] for name, column in METRICS[BOXES].stored(store).items()}

@@ -65,7 +65,7 @@ class MaskEvaluation:
     def compute(
         self, *, predictions: Sequence[Any] | None = None, references: Sequence[Any] | None = None
     ) -> dict[str, float]:
-        """Score what was added, with the examples given here, and forget it.
+        """Score what was added, with the examples given here, and forget it; after an error, it is still there.
 
         Args:
             predictions: As of `add_batch`.
@@ -83,12 +83,12 @@ class MaskEvaluation:
         if predictions is not None or references is not None:
             self.add_batch(predictions=predictions or [], references=references or [])
         predictions, references = self._predictions, self._references
-        self._predictions, self._references = [], []
         store = self._store
         if store is None:
             store, references = store_of_masks(references), list(range(len(references)))
         pairs = (([key], [one]) for key, one in zip(references, predictions, strict=True))
         result = score(pairs, store, **self._options)
+        self._predictions, self._references = [], []
         return {
             "miou": result.miou,
             "ciou": result.ciou,

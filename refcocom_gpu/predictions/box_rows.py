@@ -20,6 +20,7 @@ from refcocom_gpu.predictions.batches import BoxBatch
 from refcocom_gpu.predictions.boxes import NONE, box_in_pixels
 from refcocom_gpu.predictions.header import SCHEMA, check_fields, check_header, metadata_of
 from refcocom_gpu.predictions.keys import Keys, refuse_extra
+from refcocom_gpu.predictions.labels import FIELD
 from refcocom_gpu.predictions.normalise import as_ints, as_numpy, as_pairs, is_tensor
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.records import json_object
@@ -87,7 +88,7 @@ def read_box_table(
         check_fields(metadata, path, keys.dataset, problems)
     renames = keys.renames
     needed = ("box", *(keys.fields if keys.form is None else ()))
-    named = (*needed, "sentence", *(() if keys.form is None else keys.form.fields))
+    named = (*needed, "sentence", FIELD, *(() if keys.form is None else keys.form.fields))
     wanted = {renames.column(name) for name in named} | {*renames.given.values()}
     columns = [name for name in schema.names if name in wanted]
     absent = [name for name in needed if renames.column(name) not in columns]
@@ -218,8 +219,13 @@ def _batch(part: list[Row], keys: Keys, options: ReadOptions, problems: Problems
     else:
         index = keys.resolve_rows(rows, places.__getitem__)
     index = keys.check_sentences(index, [row.get("sentence") for row in rows], places.__getitem__)
-    boxes = []
+    keys.label(index, [row.get(FIELD) for row in rows], places.__getitem__)
+    boxes: list[Any] = []
     for k, (row, (where, held)) in enumerate(zip(rows, part, strict=True)):
+        if keys.is_rejected(row):
+            # A rejection is no box, whatever box it has.
+            boxes.append(None)
+            continue
         if "box" not in row:
             names = ", ".join(held) or "nothing"
             problems.add(

@@ -46,6 +46,7 @@ def native_table(
     sizes: NDArray[np.int32],
     strings: Column,
     header: Mapping[str, Any],
+    labels: pa.Array | None = None,
 ) -> pa.Table:
     """Make a native table.
 
@@ -55,14 +56,16 @@ def native_table(
         sizes: [B, 2] H and W.
         strings: B compressed strings.
         header: As of `native_schema`.
+        labels: B bools or nulls: whether their expressions have no target; None where no prediction says so.
     """
-    schema = native_schema(tuple(keys), header)
+    schema = native_schema(tuple(keys), header, labelled=labels is not None)
     kind = schema.field("segmentation").type
     blocks = [_masks(sizes, strings, first, kind) for first in range(0, len(sizes), BLOCK)]
     columns = [
         *map(from_numpy, keys.values()),
         sentences.cast(pa.string()),
         pa.chunked_array(blocks, kind),
+        *([] if labels is None else [labels]),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 

@@ -264,7 +264,8 @@ def _batch(
         index = keys.resolve_rows(rows, where)
     if keys.own:
         held = [name for name in keys.own.names if name in batch.schema.names]
-        keys.own.keep(index, batch.select(held).to_pylist() if held else [{}] * len(batch))
+        rows = batch.select(held).to_pylist() if held else [{}] * len(batch)
+        keys.own.keep(index, rows, where, keys.problems)
     # Their examples stay claimed, so that a malformed mask is not reported as missing too.
     index[unreadable] = -1
     sentences = None

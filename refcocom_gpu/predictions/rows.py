@@ -231,7 +231,7 @@ class _Rows:
         else:
             index = self.keys.claim(np.array(keys, np.int64), place)
         if self.keys.own:
-            self.keys.own.keep(index, held)
+            self.keys.own.keep(index, held, place, self.problems)
         # Their examples stay claimed, so that a malformed mask is not reported as missing too.
         index[unreadable] = -1
         return finish_batch(

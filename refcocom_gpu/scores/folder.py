@@ -146,6 +146,10 @@ def _check_summary(folder: Path, summary: Any) -> None:
         )
     if lacking := [key for key in (HASH, "convention", "precision") if key not in summary]:
         raise ResultsError(f"{folder / SUMMARY} lacks {', '.join(lacking)}")
+    for name in ("dataset", "predictions"):
+        about = summary.get(name, {})
+        if not isinstance(about, dict) or not isinstance(about.get("source", ""), str):
+            raise ResultsError(f"{folder / SUMMARY} says nothing that can be read in {name!r}")
     if summary["convention"] not in CONVENTIONS:
         raise ResultsError(
             f"{folder / SUMMARY} names an unknown convention {summary['convention']!r}"

@@ -6,7 +6,7 @@ Reading needs the keys, sentences and sizes of the examples, which the table of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from refcocom_kernels import cpu
 
 from refcocom_gpu.counting.choose import batch_counter
 from refcocom_gpu.counting.mask_saver import MaskSaver
-from refcocom_gpu.counting.rows import PRED_AREA
+from refcocom_gpu.counting.rows import PRED_AREA, reject
 from refcocom_gpu.dataset.table import Dataset
 from refcocom_gpu.errors import Problems, ResultsError
 from refcocom_gpu.masks.rle import Column
-from refcocom_gpu.predictions.options import ReadOptions
+from refcocom_gpu.predictions.labels import NO_TARGET
+from refcocom_gpu.predictions.options import refuse_boxes
 from refcocom_gpu.predictions.read import find_source, read_predictions
+from refcocom_gpu.predictions.value_options import ValueOptions
 from refcocom_gpu.scores.saved_masks import has_mask, positions
 from refcocom_gpu.scores.under import sample_numbers
 from refcocom_gpu.store.store import MaskStore, as_store
@@ -45,9 +47,12 @@ def masks_again(
         store: Ground truth; None where the table says enough of the examples.
         reading: Options that are now others than those in `info`.
     """
-    known = {field.name for field in fields(ReadOptions)}
+    # Other thresholds and interpolations were counted beside the masks; they are no masks.
+    known = {field.name for field in fields(ValueOptions)} - {"thresholds"}
     before = {k: v for k, v in info.get("options", {}).items() if k in known}
-    options = ReadOptions(**{**before, **reading})
+    options = ValueOptions(**{**before, **reading})
+    options = replace(options, interpolation=options.interpolations[0])
+    refuse_boxes(options, "with_masks")
     store = (
         MaskStore.build(_dataset_of(table, info), cache=False) if store is None else as_store(store)
     )
@@ -62,6 +67,9 @@ def masks_again(
         for batch in batches:
             counter.add(batch)
         rows = counter.finish()
+    reject(rows, keys.labels)
+    rejected = np.flatnonzero(keys.labels == NO_TARGET)
+    rows[rejected, -1] = saver.empty(store.example_sample[rejected])
     problems.raise_if_any()
     given, areas = has_mask(table), to_numpy(table.column("pred_area"))
     differ = (keys.given != given) | (given & (rows[:, PRED_AREA] != areas))

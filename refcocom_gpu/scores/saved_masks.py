@@ -21,6 +21,7 @@ from refcocom_gpu.errors import ResultsError, UsageError
 from refcocom_gpu.masks import rle
 from refcocom_gpu.predictions.header import SCHEMA, VERSION
 from refcocom_gpu.predictions.native import native_table, strings_of
+from refcocom_gpu.scores.no_target import PRED_NO_TARGET
 from refcocom_gpu.scores.under import MISSING, sample_numbers
 from refcocom_gpu.utils.arrow import to_numpy
 from refcocom_gpu.utils.files import VERIFIED, parquet_bytes, regular
@@ -82,7 +83,8 @@ def masks_bytes(
     """Return the masks of a result as native Parquet, which `score` reads with either kind of key.
 
     Args:
-        table: `per_example` of the result, or its `described` columns with `status`: N rows.
+        table: `per_example` of the result, or its `described` columns with `status`: N rows. What it says of
+            expressions without a target stands beside the masks.
         strings: N strings, empty where there was no prediction.
         dataset: The fingerprint of what they are predictions for.
         model: Whose predictions they are.
@@ -100,6 +102,9 @@ def masks_bytes(
     sizes = np.stack([to_numpy(table.column(name)) for name in ("height", "width")], 1)
     # Strings without a row are empty, so that leaving them out moves no character.
     held = rle.Column(strings.data, np.append(strings.offsets[rows], strings.offsets[-1]))
+    labels = None
+    if PRED_NO_TARGET in table.column_names:
+        labels = table.column(PRED_NO_TARGET).take(pa.array(rows))
     return parquet_bytes(
         native_table(
             {name: column[rows] for name, column in keys.items()},
@@ -107,6 +112,7 @@ def masks_bytes(
             sizes[rows].astype(np.int32),
             held,
             header,
+            labels,
         )
     )
 
@@ -119,8 +125,8 @@ def refuse_source(path: Path, sources: Sequence[Path]) -> None:
     """
     if path.exists() and any(path.samefile(source) for source in sources):
         raise UsageError(
-            f"{path} holds the predictions that are scored, and save_masks=true would replace it; "
-            "pass another output_dir"
+            f"{path} holds the predictions that are scored, and this result would take its place; pass another "
+            "output_dir"
         )
 
 

@@ -13,6 +13,7 @@ import xxhash
 
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.scores.example_table import per_example
+from refcocom_gpu.scores.no_target import PRED_NO_TARGET
 from refcocom_gpu.scores.saved_masks import masks_bytes
 from refcocom_gpu.scores.sweep_folder import MASKS, Product
 from refcocom_gpu.store.store import MaskStore
@@ -44,7 +45,10 @@ class MaskFiles:
         assert result.masks is not None
         assert result.counts is not None
         absent = np.zeros(0, np.int64) if result.absent is None else result.absent
-        table = per_example(self._store, result.counts, absent)
+        labels = {PRED_NO_TARGET} & {*result.measured}
+        table = per_example(
+            self._store, result.counts, absent, {name: result.measured[name] for name in labels}
+        )
         fingerprint = self._store.dataset.fingerprint
         content = masks_bytes(table, result.masks, fingerprint, result.header_model)
         try:

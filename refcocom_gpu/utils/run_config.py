@@ -5,6 +5,7 @@ It is written with the result, before the file that completes it, so no folder h
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from refcocom_gpu.errors import UsageError
@@ -32,25 +33,37 @@ def config_file(folder: str | Path, config: bytes | None) -> dict[str, bytes]:
     """
     path = Path(folder) / CONFIG
     if config is not None:
-        check_config(folder)
+        check_config(folder, _verb_of(config))
         return {CONFIG: config}
     if _is_ours(path):
         path.unlink(missing_ok=True)
     return {}
 
 
-def check_config(folder: str | Path) -> None:
-    """Refuse a folder whose `config.yaml` no run wrote.
+def check_config(folder: str | Path, verb: str) -> None:
+    """Refuse a folder whose `config.yaml` no run wrote, or a run of another verb, whose result is beside it.
+
+    Args:
+        folder: Where a result is to be written.
+        verb: What writes it.
 
     Raises:
         UsageError: There is such a file, which would be replaced.
     """
     path = Path(folder) / CONFIG
+    if _is_ours(path) and (before := _verb_of(path.read_bytes())) != verb:
+        raise UsageError(f"{folder} holds what refcocom {before} wrote; choose another output_dir")
     if path.exists() and not _is_ours(path):
         raise UsageError(
             f"{path} was not written by refcocom, which would replace it by the keys of this run; rename it, or "
             "choose another output_dir"
         )
+
+
+def _verb_of(content: bytes) -> str:
+    """Return the verb that the first line of a file of keys names."""
+    found = re.search(rb"\A[^\n]*; refcocom (\w+) ", content)
+    return found[1].decode() if found else ""
 
 
 def _is_ours(path: Path) -> bool:

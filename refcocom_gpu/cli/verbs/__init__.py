@@ -124,6 +124,16 @@ def page_in(
     return page
 
 
+def forget_page(output_dir: Path | None, page: Path | None) -> None:
+    """Delete the page of an earlier result that has been replaced, unless a new one is written."""
+    stale = None if output_dir is None or page is not None else output_dir / PAGE
+    if stale is not None and stale.is_file():
+        with stale.open("rb") as file:
+            is_ours = b'name="generator" content="refcocom-gpu' in file.read(4096)
+        if is_ours:
+            stale.unlink()
+
+
 def write_page(what: Any, page: Path | None, *, shown: bool, **drawing: Any) -> list[Path]:
     """Write a page where one is wanted, with a bar on a terminal, and return the files that were written."""
     if page is None:

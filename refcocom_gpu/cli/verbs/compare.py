@@ -8,7 +8,7 @@ from pathlib import Path
 
 from refcocom_gpu.cli.config import CompareConfig
 from refcocom_gpu.cli.resolved import resolved
-from refcocom_gpu.cli.verbs import load, page_in, print_, progress, say, write_page
+from refcocom_gpu.cli.verbs import forget_page, load, page_in, print_, progress, say, write_page
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import ReadOptions, refuse_boxes
 from refcocom_gpu.scores.folder import check_output
@@ -38,7 +38,7 @@ def run(config: CompareConfig) -> None:
     output = None if config.output_dir is None else Path(config.output_dir)
     if output is not None:
         check_output(output, overwrite=config.overwrite, names=(JSON, PARQUET))
-        check_config(output)
+        check_config(output, "compare")
     page = page_in(config.output_dir, wanted=config.report, overwrite=config.overwrite)
     a, b = _results(pair, config, options)
     comparison = compare(
@@ -59,6 +59,7 @@ def run(config: CompareConfig) -> None:
     if output is not None:
         comparison.save(output, overwrite=config.overwrite, config=resolved(config))
     shown = not (config.quiet or config.json)
+    forget_page(output, page)
     pages = write_page(comparison, page, shown=shown, images=config.images)
     if config.json:
         print_(json.dumps(comparison.summary(), indent=2))

@@ -49,7 +49,7 @@ def run(config: ConstructConfig) -> None:
     if config.output_dir is None:
         raise UsageError("a construction is kept in a folder: pass output_dir=DIR")
     check_writable(Path(config.output_dir))
-    check_config(config.output_dir)
+    check_config(config.output_dir, "construct")
     if config.shard_mb < 1:
         raise UsageError(f"shard_mb must be at least 1, not {config.shard_mb}")
     rules = part_of(config, Rules)

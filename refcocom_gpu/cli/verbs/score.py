@@ -8,7 +8,15 @@ from pathlib import Path
 
 from refcocom_gpu.cli.config import ScoreConfig
 from refcocom_gpu.cli.resolved import resolved
-from refcocom_gpu.cli.verbs import is_strict, load, page_in, print_, progress, write_page
+from refcocom_gpu.cli.verbs import (
+    forget_page,
+    is_strict,
+    load,
+    page_in,
+    print_,
+    progress,
+    write_page,
+)
 from refcocom_gpu.errors import UsageError
 from refcocom_gpu.predictions.options import refuse_boxes
 from refcocom_gpu.predictions.value_options import ValueOptions
@@ -50,7 +58,7 @@ def run(config: ScoreConfig) -> None:
     names = (SUMMARY, PER_EXAMPLE, *([MASKS] if save_masks else []))
     if output is not None:
         check_output(output, overwrite=config.overwrite, names=names)
-        check_config(output)
+        check_config(output, "score")
     elif save_masks:
         raise UsageError("save_masks=true writes a file of masks: pass output_dir=DIR")
     published = None if config.eval_results is None else Path(config.eval_results)
@@ -59,7 +67,7 @@ def run(config: ScoreConfig) -> None:
     metrics = chosen_metrics(config.metrics)
     device = resolve_device(config.device)
     source = find_source(config.predictions)  # a wrong path is told before a dataset is fetched
-    if save_masks and output is not None:
+    if output is not None:
         refuse_source(output / MASKS, source.files)
     dataset = load(config.dataset)
     tags = None if config.tags is None else read_tags(config.tags, dataset.described)
@@ -91,6 +99,7 @@ def run(config: ScoreConfig) -> None:
         result.save(output, overwrite=config.overwrite, config=resolved(config))
         written += [output / name for name in names]
     shown = not (config.quiet or config.json)
+    forget_page(output, page)
     written += write_page(result, page, shown=shown, truth=store, images=config.images)
     if published is not None:
         name = None if config.dataset.path is None else config.dataset.name

@@ -49,7 +49,7 @@ def run(config: SweepConfig) -> None:
     if config.output_dir is None:
         raise UsageError("a sweep keeps its results in a folder: pass output_dir=DIR")
     check_writable(Path(config.output_dir))
-    check_config(config.output_dir)
+    check_config(config.output_dir, "sweep")
     ranking = Ranking(
         config.convention,
         bool(is_strict(config.precision)),

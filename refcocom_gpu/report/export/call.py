@@ -77,7 +77,11 @@ def export(
     folder = Path(folder)
     content = Content.of(store, result)
     if format == "coco":
-        write_files(folder, coco_files(content))
+        files = coco_files(content)
+        write_files(folder, files)
+        for name in {*FORMATS[format]} - {*files}:
+            # Of an earlier export, and of another truth.
+            (folder / name).unlink(missing_ok=True)
         return folder
     found = find_pictures(store.dataset, images)
     written = write_pictures(found, folder / DATA)

@@ -112,6 +112,7 @@ def _results(
                 **dict(zip(dataset.example_key_fields, dataset.key_of(index), strict=True)),
                 "sentence": sentences[index],
                 "iou": float(predicted.iou[index]),
+                **({} if (label := predicted.labels[index]) is None else {"no_target": label}),
             }
         )
     return rows

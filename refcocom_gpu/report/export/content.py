@@ -11,6 +11,7 @@ from refcocom_kernels import cpu
 
 from refcocom_gpu.masks import rle
 from refcocom_gpu.masks.boxes import run_boxes
+from refcocom_gpu.scores.no_target import PRED_NO_TARGET
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.store.store import MaskStore
 
@@ -26,12 +27,14 @@ class Predicted:
         boxes: [N, 4] their tight boxes; see `masks.boxes`.
         given: [N] whether there is a prediction.
         iou: [N].
+        labels: Whether each says that its expression has no target: N bools or None.
     """
 
     strings: rle.Column
     boxes: Ints
     given: NDArray[np.bool_]
     iou: NDArray[np.float64]
+    labels: list[bool | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,11 @@ class Content:
         boxes = np.zeros((len(store), 4), np.int64)
         boxes[rows] = run_boxes(runs.ends, runs.offsets, store.heights[sample])
         info["predictions"] = str(result.info.get("predictions", {}).get("source", "memory"))
-        return cls(store, Predicted(strings, boxes, given, result.iou), info)
+        table = result.per_example
+        labels: list[bool | None] = [None] * len(store)
+        if PRED_NO_TARGET in table.column_names:
+            labels = table.column(PRED_NO_TARGET).to_pylist()
+        return cls(store, Predicted(strings, boxes, given, result.iou, labels), info)
 
     @cached_property
     def true_strings(self) -> rle.Column:
