@@ -174,6 +174,14 @@ def test_what_is_written_is_read_back(tmp_path_factory, text, listed, mapping):
     assert len(again.predictions) == len(listed)
 
 
+@pytest.mark.parametrize("text", ["a\x85b", "\u2028", "\u2029 x", "\ufeff", "é \t", "'\"", "\x85"])
+def test_line_breaks_of_yaml_are_read_back(tmp_path, text):
+    config = VERBS["score"][0](predictions=["p"])
+    config.fields = {"segmentation": text}
+    (tmp_path / CONFIG).write_bytes(resolved(config))
+    assert parse("score", [f"config={tmp_path / CONFIG}"]).fields == {"segmentation": text}
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_defaults_of_every_verb_are_read_back(verb):
     config = parse(verb, [])

@@ -325,10 +325,11 @@ def test_the_lines_of_the_page(folder, capsys):
         for index in writer.pending():
             writer.write(index, store.mask(index))
     (block,) = re.findall(r"```bash\n(.*?)```", page, re.S)
-    for line in block.splitlines():
-        words = shlex.split(line, comments=True)
+    lines = [words for line in block.splitlines() if (words := shlex.split(line, comments=True))]
+    assert lines
+    for words in lines:
         assert words[0] == "refcocom"
-        assert main(words[1:]) == 0, line
+        assert main(words[1:]) == 0, words
     capsys.readouterr()
 
 

@@ -33,7 +33,7 @@ def resolved(config: Any) -> bytes:
     keys = asdict(config)
     order = sorted(keys, key=lambda name: (name in OUTPUT_KEYS, name != main_key))
     content = {VERB: verb, **{name: _escaped(keys[name]) for name in order}}
-    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(content, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=100)
     head = f"{__version__}; refcocom {verb} config=THIS_FILE output_dir=DIR repeats it.\n"
     return HEAD + (head + text).encode()
 
@@ -44,3 +44,22 @@ def _escaped(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _escaped(inner) for name, inner in value.items()}
     return [_escaped(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+BREAKS = "\x85\u2028\u2029"
+"""Line breaks of YAML that stand for themselves in no style but between double quotes."""
+
+
+def _dumper() -> Any:
+    """Return a dumper whose texts are read back as they were."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+        pass
+
+    def text(dumper: Any, value: str) -> Any:
+        style = '"' if any(character in value for character in BREAKS) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    return Dumper
