@@ -345,3 +345,10 @@ def test_two_folders_need_no_torch(runs):
     assert modules_after(code, "torch", "numba", "datasets", "scipy", "huggingface_hub") == "[]"
     code = "from refcocom_gpu.cli.main import main\nmain(['compare', '--help'])"
     assert modules_after(code, "torch", "scipy", "numpy", "pyarrow", "hydra") == "[]"
+
+
+def test_predictions_are_scored_on_the_dataset_of_the_result(runs, capsys):
+    assert main(["compare", "a", "sample-coarse", "json=true"]) == 0
+    said = capsys.readouterr().out
+    assert main(["compare", "a", "sample-coarse", "json=true", "dataset=sample"]) == 0
+    assert capsys.readouterr().out == said

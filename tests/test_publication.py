@@ -219,3 +219,10 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert main(["publish", "fine", "output_dir=without"]) == 0
     assert "warning: no metadata for the Hub was written" in capsys.readouterr().err
+
+
+def test_an_older_publication_is_not_uploaded_with_a_new_one(tmp_path):
+    publish(FINE, tmp_path, dataset_id="me/older")
+    with pytest.raises(rc.UsageError, match=r"older\.yaml of another publication"):
+        publish(FINE, tmp_path, overwrite=True)
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["older.yaml"]

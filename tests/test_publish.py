@@ -155,6 +155,8 @@ def test_refused(folder, capsys, words, said):
     ]
     if "dataset=sample" in words:
         kept = ["score", "quiet=true"]
-    assert main([*kept, "eval_results=x.yaml", *words]) == 2
+    assert main([*kept, "eval_results=x.yaml", "output_dir=out", *words]) == 2
     assert said in capsys.readouterr().err
     assert not Path("x.yaml").exists()
+    # What no prediction can mend is told before anything is scored.
+    assert Path("out").exists() == (words[0] == "part.jsonl")

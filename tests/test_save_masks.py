@@ -282,7 +282,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert again.per_example.equals(rc.load_results("out").per_example)
     command = ["score", "out/predictions.parquet", "dataset=sample", "save_masks=true"]
     assert main([*command, "output_dir=out", "overwrite=true"]) == 2
-    assert "would replace it" in capsys.readouterr().err
+    assert "would take its place" in capsys.readouterr().err
 
 
 def runs_of(root):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t as student
 from sweeps import STORE, contents, made_runs, sweep
 
 import refcocom_gpu as rc
@@ -419,7 +420,8 @@ def test_the_first_ten_are_printed(tmp_path, monkeypatch, capsys, made):
     assert table[0].endswith("mIoU  95 % interval   cIoU  Pr@0.5")
     first = pq.read_table("out/leaderboard.parquet").to_pylist()[0]
     assert f"{100 * first['miou']:.2f}" in table[1]
-    low, high = (100 * (first["miou"] + sign * 1.96 * first["miou_se"]) for sign in (-1, 1))
+    reach = student.ppf(0.975, rc.load_dataset("sample").n_images - 1) * first["miou_se"]
+    low, high = (100 * (first["miou"] + sign * reach) for sign in (-1, 1))
     assert f"{low:.2f} … {high:.2f}" in table[1]
     assert f"long-{first['model'].rsplit('-', 1)[1]} " in table[1]
     assert "… and 2 more in leaderboard.md" in out

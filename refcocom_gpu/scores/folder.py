@@ -18,6 +18,7 @@ import xxhash
 
 from refcocom_gpu.errors import ResultsError, UsageError
 from refcocom_gpu.scores.conventions import CONVENTIONS
+from refcocom_gpu.utils.arrow import reader_of
 from refcocom_gpu.utils.files import VERIFIED, parquet_bytes, regular, write_files
 from refcocom_gpu.utils.folders import check_writable
 from refcocom_gpu.utils.run_config import config_file
@@ -133,7 +134,7 @@ def read_result(folder: str | Path) -> tuple[pa.Table, dict[str, Any]]:
         raise ResultsError(
             f"{folder / PER_EXAMPLE} is not the table that {SUMMARY} was written with; score again"
         )
-    return pq.read_table(pa.BufferReader(parquet), **VERIFIED), summary
+    return pq.read_table(reader_of(parquet), **VERIFIED), summary
 
 
 def _check_summary(folder: Path, summary: Any) -> None:

@@ -91,6 +91,11 @@ def publish(
             f"{file} already exists; choose another output_dir"
             + (f" (it would stay as it is: {reason})" if reason else ", or pass overwrite=True")
         )
+    if stale := sorted(path.name for path in file.parent.glob("*.yaml") if path != file):
+        raise UsageError(
+            f"{file.parent} holds {', '.join(stale)} of another publication, which would be uploaded too; delete it, "
+            "or choose another output_dir"
+        )
     about = {**dataset, "source": public}
     examples = Examples.of_table(first.result.per_example, about)
     board = make_leaderboard(scored, examples, precision_strict=first.result.is_strict)

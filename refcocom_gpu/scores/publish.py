@@ -17,6 +17,7 @@ import yaml
 from refcocom_gpu._version import __version__
 from refcocom_gpu.dataset.known import counts_of
 from refcocom_gpu.errors import UsageError
+from refcocom_gpu.scores.conventions import OFFICIAL
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.utils.files import write_files
 from refcocom_gpu.utils.folders import check_writable
@@ -54,10 +55,8 @@ def eval_results(result: Result, *, dataset_id: str | None = None) -> Entries:
     ({'id': 'me/copy-of-the-sample', 'task_id': 'miou'}, 86.2577)
     """
     dataset = result.info.get("dataset", {})
-    hub_id = dataset_id or hub_id_of(dataset)
-    if not _HUB_NAME.fullmatch(hub_id):
-        raise UsageError(f"{hub_id!r} is not the name of a dataset on the Hub, owner/name")
-    _check_complete(result, dataset, hub_id)
+    hub_id = check_target(dataset, result.convention, dataset_id)
+    _check_complete(result, dataset)
     notes = (
         f"in percent, over all {result.n_examples:,} (image, sentence) examples, none missing; "
         f"split {dataset.get('split')}, fingerprint {dataset.get('fingerprint')}"
@@ -136,25 +135,45 @@ def hub_id_of(dataset: dict[str, Any]) -> str:
     )
 
 
-def _check_complete(result: Result, dataset: dict[str, Any], name: str) -> None:
-    if result.n_missing:
+def check_target(dataset: dict[str, Any], convention: str, dataset_id: str | None) -> str:
+    """Refuse what is known to be no score for the Hub before anything is scored.
+
+    Args:
+        dataset: What a summary says of it.
+        convention: Name of the convention.
+        dataset_id: As for `eval_results`.
+
+    Returns:
+        The `owner/name` of the dataset.
+
+    Raises:
+        UsageError: As of `eval_results`, but for missing examples.
+    """
+    hub_id = dataset_id or hub_id_of(dataset)
+    if not _HUB_NAME.fullmatch(hub_id):
+        raise UsageError(f"{hub_id!r} is not the name of a dataset on the Hub, owner/name")
+    if convention != OFFICIAL.name:
         raise UsageError(
-            f"{result.n_missing:,} of {result.n_examples:,} examples had no prediction: "
-            "a score for the Hub must cover all of them"
+            f"the score follows the convention {convention!r}; a score for the Hub must follow the official one"
         )
-    if result.convention != "official":
-        raise UsageError(
-            f"the score follows the convention {result.convention!r}; a score for the Hub must follow the official one"
-        )
-    if result.n_examples != dataset.get("n_examples", result.n_examples):
-        raise UsageError(
-            f"{result.n_examples:,} of {dataset['n_examples']:,} examples were scored: "
-            "a score for the Hub must cover all of them"
-        )
-    if name == REFCOCO_M and not dataset.get("counts_as_published"):
+    if hub_id == REFCOCO_M and not dataset.get("counts_as_published"):
         published = counts_of("refcoco-m", "validation", None)._asdict()
         counts = ", ".join(f"{n:,} {what}" for what, n in published.items())
         raise UsageError(
             f"{dataset.get('source')} is not {REFCOCO_M}, which has {counts}; "
             "dataset.name=owner/name must name the dataset of which it is a copy"
+        )
+    return hub_id
+
+
+def _check_complete(result: Result, dataset: dict[str, Any]) -> None:
+    if result.n_missing:
+        raise UsageError(
+            f"{result.n_missing:,} of {result.n_examples:,} examples had no prediction: "
+            "a score for the Hub must cover all of them"
+        )
+    if result.n_examples != dataset.get("n_examples", result.n_examples):
+        raise UsageError(
+            f"{result.n_examples:,} of {dataset['n_examples']:,} examples were scored: "
+            "a score for the Hub must cover all of them"
         )

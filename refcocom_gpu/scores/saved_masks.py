@@ -23,7 +23,7 @@ from refcocom_gpu.predictions.header import SCHEMA, VERSION
 from refcocom_gpu.predictions.native import native_table, strings_of
 from refcocom_gpu.scores.no_target import PRED_NO_TARGET
 from refcocom_gpu.scores.under import MISSING, sample_numbers
-from refcocom_gpu.utils.arrow import to_numpy
+from refcocom_gpu.utils.arrow import reader_of, to_numpy
 from refcocom_gpu.utils.files import VERIFIED, parquet_bytes, regular
 
 NO_MASKS = "this result holds no masks; score with save_masks=true, or give the predictions again to Result.with_masks"
@@ -59,7 +59,7 @@ class MasksFile(NamedTuple):
             raise ResultsError(
                 f"{self.path} is not the file that this result was written with; {_AGAIN}"
             )
-        file = pq.ParquetFile(pa.BufferReader(content), **VERIFIED)
+        file = pq.ParquetFile(reader_of(content), **VERIFIED)
         strings = strings_of(file.read(columns=["segmentation"]).column("segmentation"))
         present = has_mask(table)
         if len(strings.offsets) - 1 != np.count_nonzero(present):

@@ -18,7 +18,7 @@ from refcocom_gpu.errors import ResultsError
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.leaderboard.rows import PAIRED, SCHEMA_VERSION, Leaderboard
 from refcocom_gpu.scores.sweep_results import SweepResults
-from refcocom_gpu.utils.arrow import to_numpy
+from refcocom_gpu.utils.arrow import reader_of, to_numpy
 from refcocom_gpu.utils.files import VERIFIED, regular
 
 JSON, PARQUET = "leaderboard.json", "leaderboard.parquet"
@@ -80,7 +80,7 @@ def _pairs(
 
 def _table(path: Path) -> pa.Table:
     try:
-        table = pq.ParquetFile(pa.BufferReader(regular(path).read_bytes()), **VERIFIED).read()
+        table = pq.ParquetFile(reader_of(regular(path).read_bytes()), **VERIFIED).read()
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(f"{path} cannot be read: {error}; {_AGAIN}") from None
     metadata = table.schema.metadata or {}

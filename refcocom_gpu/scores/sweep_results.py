@@ -33,6 +33,7 @@ from refcocom_gpu.scores.sweep_folder import (
     SCHEMA_VERSION,
     check_of,
 )
+from refcocom_gpu.utils.arrow import reader_of
 from refcocom_gpu.utils.files import VERIFIED, regular
 
 LISTED = 5
@@ -220,7 +221,7 @@ def _verified(folder: Path, name: str, digest: str) -> pa.Table:
     if xxhash.xxh3_128_hexdigest(content) != digest:
         raise ResultsError(f"{path} is not the file that {INDEX} was written with; {_AGAIN}")
     # Not read_table, which takes the folder `model=…` for a column.
-    return pq.ParquetFile(pa.BufferReader(content), **VERIFIED).read()
+    return pq.ParquetFile(reader_of(content), **VERIFIED).read()
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refcocom_gpu.errors import UsageError
-from refcocom_gpu.scores import boundary
+from refcocom_gpu.scores import boundary, boxes
 from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.about import left_out, missing
 from refcocom_gpu.scores.breakdown import Difference
@@ -144,8 +144,9 @@ class ResultViews(Frames):
 
     def __repr__(self: Scored) -> str:
         other = "" if self.convention == OFFICIAL.name else f", convention={self.convention!r}"
-        scores = f"miou={self.miou:.4f}, ciou={self.ciou:.4f}" if IOU in _columns(self) else ""
-        if not scores:
+        if not boxes.are_given(self.per_example):
+            scores = f"miou={self.miou:.4f}, ciou={self.ciou:.4f}"
+        else:
             of_boxes = self.box_scores
             names = ("box_iou", "box_accuracy")
             scores = ", ".join(f"{name}={of_boxes[name]:.4f}" for name in names)
@@ -257,7 +258,7 @@ def miou_se(result: Scored) -> float | None:
     """Return the standard error of mIoU, clustered by image; None of few images or under another convention."""
     image = to_numpy(result.per_example.column("image_id"))
     few = len(np.unique(image)) < MIN_IMAGES
-    if result.convention != OFFICIAL.name or few or IOU not in _columns(result):
+    if result.convention != OFFICIAL.name or few or boxes.are_given(result.per_example):
         return None
     return float(un.cluster_se(un.ratio_by_image(image, result.iou))[0])
 
@@ -274,7 +275,7 @@ def _first(result: Scored, n: int, order: NDArray[np.float64]) -> pa.Table:
 
 def _scores(result: Scored) -> list[tuple[str, str]]:
     """Return the names and values of the headline scores, in percent."""
-    if IOU not in _columns(result):
+    if boxes.are_given(result.per_example):
         of_boxes = result.box_scores
         return [
             ("box IoU", _percent(of_boxes["box_iou"])),
@@ -293,12 +294,6 @@ def _scores(result: Scored) -> list[tuple[str, str]]:
         if name in of_boundaries
     ]
     return rows
-
-
-def _columns(result: Scored) -> list[str]:
-    """Return the columns of a result's table; `iou` is not among those of predictions that are boxes."""
-    names: list[str] = result.per_example.column_names
-    return names
 
 
 def _completeness(result: Scored) -> str:

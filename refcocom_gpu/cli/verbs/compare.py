@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from refcocom_gpu.cli.config import CompareConfig
+from refcocom_gpu.cli.config import CompareConfig, DatasetConfig
 from refcocom_gpu.cli.resolved import resolved
 from refcocom_gpu.cli.verbs import forget_page, load, page_in, print_, progress, say, write_page
 from refcocom_gpu.errors import UsageError
@@ -16,6 +17,9 @@ from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.slices import ALL, GROUPINGS
 from refcocom_gpu.utils.options import part_of
 from refcocom_gpu.utils.run_config import check_config
+
+if TYPE_CHECKING:
+    from refcocom_gpu.store.store import MaskStore
 
 
 def run(config: CompareConfig) -> None:
@@ -85,7 +89,6 @@ def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> li
     if wanted:
         from refcocom_gpu.predictions.read import find_source
         from refcocom_gpu.scorer import score
-        from refcocom_gpu.store.store import MaskStore
         from refcocom_gpu.utils.devices import resolve_device
 
         requested = [config.slices] if isinstance(config.slices, str) else config.slices or []
@@ -93,7 +96,7 @@ def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> li
         device = resolve_device(config.device)
         for path in wanted:
             find_source(path)  # a wrong path is told before a dataset is fetched
-        store = MaskStore.build(load(config.dataset), threads=config.threads).to(device)
+        store = _store(config, next(iter(results.values()), None)).to(device)
         shown = not (config.quiet or config.json)
         with progress(len(wanted) * len(store), shown=shown) as counted:
             for path in wanted:
@@ -111,3 +114,16 @@ def _results(pair: list[str], config: CompareConfig, options: ReadOptions) -> li
                 if ours:
                     results[path] = results[path].with_slices(ours, store=store)
     return [results[path] for path in pair]
+
+
+def _store(config: CompareConfig, result: Result | None) -> MaskStore:
+    """Return the true masks of the dataset that was asked for, or else of the one that a result is of."""
+    from refcocom_gpu.report.truth import truth_of
+    from refcocom_gpu.store.store import MaskStore
+
+    if result is None or config.dataset != DatasetConfig():
+        return MaskStore.build(load(config.dataset), threads=config.threads)
+    store, problem = truth_of(result)
+    if store is None:
+        raise UsageError(f"{problem}; pass dataset=…")
+    return store

@@ -32,10 +32,11 @@ def run(config: ScoreConfig) -> None:
     from refcocom_gpu.counting.measures import chosen_metrics
     from refcocom_gpu.predictions.read import find_source
     from refcocom_gpu.scorer import score
+    from refcocom_gpu.scores.about import about_dataset
     from refcocom_gpu.scores.conventions import ALL, METRICS, OFFICIAL
     from refcocom_gpu.scores.explain import explain
     from refcocom_gpu.scores.folder import MASKS, PER_EXAMPLE, SUMMARY, check_output
-    from refcocom_gpu.scores.publish import check_path, write_eval_results
+    from refcocom_gpu.scores.publish import check_path, check_target, write_eval_results
     from refcocom_gpu.scores.saved_masks import refuse_source
     from refcocom_gpu.scores.slices import chosen, groupings_for, of_predictions, read_tags
     from refcocom_gpu.store.store import MaskStore
@@ -70,6 +71,10 @@ def run(config: ScoreConfig) -> None:
     if output is not None:
         refuse_source(output / MASKS, source.files)
     dataset = load(config.dataset)
+    dataset_id = None if config.dataset.path is None else config.dataset.name
+    convention = OFFICIAL.name if config.convention == ALL else config.convention
+    if published is not None:
+        check_target(about_dataset(dataset), convention, dataset_id)
     tags = None if config.tags is None else read_tags(config.tags, dataset.described)
     known = [*groupings_for(metrics), *(tags.columns if tags else ())]
     columns = of_predictions(config.slices, metrics, tags.columns if tags else ())
@@ -82,7 +87,7 @@ def run(config: ScoreConfig) -> None:
         result = score(
             config.predictions,
             store,
-            convention=OFFICIAL.name if config.convention == ALL else config.convention,
+            convention=convention,
             precision_strict=strict,
             missing=config.missing,
             metrics=metrics,
@@ -102,8 +107,7 @@ def run(config: ScoreConfig) -> None:
     forget_page(output, page)
     written += write_page(result, page, shown=shown, truth=store, images=config.images)
     if published is not None:
-        name = None if config.dataset.path is None else config.dataset.name
-        write_eval_results(result, published, dataset_id=name, overwrite=config.overwrite)
+        write_eval_results(result, published, dataset_id=dataset_id, overwrite=config.overwrite)
         written.append(published)
     if config.json:
         # ASCII, so that no terminal or pipe can change a name.
