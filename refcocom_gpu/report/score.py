@@ -25,9 +25,6 @@ from refcocom_gpu.scores.result import Result
 from refcocom_gpu.store.store import MaskStore
 from refcocom_gpu.utils.arrow import to_numpy
 
-Z = 1.959964
-"""Normal quantile of 95 %."""
-
 PLOTTED = 12
 """Slices of a grouping that are plotted; the table has all."""
 
@@ -182,7 +179,7 @@ def _range(value: float, image: Any, parts: tuple[Any, ...] | None, counted: Any
         se = un.cluster_se(un.ratio_by_image(image, *(part[counted] for part in parts)))[0]
     except UsageError:
         return ""  # one image, or no denominator: nothing can be said of other images
-    reach = un.student_quantile(Z, len(np.unique(image)) - 1) * float(se)
+    reach = un.interval_reach(len(np.unique(image))) * float(se)
     return f"{percent(max(0.0, value - reach))} to {percent(min(1.0, value + reach))}"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import pyarrow as pa
@@ -120,25 +119,24 @@ def by_group(
     differ = a != b
     enough = [len(np.unique(image[rows & differ])) >= MIN_IMAGES for _, rows in groups]
     level_of_each = level ** (1 / max(sum(enough), 1))
-    z = NormalDist().inv_cdf((1 + level_of_each) / 2)
     return [
-        _within(label, a[rows], b[rows], image[rows], z if has_interval else None)
+        _within(label, a[rows], b[rows], image[rows], level_of_each if has_interval else None)
         for (label, rows), has_interval in zip(groups, enough, strict=True)
     ]
 
 
 def _within(
-    label: str, a: Floats, b: Floats, image: NDArray[np.int64], z: float | None
+    label: str, a: Floats, b: Floats, image: NDArray[np.int64], level: float | None
 ) -> Difference:
-    """Return the difference within one group; `z` is the normal quantile of its interval, None for no interval."""
+    """Return the difference within one group; `level` is that of its interval, None for no interval."""
     n_images = len(np.unique(image))
     means = metrics.mean(a), metrics.mean(b)
     difference = means[0] - means[1]
-    if z is None:
+    if level is None:
         return Difference(label, len(a), n_images, *means, difference)
     # From the difference itself, so that swapping the models changes no bit.
     se = float(un.cluster_se(un.ratio_by_image(image, a - b))[0])
-    reach = un.student_quantile(z, n_images - 1) * se
+    reach = un.interval_reach(n_images, level) * se
     return Difference(
         label, len(a), n_images, *means, difference, se, difference - reach, difference + reach
     )

@@ -6,7 +6,6 @@ client writes it. `.eval_results`, which `publish` writes, is the Hub's newer fo
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -28,12 +27,6 @@ TASK = "image-segmentation"
 
 SHOWN = (0.5, 0.7, 0.9)
 """Thresholds of Pr@X in the section, as in a leaderboard's LaTeX."""
-
-
-def interval_reach(examples: Examples) -> float:
-    """Return how many standard errors an interval of one score reaches to either side: Student's t over images."""
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-    return un.student_quantile(z, len(np.unique(examples.image)) - 1)
 
 
 def model_card(scored: ScoredResult, examples: Examples, entries: Entries, table: str) -> str:
@@ -92,9 +85,9 @@ def _scores(scored: ScoredResult, examples: Examples) -> list[tuple[str, str, st
         *precisions,
     ):
         interval = ""
-        if len(np.unique(examples.image)) >= MIN_IMAGES:
+        if (n_images := len(np.unique(examples.image))) >= MIN_IMAGES:
             se = float(un.cluster_se(un.ratio_by_image(examples.image, *sums))[0])
-            reach = interval_reach(examples) * se
+            reach = un.interval_reach(n_images) * se
             interval = f"{percent(max(score - reach, 0))} to {percent(min(score + reach, 1))}"
         rows.append((name, percent(score), interval))
     return rows

@@ -11,8 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from refcocom_gpu.errors import ComparisonError, UsageError
 from refcocom_gpu.scores import boxes
+from refcocom_gpu.scores import uncertainty as un
 from refcocom_gpu.scores.about import left_out, missing
 from refcocom_gpu.scores.comparison import check_alike
 from refcocom_gpu.scores.conventions import OFFICIAL, check_official
@@ -21,7 +24,7 @@ from refcocom_gpu.scores.leaderboard.examples import Examples
 from refcocom_gpu.scores.leaderboard.formats import to_markdown
 from refcocom_gpu.scores.leaderboard.latex import to_latex
 from refcocom_gpu.scores.leaderboard.rows import Leaderboard, make_leaderboard
-from refcocom_gpu.scores.model_card import interval_reach, model_card
+from refcocom_gpu.scores.model_card import model_card
 from refcocom_gpu.scores.publish import Entries, eval_results, hub_id_of, write_eval_results
 from refcocom_gpu.scores.result import Result
 from refcocom_gpu.scores.scored_result import ScoredResult
@@ -190,8 +193,9 @@ def _notes(scored: Sequence[ScoredResult], board: Leaderboard, examples: Example
         if about:
             notes.append(f"{one.model}: {'; '.join(about)}.")
     if any(row["miou_se"] is not None for row in board.ranked):
+        reach = un.interval_reach(len(np.unique(examples.image)))
         notes.append(
-            f"The {100 * LEVEL:g} % interval of a score, clustered by image, reaches {interval_reach(examples):.2f} "
-            "standard errors to either side."
+            f"The {100 * LEVEL:g} % interval of a score, clustered by image, reaches {reach:.2f} standard errors to "
+            "either side."
         )
     return notes

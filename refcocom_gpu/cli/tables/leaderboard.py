@@ -20,14 +20,11 @@ CELL = 28
 SHOWN = ("boundary_iou", "box_iou", "pairwise_iou", "n_acc", "t_acc")
 """The columns of metrics besides IoU that are printed where they were counted."""
 
-NORMAL_95 = 1.959964
-"""Normal quantile of 95 %; intervals extend by Student's at the same probability, as on pages and cards."""
-
 
 def leaderboard_table(board: Leaderboard) -> str:
     """Return the first rows of a leaderboard in percent, no wider than `TABLE_WIDTH`; empty if nothing was scored."""
     from refcocom_gpu.scores.leaderboard.formats import is_text, percent, shown
-    from refcocom_gpu.scores.uncertainty import student_quantile
+    from refcocom_gpu.scores.uncertainty import interval_reach
 
     n_images = board.about["dataset"]["n_images"]
     ranked = [row for row in board.table.to_pylist() if row["error"] is None]
@@ -38,7 +35,7 @@ def leaderboard_table(board: Leaderboard) -> str:
     def interval(row: dict[str, Any]) -> str:
         if row["miou_se"] is None:
             return ""
-        reach = student_quantile(NORMAL_95, n_images - 1) * row["miou_se"]
+        reach = interval_reach(n_images) * row["miou_se"]
         return f"{percent(max(row['miou'] - reach, 0))} … {percent(min(row['miou'] + reach, 1))}"
 
     # Each column: its head, its cells, and whether it is aligned to the left.

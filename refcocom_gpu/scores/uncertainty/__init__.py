@@ -18,12 +18,12 @@ array([[1, 2], [1, 2]])
 from __future__ import annotations
 
 from refcocom_gpu.scores.uncertainty.pairwise import Pairwise as Pairwise
+from refcocom_gpu.scores.uncertainty.pairwise import interval_reach as interval_reach
 from refcocom_gpu.scores.uncertainty.pairwise import like_best as like_best
 from refcocom_gpu.scores.uncertainty.pairwise import pair_se as pair_se
 from refcocom_gpu.scores.uncertainty.pairwise import pairwise_intervals as pairwise_intervals
 from refcocom_gpu.scores.uncertainty.pairwise import quantile_place as quantile_place
 from refcocom_gpu.scores.uncertainty.pairwise import rank_intervals as rank_intervals
-from refcocom_gpu.scores.uncertainty.pairwise import student_quantile as student_quantile
 from refcocom_gpu.scores.uncertainty.ratios import Ratio as Ratio
 from refcocom_gpu.scores.uncertainty.ratios import cluster_se as cluster_se
 from refcocom_gpu.scores.uncertainty.ratios import difference_se as difference_se

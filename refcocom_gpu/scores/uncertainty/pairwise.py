@@ -41,6 +41,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,6 +220,19 @@ def student_quantile(z: float, f: int) -> float:
     2.0926...
     """
     return z + (z**3 + z) / (4 * f) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * f**2)
+
+
+def interval_reach(n_images: int, level: float = LEVEL) -> float:
+    """Return how many standard errors the interval of one score reaches to either side: Student's t over G images.
+
+    Args:
+        n_images: G, at least 2.
+        level: Probability that the interval covers the true score.
+
+    >>> interval_reach(20), interval_reach(1190)
+    (2.0926..., 1.9619...)
+    """
+    return student_quantile(NormalDist().inv_cdf((1 + level) / 2), n_images - 1)
 
 
 def rank_intervals(pairwise: Pairwise) -> NDArray[np.int64]:
