@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from refcocom_kernels.cpu.numba.jit import inline, jit
-from refcocom_kernels.cpu.numba.vectors import (
-    popcount,
-)
+from refcocom_kernels.cpu.numba.runs import LANES, SPREAD, fill_words, load8, spread8, sum_runs
+from refcocom_kernels.cpu.numba.vectors import popcount
 from refcocom_kernels.rle_status import (
     FOREIGN,
     HUGE,
@@ -28,54 +27,88 @@ from refcocom_kernels.rle_status import (
     TRUNCATED,
 )
 
-# Runs of a parsed row begin here in its buffer. The zeros before serve as the runs "two before" the first ones.
-_PAD = 3
-_U0, _U1, _U5, _U31, _U32, _U48, _U63 = (np.uint64(k) for k in (0, 1, 5, 31, 32, 48, 63))
+_U0, _U1, _U2, _U8 = (np.uint64(k) for k in (0, 1, 2, 8))
 _ONES = np.uint64(2**64 - 1)
+# Eight characters "0", which are eight numbers 0; the bits that no digit has; bit 0 of each of eight bytes.
+_ZEROS = np.uint64(0x3030303030303030)
+_FOREIGN = np.uint64(0xC0C0C0C0C0C0C0C0)
+_LOWEST = np.uint64(0x0101010101010101)
+# Multiplied by this, the lowest bits of eight bytes arrive in the highest byte, the first one lowest.
+_GATHER = np.uint64(0x0102040810204080)
+_SPARE = 2 * LANES
+"""Elements that scratch vectors hold beyond what is counted, for the stores of whole vectors."""
 
 
 @inline
-def _parse(data: Any, at: int, stop: int, runs: Any) -> Any:
-    """Numbers of one string to run lengths in `runs[_PAD:]`; returns (their number, whether a character is wrong).
+def _long_numbers(data: Any, start: int, at: int, stop: int, numbers: Any, n: int) -> Any:
+    """The numbers that end in characters `at` to `stop - 1`, of any length; returns (n, whether one is too large).
 
-    A character holds five bits, low first. Bit 5 says that the number continues; bit 4 of its last character is the
-    sign. A character is wrong if it is foreign, missing, or one too many. The caller checks the lengths, and asks
-    `_diagnose` if something is wrong.
+    A number beyond 2**30 stands as 0: no run is as long, so the row is wrong whatever follows.
     """
-    runs[0] = runs[1] = runs[2] = runs[3] = 0
-    first = 0
-    seen = _U0
-    n = np.uint64(_PAD)
-    while at < stop:
-        digit = np.uint64(data[np.uint64(at)]) - _U48
-        at += 1
-        value = digit & _U31
-        sign = np.uint64(16)
-        seen |= digit
-        if digit & _U32:
-            shift = _U0
-            while digit & _U32 and at < stop:
-                digit = np.uint64(data[np.uint64(at)]) - _U48
-                at += 1
-                seen |= digit
-                # Wrapping at 64 garbles only numbers that are too long to be accepted.
-                shift = (shift + _U5) & _U63
-                value |= (digit & _U31) << shift
-                if shift >= np.uint64(5 * MAX_CHARACTERS):
-                    seen |= np.uint64(64)
-            sign = np.uint64(16) << shift
-            if digit & _U32:
-                seen |= np.uint64(64)
-        run = np.int64((value ^ sign) - sign) + runs[n - np.uint64(2)]
-        if n == np.uint64(_PAD):
-            # The third run is not written as a difference, so it must find 0 in place of the first run.
-            first = run
-            run = 0
-        runs[n] = run
-        n += _U1
-    runs[_PAD] = first
-    # A digit above 63 sets a bit above the sixth; a digit below 0 sets all of those.
-    return np.int64(n) - _PAD, seen > _U63
+    wrong = False
+    for last in range(at, stop):
+        digit = np.int64(data[np.uint64(last)]) - 48
+        if digit & 32:
+            continue
+        value = (digit & 31) - 2 * (digit & 16)
+        first = last
+        while first > start and (data[np.uint64(first - 1)] - 48) & 32:
+            first -= 1
+            if last - first == MAX_CHARACTERS:
+                wrong = True
+                break
+            value = (value << 5) + ((np.int64(data[np.uint64(first)]) - 48) & 31)
+        if abs(value) > 1 << 30:
+            wrong = True
+            value = 0
+        numbers[np.uint64(n)] = value
+        n += 1
+    return n, wrong
+
+
+@inline
+def _tail(data: Any, at: int, stop: int) -> Any:
+    """Fewer than eight characters as eight; the others are "0"."""
+    rest = np.uint64(8 * (stop - at))
+    if stop >= LANES:
+        # The characters before them, of this row or another, are shifted out.
+        return (load8(data, stop - LANES) >> (np.uint64(64) - rest)) | (_ZEROS << rest)
+    block = _ZEROS << rest
+    for k in range(at, stop):
+        block |= np.uint64(data[np.uint64(k)]) << np.uint64(8 * (k - at))
+    return block
+
+
+@inline
+def _numbers(data: Any, start: int, stop: int, numbers: Any) -> Any:
+    """The numbers of one string; returns (how many there are, whether a character is wrong).
+
+    A character is wrong if it is foreign, missing, or one too many. The caller asks `_diagnose` what is wrong.
+    Eight characters are read in a step, which needs no branch unless a number of three characters or more ends in
+    them: one loop over characters spent most of its time on wrongly predicted branches.
+    """
+    n, wrong = 0, False
+    seen, before, window = _U0, _U0, _U0
+    for at in range(start, stop, LANES):
+        whole = stop - at >= LANES
+        # A character below "0" borrows from those behind it, but its own byte tells already.
+        digits = (load8(data, at) if whole else _tail(data, at, stop)) - _ZEROS
+        seen |= digits
+        going_on = (((digits >> np.uint64(5)) & _LOWEST) * _GATHER) >> np.uint64(56)
+        # Bits 0 and 1 are the two characters before the block.
+        window = (window >> _U8) | (going_on << _U2)
+        if window & (window >> _U1) & np.uint64(255):
+            n, too_large = _long_numbers(data, start, at, min(at + LANES, stop), numbers, n)
+            wrong |= too_large
+        else:
+            spread8(before, digits, SPREAD, (window >> _U1) & np.uint64(255), numbers, n)
+            inside = np.uint64(255) if whole else (_U1 << np.uint64(stop - at)) - _U1
+            n += np.int64(popcount(~going_on & inside))
+        before = digits
+    wrong |= stop > start and ((data[np.uint64(stop - 1)] - 48) & 32) != 0
+    for k in range(n, n + LANES):
+        numbers[np.uint64(k)] = 0
+    return n, wrong or (seen & _FOREIGN) != _U0
 
 
 @inline
@@ -136,23 +169,30 @@ def parse_rows(
     detail: Any,
 ) -> None:
     """Strings to run ends; a row that is not `OK` is all zeros. `longest` is the length of the longest string."""
-    runs = np.empty(longest + _PAD + 1, np.int64)
+    numbers = np.empty(longest + _SPARE, np.int32)
+    totals = np.empty(longest + _SPARE, np.int32)
     for row in range(first, last):
-        n, bad = _parse(data, offsets[row], offsets[row + 1], runs)
+        n, bad = _numbers(data, offsets[row], offsets[row + 1], numbers)
         base = run_offsets[row]
-        total, signs = 0, 0
         # A bad row may hold more or fewer numbers than were counted; its slots stay zero.
-        if not bad and n == run_offsets[row + 1] - base:
-            for k in range(n):
-                run = runs[np.uint64(k + _PAD)]
-                # Negative if a run is below 0 or larger than the mask. If none is, no total can wrap around to H·W.
-                signs |= run | (pixels[row] - run)
-                total += run
-                ends[np.uint64(base + k)] = total
-        if bad or signs < 0 or total != pixels[row]:
+        bad |= n != run_offsets[row + 1] - base
+        if not bad:
+            well, _, total = sum_runs(numbers, n, pixels[row], 0, pixels[row], totals)
+            bad = not well or total != pixels[row]
+        if bad:
             status[row], detail[row] = _diagnose(data, offsets[row], offsets[row + 1], pixels[row])
-            for k in range(base, run_offsets[row + 1]):
-                ends[k] = 0
+        else:
+            ends[base : base + n] = totals[:n]
+
+
+@inline
+def _fill(words: Any, before: Any, at: int, stop: int, bits: Any, rank: int, step: int) -> None:
+    """Words `at` to `stop - 1`, all the same, and perhaps some beyond, which are written again."""
+    fill_words(words, before, at, bits, rank, step)
+    while at + LANES < stop:
+        at += LANES
+        rank += LANES * step
+        fill_words(words, before, at, bits, rank, step)
 
 
 @inline
@@ -160,46 +200,33 @@ def _rank_table(ends: Any, first: int, last: int, words: Any, before: Any) -> An
     """Runs `first` to `last - 1` of a mask as column-major bits and, per word, the number of bits set before it.
 
     Only the words from the first set pixel to the last are written. Returns the range of bits they cover; clamping a
-    position into it does not change its rank.
+    position into it does not change its rank. A run's words are stored eight at a time, whether it covers so many or
+    not: a loop with the exact number of them took twice as long, as no branch predictor knows it.
     """
     low = np.int64(ends[np.uint64(first)]) >> 6
-    word, bits, total = low, _U0, np.int32(0)
+    word, bits, rank = 0, _U0, 0
+    words[0], before[0] = _U0, 0
     for k in range(first + 1, last, 2):
-        start, stop = np.int64(ends[np.uint64(k - 1)]), np.int64(ends[np.uint64(k)])
-        if start == stop:
-            continue
+        start = np.int64(ends[np.uint64(k - 1)]) - (low << 6)
+        stop = np.int64(ends[np.uint64(k)]) - (low << 6)
         start_word, stop_word = start >> 6, stop >> 6
-        if start_word > word:
-            words[np.uint64(word - low)] = bits
-            before[np.uint64(word - low)] = total
-            total += np.int32(popcount(bits))
-            for gap in range(word + 1 - low, start_word - low):
-                words[np.uint64(gap)] = _U0
-                before[np.uint64(gap)] = total
-            word, bits = start_word, _U0
-        if stop_word == start_word:
-            bits |= ((_U1 << np.uint64(stop - start)) - _U1) << np.uint64(start & 63)
-        else:
-            words[np.uint64(word - low)] = bits | (_ONES << np.uint64(start & 63))
-            before[np.uint64(word - low)] = total
-            total += np.int32(popcount(words[np.uint64(word - low)]))
-            for inside in range(start_word + 1 - low, stop_word - low):
-                words[np.uint64(inside)] = _ONES
-                before[np.uint64(inside)] = total
-                total += np.int32(64)
-            word, bits = stop_word, (_U1 << np.uint64(stop & 63)) - _U1
-    words[np.uint64(word - low)] = bits
-    before[np.uint64(word - low)] = total
+        _fill(words, before, word + 1, start_word + 1, _U0, rank, 0)
+        bits = (bits if start_word == word else _U0) | (_ONES << np.uint64(start & 63))
+        words[np.uint64(start_word)] = bits
+        _fill(words, before, start_word + 1, stop_word + 1, _ONES, rank + 64 - (start & 63), 64)
+        bits = (bits if stop_word == start_word else _ONES) & ~(_ONES << np.uint64(stop & 63))
+        words[np.uint64(stop_word)] = bits
+        word = stop_word
+        rank += stop - start
     # Bit 63 of the last word is never set (a run that ends there carries into the next), so its rank is the total.
-    return low << 6, (word << 6) + 63
+    return low << 6, ((low + word) << 6) + 63
 
 
 @inline
-def _rank(words: Any, before: Any, low: int, high: int, position: int) -> int:
-    """Set pixels of the target before `position`."""
-    at = min(max(position, low), high)
-    word = np.uint64((at >> 6) - (low >> 6))
-    below = (_U1 << np.uint64(at & 63)) - _U1
+def _rank(words: Any, before: Any, position: int) -> int:
+    """Set pixels of the target before `position`, which counts from the first word of the table."""
+    word = np.uint64(position) >> np.uint64(6)
+    below = (_U1 << (np.uint64(position) & np.uint64(63))) - _U1
     return np.int64(before[word]) + np.int64(popcount(words[word] & below))  # type: ignore[return-value]
 
 
@@ -228,9 +255,10 @@ def intersect_rows(
     built once per group, in scratch that stays in the cache. That costs less than reading a stored table from memory
     (2 bits a pixel, 153 MB for RefCOCO-M), and unlike merging the two lists of runs it has no unpredictable branch.
     """
-    runs = np.empty(longest + _PAD + 1, np.int64)
-    words = np.empty(most_pixels // 64 + 2, np.uint64)
-    before = np.empty(most_pixels // 64 + 2, np.int32)
+    numbers = np.empty(longest + _SPARE, np.int32)
+    positions = np.empty(longest + _SPARE, np.int32)
+    words = np.empty(most_pixels // 64 + _SPARE, np.uint64)
+    before = np.empty(most_pixels // 64 + _SPARE, np.int32)
     current, low, high = -1, 0, 0
     for k in range(first, last):
         row = order[k]
@@ -240,22 +268,18 @@ def intersect_rows(
                 target_ends, target_offsets[mask], target_offsets[mask + 1], words, before
             )
             current = mask
-        n, bad = _parse(data, offsets[row], offsets[row + 1], runs)
-        limit = pixels[mask]
-        intersection, area, total, signs, rank_before = 0, 0, 0, 0, 0
+        n, bad = _numbers(data, offsets[row], offsets[row + 1], numbers)
+        intersection, area = 0, 0
         if not bad:
-            for r in range(n):
-                run = runs[np.uint64(r + _PAD)]
-                signs |= run | (limit - run)
-                total += run
-                rank = _rank(words, before, low, high, total)
-                odd = -(r & 1)
-                intersection += (rank - rank_before) & odd
-                area += run & odd
-                rank_before = rank
-        if bad or signs < 0 or total != pixels[mask]:
+            well, area, total = sum_runs(numbers, n, pixels[mask], low, high, positions)
+            bad = not well or total != pixels[mask]
+        if bad:
             status[row], detail[row] = _diagnose(data, offsets[row], offsets[row + 1], pixels[mask])
-            intersection, area = 0, 0
+            area = 0
+        else:
+            for r in range(1, n, 2):
+                intersection += _rank(words, before, positions[np.uint64(r)])
+                intersection -= _rank(words, before, positions[np.uint64(r - 1)])
         counts[2 * row] = intersection
         counts[2 * row + 1] = area
 

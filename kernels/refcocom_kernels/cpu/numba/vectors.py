@@ -72,7 +72,7 @@ def equal64(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         pointer = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
         loaded = builder.load(pointer, align=1)
-        equal = builder.icmp_unsigned("==", loaded, _splat(builder, args[2], 64))
+        equal = builder.icmp_unsigned("==", loaded, splat(builder, args[2], 64))
         return builder.bitcast(equal, ir.IntType(64))
 
     return types.uint64(array, types.intp, types.uint8), codegen
@@ -117,7 +117,8 @@ def _load64(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return builder.load(pointer, align=element.width // 8), element
 
 
-def _splat(builder: Any, value: Any, lanes: int) -> Any:
+def splat(builder: Any, value: Any, lanes: int) -> Any:
+    """A vector of `lanes` times `value`."""
     vector = ir.VectorType(value.type, lanes)
     one = builder.insert_element(
         ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
@@ -128,8 +129,8 @@ def _splat(builder: Any, value: Any, lanes: int) -> Any:
 
 def _order_keys(builder: Any, loaded: Any, element: Any) -> Any:
     """Float bits to signed integers in the order of the floats: the bits below the sign flip where it is set."""
-    sign = _splat(builder, ir.Constant(element, element.width - 1), 64)
-    below = _splat(builder, ir.Constant(element, 2 ** (element.width - 1) - 1), 64)
+    sign = splat(builder, ir.Constant(element, element.width - 1), 64)
+    below = splat(builder, ir.Constant(element, 2 ** (element.width - 1) - 1), 64)
     return builder.xor(loaded, builder.and_(builder.ashr(loaded, sign), below))
 
 
@@ -140,7 +141,7 @@ def _compare64(operator: str) -> Any:
             loaded, element = _load64(context, builder, signature, args)
             key = builder.trunc(args[2], element) if element.width < 64 else args[2]
             keys = _order_keys(builder, loaded, element)
-            found = builder.icmp_signed(operator, keys, _splat(builder, key, 64))
+            found = builder.icmp_signed(operator, keys, splat(builder, key, 64))
             return builder.bitcast(found, ir.IntType(64))
 
         return types.uint64(array, types.intp, types.int64), codegen
@@ -161,7 +162,7 @@ def magnitude64(typingctx: Any, array: Any, at: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         loaded, element = _load64(context, builder, signature, args)
-        below = _splat(builder, ir.Constant(element, 2 ** (element.width - 1) - 1), 64)
+        below = splat(builder, ir.Constant(element, 2 ** (element.width - 1) - 1), 64)
         name = f"llvm.vector.reduce.umax.v64i{element.width}"
         function_type = ir.FunctionType(element, [ir.VectorType(element, 64)])
         reduce = cgutils.get_or_insert_function(builder.module, function_type, name)
@@ -187,10 +188,10 @@ def weighted_above64(
             pointer = builder.bitcast(builder.gep(data, [args[2]]), vector.as_pointer())
             return builder.load(pointer, align=4)
 
-        from_upper = builder.fmul(load(0), _splat(builder, args[3], 64))
-        from_lower = builder.fmul(load(1), _splat(builder, args[4], 64))
+        from_upper = builder.fmul(load(0), splat(builder, args[3], 64))
+        from_lower = builder.fmul(load(1), splat(builder, args[4], 64))
         value = builder.fadd(from_upper, from_lower)
-        found = builder.fcmp_ordered(">", value, _splat(builder, args[5], 64))
+        found = builder.fcmp_ordered(">", value, splat(builder, args[5], 64))
         return builder.bitcast(found, ir.IntType(64))
 
     single = types.float32
