@@ -34,18 +34,18 @@ def rle_parse(data: Bytes, offsets: Int64, pixels: Int64, *, threads: int = 0) -
         pixels: [B] H·W of each mask, at most 2**30.
         threads: 0 for all cores.
     """
-    from refcocom_kernels.cpu.numba import rle
+    from refcocom_kernels.cpu.numba import strings
 
     n_rows = len(offsets) - 1
     n_runs = np.zeros(n_rows, np.int64)
-    over_rows(lambda a, b: rle.count_runs(data, offsets, a, b, n_runs), n_rows, threads)
+    over_rows(lambda a, b: strings.count_runs(data, offsets, a, b, n_runs), n_rows, threads)
     run_offsets = offsets_from(n_runs)
     ends = np.zeros(run_offsets[-1], np.int32)
     longest = most(np.diff(offsets))
     status = np.zeros(n_rows, np.int8)
     detail = np.zeros(n_rows, np.int64)
     over_rows(
-        lambda a, b: rle.parse_rows(
+        lambda a, b: strings.parse_rows(
             data, offsets, pixels, run_offsets, longest, a, b, ends, status, detail
         ),
         n_rows,
@@ -122,14 +122,16 @@ def rle_write(ends: Int32, run_offsets: Int64, *, threads: int = 0) -> tuple[Byt
     Returns:
         [D] characters and [B + 1] offsets.
     """
-    from refcocom_kernels.cpu.numba import rle
+    from refcocom_kernels.cpu.numba import strings
 
     n_rows = len(run_offsets) - 1
     lengths = np.zeros(n_rows, np.int64)
-    over_rows(lambda a, b: rle.string_lengths(ends, run_offsets, a, b, lengths), n_rows, threads)
+    over_rows(
+        lambda a, b: strings.string_lengths(ends, run_offsets, a, b, lengths), n_rows, threads
+    )
     offsets = offsets_from(lengths)
     data = np.zeros(offsets[-1], np.uint8)
     over_rows(
-        lambda a, b: rle.write_strings(ends, run_offsets, offsets, a, b, data), n_rows, threads
+        lambda a, b: strings.write_strings(ends, run_offsets, offsets, a, b, data), n_rows, threads
     )
     return data, offsets
