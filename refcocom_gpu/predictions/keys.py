@@ -243,12 +243,12 @@ class Keys:
     def claim(self, index: Ints, where: Where) -> Ints:
         """Mark examples as given; a second prediction for one is a problem and becomes −1."""
         known = np.flatnonzero(index >= 0)
-        _, first = np.unique(index[known], return_index=True)
-        taken = known[first]
-        taken = taken[~self.given[index[taken]]]
+        free = known[~self.given[index[known]]]
+        # Of several rows for one example the one written last stays: backwards, that is the first. No sort is needed.
+        self._row_of[index[free[::-1]]] = free[::-1]
+        taken = free[self._row_of[index[free]] == free]
         self.given[index[taken]] = True
         self._batch_of[index[taken]] = len(self._places)
-        self._row_of[index[taken]] = taken
         self._places.append(where)
         result = np.full(len(index), -1, np.int64)
         result[taken] = index[taken]

@@ -252,7 +252,9 @@ def _batch(
     for row in unreadable:
         problems.add("malformed mask", where(row), no_mask[row])
     if keys.form is None:
-        has_key = np.setdiff1d(np.arange(len(batch)), np.fromiter(no_key, np.int64))
+        has_key = np.arange(len(batch))
+        if no_key:
+            has_key = np.setdiff1d(has_key, np.fromiter(no_key, np.int64))
         index = np.full(len(batch), -1, np.int64)
         index[has_key] = keys.resolve(
             [column[has_key] for column in columns], lambda k: where(int(has_key[k]))
@@ -310,6 +312,11 @@ def _sizes(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     n = len(column)
     lengths = to_numpy(filled(pc.list_value_length(column), 0))
     values = column.flatten()
+    if pa.types.is_integer(values.type) and not values.null_count and (lengths == 2).all():
+        # Nearly every file.
+        pairs = to_numpy(values).reshape(n, 2)
+        if pairs.min(initial=1) >= 1 and pairs.max(initial=1) <= rle.MAX_PIXELS:
+            return pairs.astype(np.int64), np.zeros(n, np.bool_)
     flat = to_numpy(filled(values.cast(pa.float64(), safe=False), float("nan")))
     sizes = np.full((n, 2), -1, np.int64)
     two = np.flatnonzero(lengths == 2)

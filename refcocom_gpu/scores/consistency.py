@@ -37,9 +37,9 @@ def worst(iou: Floats, sample: Ints) -> Floats:
     >>> worst(np.array([0.9, 0.2, 0.7]), np.array([1, 1, 4]))
     array([0.2, 0.7])
     """
-    _, place = np.unique(sample, return_inverse=True)
-    lowest = np.full(place.max(initial=-1) + 1, np.inf)
-    np.minimum.at(lowest, place, iou)
+    order = np.argsort(sample, kind="stable")
+    starts = np.flatnonzero(np.diff(sample[order], prepend=-1))
+    lowest: Floats = np.minimum.reduceat(iou[order], starts) if len(starts) else np.zeros(0)
     return lowest
 
 

@@ -50,7 +50,7 @@ def mean(values: Sequence[float] | Floats) -> float:
     0.1
     """
     values = np.asarray(values, np.float64)
-    return math.fsum(values) / len(values) if len(values) else math.nan
+    return math.fsum(values.tolist()) / len(values) if len(values) else math.nan
 
 
 def ciou(intersection: Ints, pred_area: Ints, target_area: Ints, *, empty: float = 1.0) -> float:
@@ -128,10 +128,26 @@ def mean_by(values: Floats, groups: Sequence[Any] | NDArray[Any]) -> dict[Any, f
     """
     labels, member = np.unique(np.asarray(groups), return_inverse=True)
     order = np.argsort(member, kind="stable")
-    bounds = np.searchsorted(member[order], np.arange(len(labels) + 1))
+    return dict(zip(labels.tolist(), mean_of_each(values[order], member[order]), strict=True))
+
+
+def mean_of_each(values: Floats, groups: NDArray[Any]) -> list[float]:
+    """Return the mean within each group of examples that follow one another.
+
+    Args:
+        values: [N] one number per example.
+        groups: [N] the group of each example; those of a group are consecutive.
+
+    Returns:
+        The mean of each, in the order of the groups.
+
+    >>> mean_of_each(np.array([1.0, 0.5, 0.0]), np.array([7, 7, 3]))
+    [0.75, 0.0]
+    """
+    starts = np.flatnonzero(np.diff(groups)) + 1
+    bounds = [0, *starts.tolist(), len(groups)] if len(groups) else [0]
     # Python floats: groups often have two or three examples, and slicing an array costs more than their sum.
-    ordered, bounds = values[order].tolist(), bounds.tolist()
-    return {
-        label: math.fsum(ordered[a:b]) / (b - a)
-        for label, a, b in zip(labels.tolist(), bounds[:-1], bounds[1:], strict=True)
-    }
+    numbers = values.tolist()
+    return [
+        math.fsum(numbers[a:b]) / (b - a) for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+    ]

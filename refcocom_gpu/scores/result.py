@@ -154,8 +154,7 @@ class Result(ResultViews):
     def miou_per_instance(self) -> float:
         """Mean over samples of their expressions' mean IoU: each sample counts once, however often it is described."""
         numbers = sample_numbers(self.per_example)[self.is_counted]
-        by_sample = metrics.mean_by(self.iou[self.is_counted], numbers)
-        return metrics.mean(list(by_sample.values()))
+        return metrics.mean(metrics.mean_of_each(self.iou[self.is_counted], numbers))
 
     @cached_property
     def miou_worst_sentence(self) -> float:
@@ -342,11 +341,15 @@ class Result(ResultViews):
     def _has(self, status: str) -> NDArray[np.bool_]:
         """[N] whether an example has this status."""
         # Not pc.equal with a string, which imports pandas.
-        encoded = self.per_example.column("status").combine_chunks().dictionary_encode()
-        names = encoded.dictionary.to_pylist()
-        code = names.index(status) if status in names else -1
-        has: NDArray[np.bool_] = to_numpy(encoded.indices) == code
+        names, codes = self._statuses
+        has: NDArray[np.bool_] = codes == (names.index(status) if status in names else -1)
         return has
+
+    @cached_property
+    def _statuses(self) -> tuple[list[str], NDArray[np.int32]]:
+        """The statuses that occur, and [N] which of them each example has."""
+        encoded = self.per_example.column("status").combine_chunks().dictionary_encode()
+        return encoded.dictionary.to_pylist(), to_numpy(encoded.indices)
 
     @overload
     def slices(self) -> list[str]: ...

@@ -180,7 +180,7 @@ def _scored(
         "miou": metrics.mean(ious),
         "ciou": metrics.ciou(*triple, empty=empty),
         **{f"pr{round(100 * x)}": share for x, share in precision.items()},
-        "miou_per_instance": metrics.mean([*metrics.mean_by(ious, examples.sample).values()]),
+        "miou_per_instance": metrics.mean(metrics.mean_of_each(ious, examples.sample)),
         "hard_pass_rate": consistency.hard_pass_rate(ious, examples.sample, strict=strict),
         **{name: metrics.mean(ious[rows]) for name, rows in sizes.items()},
         **extra_row(result, absent, ious, examples, strict=strict),
