@@ -1,4 +1,4 @@
-"""Masks to runs on the host, beside loops in the manner of others; all runs are compared first."""
+"""Masks and logits to runs on the host, beside loops in the manner of others; all runs are compared first."""
 
 from __future__ import annotations
 
@@ -53,5 +53,40 @@ def masks_to_runs(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[di
             ),
         ],
         {},
+        unit="µs/mask",
+    )
+
+
+def logits_to_runs(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, Any]]:
+    """Logits to runs, beside roboflow's manner."""
+    n = min(BATCH, len(inputs.masks))
+    logits = inputs.logits(120, 160, torch.float16)[:n].to(inputs.device)
+
+    def ours() -> Any:
+        return [x.cpu() for x in ops.logit_runs(logits, HEIGHT, WIDTH)]
+
+    ends, offsets = ours()
+    contenders = [Contender(OURS, ours, n, "ours")]
+    try:
+        from benchmarks.gpu import roboflow
+
+        # Triton's interpreter takes a second for a mask.
+        few = 1 if inputs.small else n
+        entries = roboflow.resize_entries(logits, HEIGHT, WIDTH)
+
+        def appended() -> Any:
+            return roboflow.logit_runs(logits[:few], *entries)
+
+        expected = ends[: offsets[few]], offsets[: few + 1]
+        if not all(map(torch.equal, appended(), expected)):
+            raise AssertionError("roboflow's manner disagrees")
+        name = "Triton in roboflow's manner, appended, sorted on the host"
+        contenders.append(Contender(name, appended, few))
+    except ImportError:
+        pass
+    yield clock.case(
+        f"logits smooth 120×160 float16 → runs of {HEIGHT}×{WIDTH}, read back",
+        contenders,
+        {"runs a mask": len(ends) / n},
         unit="µs/mask",
     )

@@ -19,7 +19,7 @@ import refcocom_gpu as rc
 from benchmarks.gpu import sam3
 from benchmarks.gpu.clock import Clock
 from benchmarks.gpu.inputs import BATCH, HEIGHT, WIDTH, Inputs
-from benchmarks.gpu.runs import masks_to_runs
+from benchmarks.gpu.runs import logits_to_runs, masks_to_runs
 from benchmarks.timing import OURS, Contender
 from refcocom_gpu.counting.staging import Staging
 from refcocom_gpu.scores import metrics
@@ -36,7 +36,9 @@ def run(inputs: Inputs, clock: Clock) -> Iterator[dict[str, Any]]:
         "case": "copy on the device", "unit": "GB/s", "rounds": clock.rounds, "results": [], "absent": {},
         "notes": {"GB/s, read and written": bandwidth / 1e9},
     }  # fmt: skip
-    for case in (dense, logits, rle, boundary, pairwise, masks_to_runs, end_to_end):
+    for case in (
+        dense, logits, rle, boundary, pairwise, masks_to_runs, logits_to_runs, end_to_end
+    ):  # fmt: skip
         yield from case(inputs, clock, bandwidth)
 
 
