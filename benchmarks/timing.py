@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 OURS = "refcocom_gpu"
 PACKAGES = (
     "refcocom-gpu", "numpy", "scipy", "numba", "llvmlite", "torch", "pycocotools", "hotcoco", "rlemasklib",
-    "faster-coco-eval", "torchmetrics", "opencv-python-headless", "pyarrow", "msgspec",
+    "faster-coco-eval", "ultrafast-pycocotools", "vernier", "torchmetrics", "opencv-python-headless",
+    "pyarrow", "msgspec",
 )  # fmt: skip
 
 

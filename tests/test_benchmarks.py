@@ -43,7 +43,7 @@ def test_the_gpu_benchmark_runs(capsys, monkeypatch, tmp_path):
     assert gpu.main() == 0
     out = capsys.readouterr().out
     assert "WRONG" not in out
-    assert ", 0 wrong; 10 cases; nothing is written" in out
+    assert ", 0 wrong; 11 cases; nothing is written" in out
     assert not (tmp_path / "results").exists()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +79,34 @@ def _peers(w: Workload, path: Path, few: Path) -> tuple[list[Contender], dict[st
             ious.append(np.logical_and(p, t).sum() / np.logical_or(p, t).sum())
         return float(np.mean(ious))
 
-    contenders = [Contender("json + pycocotools decode + numpy", naive, NAIVE_ROWS)]
-    absent = {}
-    try:
-        from hotcoco import mask as hotcoco
-
-        def with_hotcoco() -> float:
+    def grouped(iou: Any) -> Callable[[], float]:
+        def run() -> float:
             groups: dict[int, list[Any]] = {}
             for row in json.loads(path.read_text()):
                 groups.setdefault(row["sample_id"] - 10_000, []).append(row["segmentation"])
             return float(
                 np.mean(
-                    np.concatenate(
-                        [hotcoco.iou(p, [targets[s]], [0])[:, 0] for s, p in groups.items()]
-                    )
+                    np.concatenate([iou(p, [targets[s]], [0])[:, 0] for s, p in groups.items()])
                 )
             )
 
-        contenders.append(Contender("json + hotcoco iou, grouped", with_hotcoco, len(w.sample)))
+        return run
+
+    n = len(w.sample)
+    contenders = [Contender("json + pycocotools decode + numpy", naive, NAIVE_ROWS)]
+    absent = {}
+    try:
+        from hotcoco import mask as hotcoco
+
+        contenders.append(Contender("json + hotcoco iou, grouped", grouped(hotcoco.iou), n))
     except ImportError as error:
         absent["hotcoco"] = str(error)
+    try:
+        from ultrafast_pycocotools import mask as ultrafast
+
+        contenders.append(
+            Contender("json + ultrafast-pycocotools iou, grouped", grouped(ultrafast.iou), n)
+        )
+    except ImportError as error:
+        absent["ultrafast-pycocotools"] = str(error)
     return contenders, absent

@@ -123,6 +123,14 @@ def _peers(w: Workload) -> tuple[list[Contender], dict[str, str]]:
     except ImportError as error:
         absent["hotcoco"] = str(error)
     try:
+        from ultrafast_pycocotools import mask as ultrafast
+
+        contenders.append(
+            Contender("ultrafast-pycocotools iou, grouped", grouped(ultrafast.iou), n)
+        )
+    except ImportError as error:
+        absent["ultrafast-pycocotools"] = str(error)
+    try:
         from faster_coco_eval.core import mask as faster
 
         contenders.append(Contender("faster-coco-eval iou, grouped", grouped(faster.iou), n))

@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks.workload import Workload
 
 HEIGHT, WIDTH = 480, 640
+BATCH = 256
 
 
 class Inputs:

@@ -16,14 +16,15 @@ from refcocom_kernels import ops
 from torch import Tensor
 
 import refcocom_gpu as rc
+from benchmarks.gpu import sam3
 from benchmarks.gpu.clock import Clock
-from benchmarks.gpu.inputs import HEIGHT, WIDTH, Inputs
+from benchmarks.gpu.inputs import BATCH, HEIGHT, WIDTH, Inputs
+from benchmarks.gpu.runs import logits_to_runs, masks_to_runs
 from benchmarks.timing import OURS, Contender
 from refcocom_gpu.counting.staging import Staging
 from refcocom_gpu.scores import metrics
 
 N_EXAMPLES = 5598
-BATCH = 256
 COPIES = 32
 """Copies of an input of a few megabytes that take turns; together more than 50 MB, the cache of an H100 or H200."""
 
@@ -35,7 +36,9 @@ def run(inputs: Inputs, clock: Clock) -> Iterator[dict[str, Any]]:
         "case": "copy on the device", "unit": "GB/s", "rounds": clock.rounds, "results": [], "absent": {},
         "notes": {"GB/s, read and written": bandwidth / 1e9},
     }  # fmt: skip
-    for case in (dense, logits, rle, boundary, pairwise, encode, end_to_end):
+    for case in (
+        dense, logits, rle, boundary, pairwise, masks_to_runs, logits_to_runs, end_to_end
+    ):  # fmt: skip
         yield from case(inputs, clock, bandwidth)
 
 
@@ -240,7 +243,7 @@ def boundary(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[st
 
 
 def pairwise(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, Any]]:
-    """All pairs of masks of one image, beside torch on whole masks and a matrix product."""
+    """All pairs of masks of one image, beside torch on whole masks and SAM 3's matrix product."""
     n = min(64, len(inputs.masks))
     masks = inputs.masks[:n].to(inputs.device)
     n_words = HEIGHT * WIDTH // 64
@@ -256,53 +259,25 @@ def pairwise(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[st
     def materialised() -> Tensor:
         return torch.cat([(masks[k : k + 1, None] & masks[None]).sum((2, 3)) for k in range(n)])
 
-    def product() -> Tensor:
-        flat = masks.flatten(1).float()
-        return (flat @ flat.T).long()
-
-    if not torch.equal(ours(), materialised()):
+    both = ours()
+    if not torch.equal(both, materialised()):
         raise AssertionError("the materialised form disagrees")
+    areas = both.diagonal()
+    union = areas[:, None] + areas - both
+    if not torch.equal(sam3.pairwise_iou(masks, masks), both.float() / (union.float() + 1e-6)):
+        raise AssertionError("SAM 3's manner disagrees")
     yield clock.case(
         f"pairwise intersections, {n} × {n} masks {HEIGHT}×{WIDTH}",
         [
             Contender(f"{OURS}, packed", ours, n * n, "ours"),
             Contender("torch, (a[:, None] & b).sum, a row at a time", materialised, n * n),
-            Contender("torch, matrix product of floats", product, n * n),
+            Contender(
+                "torch in SAM 3's manner, matrix product of floats, to IoU",
+                lambda: sam3.pairwise_iou(masks, masks),
+                n * n,
+            ),
         ],
         {},
-    )
-
-
-def encode(inputs: Inputs, clock: Clock, bandwidth: float) -> Iterator[dict[str, Any]]:
-    """Masks to runs, beside a loop that waits for the device for each mask."""
-    n = min(BATCH, len(inputs.masks))
-    masks = inputs.masks[:n].to(inputs.device)
-
-    def ours() -> Any:
-        return [x.cpu() for x in ops.mask_runs(masks)]
-
-    def loop() -> list[Tensor]:
-        all_changes = []
-        for mask in masks:
-            flat = mask.T.reshape(-1)
-            changes = torch.nonzero(flat[1:] != flat[:-1])[:, 0] + 1
-            all_changes.append(changes.cpu())
-        return all_changes
-
-    ends, offsets = ours()
-    for k, changes in enumerate(loop()):
-        mask_ends = ends[offsets[k] : offsets[k + 1]]
-        # The first run may be empty and the last ends with the mask: neither end is a change inside the mask.
-        if mask_ends[mask_ends > 0][:-1].tolist() != changes.tolist():
-            raise AssertionError(f"the loop disagrees at mask {k}")
-    yield clock.case(
-        f"masks {HEIGHT}×{WIDTH} → runs, read back",
-        [
-            Contender(OURS, ours, n, "ours"),
-            Contender("torch, nonzero of each mask in turn", loop, n),
-        ],
-        {},
-        unit="µs/mask",
     )
 
 
