@@ -6,6 +6,7 @@ division, in float64. Means use `math.fsum`, whose result does not depend on the
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -148,6 +149,4 @@ def mean_of_each(values: Floats, groups: NDArray[Any]) -> list[float]:
     bounds = [0, *starts.tolist(), len(groups)] if len(groups) else [0]
     # Python floats: groups often have two or three examples, and slicing an array costs more than their sum.
     numbers = values.tolist()
-    return [
-        math.fsum(numbers[a:b]) / (b - a) for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [math.fsum(numbers[a:b]) / (b - a) for a, b in itertools.pairwise(bounds)]
