@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,7 +177,8 @@ def score(
     columns = slicing.of_predictions(slices, metrics)
     store = as_store(store)
     check_truth(box_truth, metrics, stated=store.dataset.boxes is not None)
-    with unchanged(source.files):
+    with unchanged(source.files), ThreadPoolExecutor(1, "refcocom-hash") as beside:
+        about = None if options.threads == 1 else beside.submit(source.about)
         counted = count(
             source,
             store,
@@ -187,7 +189,7 @@ def score(
             save_masks=save_masks,
             progress=progress,
         )
-        about = source.about()
+        about_source = source.about() if about is None else about.result()
     tags = None
     if counted.own:
         tags = slicing.tags_of(counted.own, source.name, metrics, SCHEMA.names)
@@ -196,7 +198,7 @@ def score(
     info = {
         **about_run(store, "cpu" if are_boxes else None),
         "predictions": {
-            **about,
+            **about_source,
             "n_extra": counted.n_extra,
             "n_repeated": counted.n_repeated,
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.compressed import opened
 from refcocom_gpu.predictions.formats import READERS, ending
 from refcocom_gpu.utils.arrow import open_ipc
+from refcocom_gpu.utils.changes import token_of
 from refcocom_gpu.utils.files import regular
 
 if TYPE_CHECKING:
@@ -76,6 +78,16 @@ def _text(header: Mapping[str, Any], name: str) -> str | None:
 
 def _header_of(path: Path) -> Mapping[str, Any]:
     """Return the header of a native file; empty where it has none."""
+    try:
+        return _read_header(path, token_of(path))
+    # The reader of the file finds what is wrong with it and says so.
+    except OSError:
+        return {}
+
+
+@functools.lru_cache(maxsize=64)
+def _read_header(path: Path, token: str) -> Mapping[str, Any]:
+    """Read a header, once for all who ask while the file, whose token this is, stays as it is."""
     reader, fields = _reader_of(path), None
     try:
         if reader == "parquet":

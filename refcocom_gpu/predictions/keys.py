@@ -302,23 +302,23 @@ class Keys:
         Sentences are compared as `dataset.lookup` compares them. An equal pair, the usual case, is not normalised.
         """
         expected = self.dataset.examples.column("sentence")
-        index = index.copy()
+        given, index = index.tolist(), index.copy()
         for row, sentence in enumerate(sentences):
-            if index[row] < 0:
+            if given[row] < 0:
                 continue
             if sentence is None:
                 if self.needs_sentences:
                     self.problems.add("no sentence", where(row), NEEDS_SENTENCES)
                     index[row] = -1
                 continue
-            truth = expected[int(index[row])].as_py()
+            truth = expected[given[row]].as_py()
             if sentence == truth:
                 continue
             if not isinstance(sentence, str) or normal_text(sentence) != normal_text(truth):
                 self.problems.add(
                     "wrong sentence",
                     where(row),
-                    f"{self.describe(int(index[row]))} is {truth!r} in the dataset, {sentence!r} here"
+                    f"{self.describe(given[row])} is {truth!r} in the dataset, {sentence!r} here"
                     f"{MOVED if self.ignores_extra else ''}",
                 )
                 index[row] = -1

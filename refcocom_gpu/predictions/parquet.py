@@ -236,7 +236,7 @@ def _batch(
     # Unlike field(), flatten() makes the fields of a null struct null.
     names = [masks.type.field(k).name for k in range(masks.type.num_fields)]
     fields = dict(zip(names, masks.flatten(), strict=True))
-    null = to_numpy(masks.is_null())
+    null = _nulls(masks)
     no_key: dict[int, str] = {}
     if keys.form is None:
         no_key, columns = _keys([batch.column(name) for name in keys.fields], keys.fields)
@@ -290,12 +290,12 @@ def _keys(
     numbers = []
     key = " and ".join(names)
     for name, column in zip(names, columns, strict=True):
-        for row in np.flatnonzero(to_numpy(column.is_null())).tolist():
+        for row in np.flatnonzero(_nulls(column)).tolist():
             bad.setdefault(row, f"{name} is null; a key is {key}")
         if not pa.types.is_integer(column.type):
             values = column.to_pylist()
             column = pa.array([whole_number(value) for value in values], pa.int64())
-            for row in np.flatnonzero(to_numpy(column.is_null())).tolist():
+            for row in np.flatnonzero(_nulls(column)).tolist():
                 bad.setdefault(row, f"{name} is {values[row]!r:.60}; a key is {key}")
         column = filled(column, 0)
         if column.type == pa.uint64():
@@ -305,6 +305,11 @@ def _keys(
             column = pc.if_else(beyond, pa.scalar(0, pa.uint64()), column)
         numbers.append(to_numpy(column.cast(pa.int64())))
     return bad, numbers
+
+
+def _nulls(column: pa.Array) -> NDArray[np.bool_]:
+    """Return [B] which rows are null: nearly always none, which a column knows."""
+    return to_numpy(column.is_null()) if column.null_count else np.zeros(len(column), np.bool_)
 
 
 def _sizes(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -338,7 +343,7 @@ def _strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
         kind = column.type
     if _is_list(kind):
         return _list_strings(column)
-    bad = dict.fromkeys(np.flatnonzero(to_numpy(column.is_null())).tolist(), "counts is null")
+    bad = dict.fromkeys(np.flatnonzero(_nulls(column)).tolist(), "counts is null")
     column = column.cast(pa.large_binary())
     _, offset_buffer, data_buffer = column.buffers()
     offsets = np.frombuffer(offset_buffer, np.int64)[
@@ -364,8 +369,10 @@ def _list_strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
     return rle.column(strings), bad
 
 
-def _differing_sentences(column: pa.Array, index: NDArray[np.int64], keys: Keys) -> list[Any]:
-    """Return sentences that differ from the dataset's, None elsewhere; Arrow compares them."""
+def _differing_sentences(
+    column: pa.Array, index: NDArray[np.int64], keys: Keys
+) -> list[Any] | None:
+    """Return sentences that differ from the dataset's, None elsewhere, or if none does; Arrow compares them."""
     known = np.flatnonzero(index >= 0)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -376,6 +383,8 @@ def _differing_sentences(column: pa.Array, index: NDArray[np.int64], keys: Keys)
         .cast(pa.large_string())
     )
     equal = to_numpy(filled(pc.equal(pa.chunked_array([given]), truth), True))
+    if equal.all():
+        return None
     differing: list[Any] = [None] * len(index)
     for k in np.flatnonzero(~equal).tolist():
         differing[int(known[k])] = given[k].as_py()
