@@ -29,7 +29,7 @@ def cases(w: Workload) -> Iterator[Case]:
     bounds: dict[int, list[Contender]] = {1: [], threads: []}
     library = limits.compiled()
     if library is None:
-        absent["C parse + rank"] = "no C compiler"
+        absent["plain C loop"] = "no C compiler"
     else:
         table, table_offsets = limits.rank_tables(w.targets.ends, w.targets.run_offsets, w.pixels)
         arrays = [
@@ -44,7 +44,7 @@ def cases(w: Workload) -> Iterator[Case]:
             run = limits.parse_and_rank(library, arrays, n, count)
             loops.append(
                 Contender(
-                    f"C parse + rank, table made beforehand, {count} threads".replace(
+                    f"plain C loop, rank table made beforehand, {count} threads".replace(
                         ", 1 threads", ""
                     ),
                     lambda run=run: _with_area(run(), areas, w),  # type: ignore[misc]

@@ -12,23 +12,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from refcocom_gpu.errors import DataError, Problems, RLEError, UsageError
-from refcocom_gpu.masks import rle
+from refcocom_gpu.errors import Problems
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.box_rows import read_box_table
-from refcocom_gpu.predictions.combine import joined_rle
 from refcocom_gpu.predictions.header import SCHEMA, check_fields, metadata_of
-from refcocom_gpu.predictions.key_forms import whole_number
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.labels import FIELD
+from refcocom_gpu.predictions.mask_columns import (
+    differing_sentences,
+    is_list,
+    join_masks,
+    nulls,
+    read_keys,
+    read_sizes,
+    read_strings,
+)
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.rle_batches import finish_batch
 from refcocom_gpu.predictions.suggest import WITNESSES, boxes_instead
-from refcocom_gpu.utils.arrow import filled, from_numpy, to_numpy
 from refcocom_gpu.utils.files import VERIFIED
 
 BATCH_ROWS = 2048
@@ -169,7 +172,7 @@ def _may_be_ids(kind: pa.DataType) -> bool:
 
 def _wrong_type(kind: pa.DataType) -> str | None:
     """Return what is wrong with the type of `segmentation`; None if all is well."""
-    if _is_list(kind) and pa.types.is_struct(kind.value_type):
+    if is_list(kind) and pa.types.is_struct(kind.value_type):
         kind = kind.value_type
     fields = {kind.field(k).name: kind.field(k).type for k in range(kind.num_fields)}
     if _is_text(kind):
@@ -181,18 +184,13 @@ def _wrong_type(kind: pa.DataType) -> str | None:
         return f"segmentation is {kind}, not a struct with size and counts"
     size, counts = fields["size"], fields["counts"]
     numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
-    if not (_is_list(size) and any(is_number(size.value_type) for is_number in numbers)):
+    if not (is_list(size) and any(is_number(size.value_type) for is_number in numbers)):
         return f"segmentation.size is {size}, not a list of two whole numbers"
     if pa.types.is_dictionary(counts):
         counts = counts.value_type
-    if not (_is_list(counts) or _is_text(counts) or pa.types.is_null(counts)):
+    if not (is_list(counts) or _is_text(counts) or pa.types.is_null(counts)):
         return f"segmentation.counts is {counts}, not a string or a list of runs"
     return None
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)  # type: ignore[no-any-return]
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -200,23 +198,6 @@ def _is_text(kind: pa.DataType) -> bool:
         *(pa.string(), pa.large_string(), pa.string_view()),
         *(pa.binary(), pa.large_binary(), pa.binary_view()),
     ) or pa.types.is_fixed_size_binary(kind)
-
-
-def _joined(masks: pa.Array, options: ReadOptions) -> tuple[pa.Array, dict[int, str]]:
-    """Return several masks in each row as one, and the rows where they cannot be joined, with the reason."""
-    if not _is_list(masks.type):
-        return masks, {}
-    joined, bad = [], {}
-    for row, entries in enumerate(masks.to_pylist()):
-        try:
-            if entries == []:
-                raise DataError("mask is an empty list; null is an explicit empty mask")
-            joined.append(None if entries is None else joined_rle(entries, options))
-        except (DataError, UsageError) as error:
-            joined.append(None)
-            bad[row] = str(error)
-    fields = pa.struct([("size", pa.list_(pa.int64())), ("counts", pa.string())])
-    return pa.array(joined, fields), bad
 
 
 def _batch(
@@ -232,16 +213,16 @@ def _batch(
     def where(row: int) -> str:
         return f"{path}, row {first_row + row}"
 
-    masks, not_joined = _joined(batch.column("segmentation"), options)
+    masks, not_joined = join_masks(batch.column("segmentation"), options)
     # Unlike field(), flatten() makes the fields of a null struct null.
     names = [masks.type.field(k).name for k in range(masks.type.num_fields)]
     fields = dict(zip(names, masks.flatten(), strict=True))
-    null = _nulls(masks)
+    null = nulls(masks)
     no_key: dict[int, str] = {}
     if keys.form is None:
-        no_key, columns = _keys([batch.column(name) for name in keys.fields], keys.fields)
-    sizes, no_size = _sizes(fields["size"])
-    strings, no_mask = _strings(fields["counts"])
+        no_key, columns = read_keys([batch.column(name) for name in keys.fields], keys.fields)
+    sizes, no_size = read_sizes(fields["size"])
+    strings, no_mask = read_strings(fields["counts"])
     for row in np.flatnonzero(no_size).tolist():
         no_mask[row] = "size must be two positive whole numbers"
     # A null struct has no size and no counts either, but it is an explicit empty.
@@ -274,118 +255,7 @@ def _batch(
     if "sentence" in batch.schema.names:
         column = batch.column("sentence")
         sentences = (
-            column.to_pylist()
-            if keys.needs_sentences
-            else _differing_sentences(column, index, keys)
+            column.to_pylist() if keys.needs_sentences else differing_sentences(column, index, keys)
         )
     labels = batch.column(FIELD).to_pylist() if FIELD in batch.schema.names else None
     return finish_batch(keys, index, strings, null, sizes, sentences, where, labels)
-
-
-def _keys(
-    columns: list[pa.Array], names: tuple[str, ...]
-) -> tuple[dict[int, str], list[NDArray[np.int64]]]:
-    """Return the rows that have no key, each with the reason, and the key columns with 0 in those rows."""
-    bad: dict[int, str] = {}
-    numbers = []
-    key = " and ".join(names)
-    for name, column in zip(names, columns, strict=True):
-        for row in np.flatnonzero(_nulls(column)).tolist():
-            bad.setdefault(row, f"{name} is null; a key is {key}")
-        if not pa.types.is_integer(column.type):
-            values = column.to_pylist()
-            column = pa.array([whole_number(value) for value in values], pa.int64())
-            for row in np.flatnonzero(_nulls(column)).tolist():
-                bad.setdefault(row, f"{name} is {values[row]!r:.60}; a key is {key}")
-        column = filled(column, 0)
-        if column.type == pa.uint64():
-            beyond = pc.greater(column, pa.scalar(2**63 - 1, pa.uint64()))
-            for row in np.flatnonzero(to_numpy(beyond)).tolist():
-                bad.setdefault(row, f"{name} is {column[row]}; ids are below 2**63")
-            column = pc.if_else(beyond, pa.scalar(0, pa.uint64()), column)
-        numbers.append(to_numpy(column.cast(pa.int64())))
-    return bad, numbers
-
-
-def _nulls(column: pa.Array) -> NDArray[np.bool_]:
-    """Return [B] which rows are null: nearly always none, which a column knows."""
-    return to_numpy(column.is_null()) if column.null_count else np.zeros(len(column), np.bool_)
-
-
-def _sizes(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return [B, 2] sizes, and which rows have no valid size."""
-    n = len(column)
-    lengths = to_numpy(filled(pc.list_value_length(column), 0))
-    values = column.flatten()
-    if pa.types.is_integer(values.type) and not values.null_count and (lengths == 2).all():
-        # Nearly every file.
-        pairs = to_numpy(values).reshape(n, 2)
-        if pairs.min(initial=1) >= 1 and pairs.max(initial=1) <= rle.MAX_PIXELS:
-            return pairs.astype(np.int64), np.zeros(n, np.bool_)
-    flat = to_numpy(filled(values.cast(pa.float64(), safe=False), float("nan")))
-    sizes = np.full((n, 2), -1, np.int64)
-    two = np.flatnonzero(lengths == 2)
-    starts = np.cumsum(lengths) - lengths
-    pair = np.stack([flat[starts[two]], flat[starts[two] + 1]], axis=1).reshape(-1, 2)
-    whole = np.isfinite(pair) & (pair == np.floor(pair)) & (pair >= 1) & (pair <= rle.MAX_PIXELS)
-    good = whole.all(axis=1)
-    sizes[two[good]] = pair[good].astype(np.int64)
-    absent = np.ones(n, np.bool_)
-    absent[two[good]] = False
-    return sizes, absent
-
-
-def _strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
-    """Return counts of any Arrow string or list type as one buffer, and the rows that have none with the reason."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.dictionary_decode()
-        kind = column.type
-    if _is_list(kind):
-        return _list_strings(column)
-    bad = dict.fromkeys(np.flatnonzero(_nulls(column)).tolist(), "counts is null")
-    column = column.cast(pa.large_binary())
-    _, offset_buffer, data_buffer = column.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int64)[
-        column.offset : column.offset + len(column) + 1
-    ]
-    data = np.frombuffer(data_buffer or b"", np.uint8)
-    if bad:
-        # A null slot may hold any bytes; filling makes it empty.
-        return _strings(filled(column, b""))[0], bad
-    # A slice shares the buffer of its parent; only its own bytes are kept.
-    return rle.Column(data[offsets[0] : offsets[-1]], offsets - offsets[0]), bad
-
-
-def _list_strings(column: pa.Array) -> tuple[rle.Column, dict[int, str]]:
-    """Check and compress counts in list form, row by row, because they are rare."""
-    strings, bad = [], {}
-    for row, runs in enumerate(column.to_pylist()):
-        try:
-            strings.append(rle.check_counts(runs))
-        except RLEError as error:
-            strings.append(b"")
-            bad[row] = str(error)
-    return rle.column(strings), bad
-
-
-def _differing_sentences(
-    column: pa.Array, index: NDArray[np.int64], keys: Keys
-) -> list[Any] | None:
-    """Return sentences that differ from the dataset's, None elsewhere, or if none does; Arrow compares them."""
-    known = np.flatnonzero(index >= 0)
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    given = column.cast(pa.large_string()).take(from_numpy(known))
-    truth = (
-        keys.dataset.examples.column("sentence")
-        .take(from_numpy(index[known]))
-        .cast(pa.large_string())
-    )
-    equal = to_numpy(filled(pc.equal(pa.chunked_array([given]), truth), True))
-    if equal.all():
-        return None
-    differing: list[Any] = [None] * len(index)
-    for k in np.flatnonzero(~equal).tolist():
-        differing[int(known[k])] = given[k].as_py()
-    return differing

@@ -27,12 +27,12 @@ from refcocom_gpu.predictions.header import make_header
 from refcocom_gpu.predictions.journal import Journal
 from refcocom_gpu.predictions.keys import Keys, describe_key
 from refcocom_gpu.predictions.labels import FIELD, NO_TARGET, UNLABELLED, listed_labels
-from refcocom_gpu.predictions.native import native_schema
+from refcocom_gpu.predictions.native import FILE, native_schema
 from refcocom_gpu.predictions.normalise import as_rows, is_rle
 from refcocom_gpu.predictions.options import ReadOptions
 from refcocom_gpu.predictions.runs import NO_RUNS, array_runs
 from refcocom_gpu.predictions.values import judge_set
-from refcocom_gpu.utils.files import PARQUET, replacing
+from refcocom_gpu.utils.files import replacing
 
 if TYPE_CHECKING:
     from refcocom_gpu.dataset.table import Dataset
@@ -273,6 +273,6 @@ def _to_parquet(journal: Journal, path: Path, keep: NDArray[np.bool_] | None) ->
     schema = native_schema(
         journal.dataset.example_key_fields, journal.header, labelled=journal.labelled
     )
-    with pq.ParquetWriter(path, schema, **PARQUET) as writer:
+    with pq.ParquetWriter(path, schema, **FILE) as writer:
         for rows in journal.groups(keep):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))

@@ -38,8 +38,9 @@ def worst(iou: Floats, sample: Ints) -> Floats:
     array([0.2, 0.7])
     """
     order = np.argsort(sample, kind="stable")
-    starts = np.flatnonzero(np.diff(sample[order], prepend=-1))
-    lowest: Floats = np.minimum.reduceat(iou[order], starts) if len(starts) else np.zeros(0)
+    if not len(order):
+        return np.zeros(0)
+    lowest: Floats = np.minimum.reduceat(iou[order], metrics.starts_of(sample[order]))
     return lowest
 
 

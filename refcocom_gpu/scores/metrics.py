@@ -127,9 +127,21 @@ def mean_by(values: Floats, groups: Sequence[Any] | NDArray[Any]) -> dict[Any, f
     >>> mean_by(np.array([1.0, 0.0, 0.5]), ["cat", "dog", "cat"])
     {'cat': 0.75, 'dog': 0.0}
     """
-    labels, member = np.unique(np.asarray(groups), return_inverse=True)
-    order = np.argsort(member, kind="stable")
-    return dict(zip(labels.tolist(), mean_of_each(values[order], member[order]), strict=True))
+    order = np.argsort(groups, kind="stable")
+    ordered = np.asarray(groups)[order]
+    labels = ordered[starts_of(ordered)].tolist()
+    return dict(zip(labels, mean_of_each(values[order], ordered), strict=True))
+
+
+def starts_of(groups: NDArray[Any]) -> Ints:
+    """Return where each group begins, of [N] groups whose members follow one another.
+
+    >>> starts_of(np.array([7, 7, 3]))
+    array([0, 2])
+    """
+    begins = np.ones(len(groups), np.bool_)
+    begins[1:] = groups[1:] != groups[:-1]
+    return np.flatnonzero(begins)
 
 
 def mean_of_each(values: Floats, groups: NDArray[Any]) -> list[float]:
@@ -145,8 +157,7 @@ def mean_of_each(values: Floats, groups: NDArray[Any]) -> list[float]:
     >>> mean_of_each(np.array([1.0, 0.5, 0.0]), np.array([7, 7, 3]))
     [0.75, 0.0]
     """
-    starts = np.flatnonzero(np.diff(groups)) + 1
-    bounds = [0, *starts.tolist(), len(groups)] if len(groups) else [0]
+    bounds = [*starts_of(groups).tolist(), len(groups)]
     # Python floats: groups often have two or three examples, and slicing an array costs more than their sum.
     numbers = values.tolist()
     return [math.fsum(numbers[a:b]) / (b - a) for a, b in itertools.pairwise(bounds)]
