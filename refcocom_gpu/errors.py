@@ -232,6 +232,13 @@ class Problems:
         elif self.counts.total() >= MOST:
             self.raise_if_any()
 
+    def extend(self, others: Problems) -> None:
+        """Record what was collected apart, behind what is here."""
+        self.kept += others.kept[: max(0, KEPT - len(self.kept))]
+        self.counts += others.counts
+        self.warnings += others.warnings
+        self.hints += others.hints
+
     def __bool__(self) -> bool:
         return bool(self.counts)
 

@@ -260,12 +260,15 @@ def count(
     batches, keys = read_predictions(source, store.dataset, options, problems, columns)
     keeps = save_masks or CONSISTENCY in metrics
     saver = MaskSaver(store, options.threads) if keeps else None
-    counter = batch_counter(store, options, problems, metrics, saver)
+    # Apart, as the next batch may be read on another thread meanwhile: their order must not depend on who is faster.
+    while_counting = Problems()
+    counter = batch_counter(store, options, while_counting, metrics, saver)
     for batch in batches:
         counter.add(batch)
         if progress is not None:
             progress(len(batch.index))
     rows = counter.finish()
+    problems.extend(while_counting)
     reject(rows, keys.labels)
     given = np.flatnonzero(keys.given)
     for verdict in judge_set(rows[:, TRAITS], options):

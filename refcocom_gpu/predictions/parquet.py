@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from refcocom_gpu.errors import Problems
-from refcocom_gpu.predictions.batches import Batches
+from refcocom_gpu.predictions.batches import Batches, RLEBatch
 from refcocom_gpu.predictions.box_rows import read_box_table
 from refcocom_gpu.predictions.header import SCHEMA, check_fields, metadata_of
 from refcocom_gpu.predictions.keys import Keys
@@ -60,8 +60,8 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
         yield from read_table(file.schema_arrow, batches, str(path), keys, options, problems)
 
 
-def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield the same batches; a second thread reads the next one while the caller counts this one."""
+def _ahead(batches: Iterator[RLEBatch]) -> Iterator[RLEBatch]:
+    """Yield the same batches; a second thread reads and checks the next one while the caller counts this one."""
     with ThreadPoolExecutor(1, thread_name_prefix="refcocom-read") as reader:
         pending = reader.submit(next, batches, None)
         while (batch := pending.result()) is not None:
@@ -132,17 +132,13 @@ def read_table(
     if reason := _wrong_type(schema.field(columns["segmentation"]).type):
         problems.add("no column", path, reason)
         return
-    first_row = 0
     read = batches(list(columns.values()))
     if renames:
         read = (batch.select(list(columns.values())).rename_columns(wanted) for batch in read)
+    checked = _checked(read, path, keys, options, problems)
     try:
         # With threads=1 there is no second thread: it would take a core from another file of a sweep.
-        for batch in read if options.threads == 1 else _ahead(read):
-            yield _batch(batch, first_row, path, keys, options, problems)
-            first_row += len(batch)
-    except (pa.ArrowException, OSError) as error:
-        problems.add("malformed", path, f"after row {first_row}: {error}")
+        yield from checked if options.threads == 1 else _ahead(checked)
     finally:
         keys.look_at(path, None)
 
@@ -200,6 +196,23 @@ def _is_text(kind: pa.DataType) -> bool:
     ) or pa.types.is_fixed_size_binary(kind)
 
 
+def _checked(
+    batches: Iterator[pa.RecordBatch],
+    path: str,
+    keys: Keys,
+    options: ReadOptions,
+    problems: Problems,
+) -> Iterator[RLEBatch]:
+    """Yield the rows of each batch that can be read; record the others, and where the file is damaged."""
+    first_row = 0
+    try:
+        for batch in batches:
+            yield _batch(batch, first_row, path, keys, options, problems)
+            first_row += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        problems.add("malformed", path, f"after row {first_row}: {error}")
+
+
 def _batch(
     batch: pa.RecordBatch,
     first_row: int,
@@ -207,7 +220,7 @@ def _batch(
     keys: Keys,
     options: ReadOptions,
     problems: Problems,
-) -> Any:
+) -> RLEBatch:
     """Make an `RLEBatch` of the rows that can be read; record the others."""
 
     def where(row: int) -> str:
