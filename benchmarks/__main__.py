@@ -14,7 +14,7 @@ from benchmarks.workload import Workload
 
 CASES = (
     "rle", "dense", "logits", "boundary", "encode", "store", "files", "sweep", "processes", "bootstrap", "agree",
-    "hook", "scale", "explain",
+    "hook", "scale", "board", "explain",
 )  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,6 +1,7 @@
 """The cost of a million predictions: bytes read and kept, CPU-seconds of every step, and the sums at two scales.
 
 CPU-seconds are of the whole process (`time.process_time`), with one file at a time on one thread; divide by the cores.
+The leaderboard is the case `board`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from benchmarks.timing import Case
-from benchmarks.workload import N_EXAMPLES, N_IMAGES, N_SAMPLES, Workload
+from benchmarks.workload import N_EXAMPLES, N_SAMPLES, Workload
 
 REPEATS = 5
 
@@ -29,9 +30,6 @@ FEW = 512
 
 MODELS = 10_000
 """Models of the large sweep."""
-
-BOARDS = (250, 500, 1_000)
-"""Numbers of models for which the intervals of a leaderboard are timed."""
 
 MASKS = 100_000_000
 """Samples of the large set, each predicted once."""
@@ -178,31 +176,7 @@ def _models(costs: dict[str, dict[str, float]], n_examples: int) -> dict[str, An
         "counts kept",
         "per-example rows",
     )
-    totals: dict[str, Any] = {name: _carried(costs[name], millions) for name in names}
-    seconds = {n: _pairs(n) for n in BOARDS}
-    totals |= {
-        f"intervals of all pairs of {n:,} models": {"CPU-seconds": s} for n, s in seconds.items()
-    }
-    few, many = BOARDS[-2:]
-    power = float(np.log(seconds[many] / seconds[few]) / np.log(many / few))
-    totals["grows with models to the power"] = power
-    totals[f"intervals of all pairs of {MODELS:,} models, carried as the square"] = {
-        "core-hours": seconds[many] * (MODELS / many) ** 2 / 3600,
-        "GB of a matrix of pairs": MODELS**2 * 8 / 1e9,
-    }
-    return totals
-
-
-def _pairs(n_models: int) -> float:
-    """CPU-seconds of simultaneous intervals, 2,000 replicates over the images of the workload."""
-    from refcocom_gpu.scores.uncertainty import Ratio, pairwise_intervals
-
-    rng = np.random.default_rng(0)
-    scores = rng.random((N_IMAGES, 1)) + 0.1 * rng.random((N_IMAGES, n_models))
-    ratio = Ratio(scores, np.ones((N_IMAGES, 1)))
-    start = time.process_time()
-    pairwise_intervals(ratio)
-    return time.process_time() - start
+    return {name: _carried(costs[name], millions) for name in names}
 
 
 def _masks(costs: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def mean(values: Sequence[float] | Floats) -> float:
     0.1
     """
     values = np.asarray(values, np.float64)
-    return math.fsum(values.tolist()) / len(values) if len(values) else math.nan
+    # Its memoryview gives floats of Python, twice as fast as the array gives its own.
+    return math.fsum(values.data) / len(values) if len(values) else math.nan
 
 
 def ciou(intersection: Ints, pred_area: Ints, target_area: Ints, *, empty: float = 1.0) -> float:

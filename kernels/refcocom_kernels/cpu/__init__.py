@@ -14,6 +14,8 @@ from refcocom_kernels.cpu.boundary import run_boundary_counts as run_boundary_co
 from refcocom_kernels.cpu.contours import REACH_RATIO as REACH_RATIO
 from refcocom_kernels.cpu.contours import Contours as Contours
 from refcocom_kernels.cpu.contours import contours as contours
+from refcocom_kernels.cpu.differences import largest_ratios as largest_ratios
+from refcocom_kernels.cpu.differences import squared_differences as squared_differences
 from refcocom_kernels.cpu.encode import mask_runs as mask_runs
 from refcocom_kernels.cpu.groups import group_intersections as group_intersections
 from refcocom_kernels.cpu.groups import group_votes as group_votes

@@ -96,7 +96,7 @@ def make_leaderboard(
     if rows:
         sums = np.stack([of_model for _, of_model in scored], axis=1)
         differences = _add_ranks(rows, kept, sums, n[:, None].astype(np.float64), replicates, seed)
-    others = [row["result"] for k, row in enumerate(rows) if k not in kept]
+    others = [row["result"] for k, row in enumerate(rows) if k not in best_of]
     rows = [rows[k] for k in kept]
     rows += [{"result": result, "error": as_text(str(result.error))} for result in failed]
     place = {id(result): k for k, result in enumerate(results)}
@@ -133,7 +133,7 @@ def make_leaderboard(
         about,
         order,
         tuple(place[id(result)] for result in others),
-        differences and differences.among(range(min(PAIRED, len(kept)))),
+        differences,
     )
 
 
@@ -217,26 +217,26 @@ def _add_ranks(
         seed: Of the bootstrap.
 
     Returns:
-        The differences between those that stay. None for one image, which tells nothing of other images.
+        The differences between the first `PAIRED` of those that stay. None for one image, which tells nothing of
+        other images.
     """
     shown = [rows[k] for k in kept]
-    scores = [row["miou"] for row in shown]
-    for row in shown:
+    first: dict[float, int] = {}
+    for k, row in enumerate(shown):
         # Rows of equal score share the better rank.
-        row["rank"] = 1 + scores.index(row["miou"])
-        row["difference"] = row["miou"] - scores[0]
+        row["rank"] = 1 + first.setdefault(row["miou"], k)
+        row["difference"] = row["miou"] - shown[0]["miou"]
     if len(n) < 2:
         return None
     ratio = un.Ratio(sums, n)
-    pairs = un.pairwise_intervals(ratio, n_replicates=replicates, seed=seed)
+    critical = un.critical_value(ratio, n_replicates=replicates, seed=seed)
     if len(kept) < len(rows):
-        pairs = pairs.among(kept)
-    reach = pairs.critical * pairs.se[:, 0]
+        ratio = un.Ratio(sums[:, kept], n)
     columns = zip(
-        un.cluster_se(ratio)[kept].tolist(),
-        un.rank_intervals(pairs).tolist(),
-        un.like_best(pairs).tolist(),
-        reach.tolist(),
+        un.cluster_se(ratio).tolist(),
+        un.ranks_of(ratio, critical).tolist(),
+        un.like_best_of(ratio, critical).tolist(),
+        (critical * un.se_beside(ratio, 0)).tolist(),
         strict=True,
     )
     for row, (se, (low, high), like_best, width) in zip(shown, columns, strict=True):
@@ -244,7 +244,8 @@ def _add_ranks(
         row.update(
             difference_low=row["difference"] - width, difference_high=row["difference"] + width
         )
-    return pairs
+    named = un.Ratio(ratio.numerator[:, :PAIRED], n)
+    return un.Pairwise(named.estimate, un.pair_se(named), critical, LEVEL)
 
 
 def _table(

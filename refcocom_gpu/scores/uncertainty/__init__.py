@@ -2,7 +2,7 @@
 
 Expressions of one image are not independent, so images are resampled, never expressions. mIoU, Pr@X and cIoU are each
 a ratio of two sums over images (`ratios`). A bootstrap is one matrix product per sum (`resampling`). Two or more models
-are compared by intervals that hold jointly (`pairwise`).
+are compared by intervals that hold jointly (`pairwise`), very many a block of pairs at a time (`blocks`).
 Letters: `N` examples, `G` images, `M` models, `B` replicates. All numbers are float64 and depend only on the seed.
 
 >>> import numpy as np
@@ -17,6 +17,10 @@ array([[1, 2], [1, 2]])
 
 from __future__ import annotations
 
+from refcocom_gpu.scores.uncertainty.blocks import critical_value as critical_value
+from refcocom_gpu.scores.uncertainty.blocks import like_best_of as like_best_of
+from refcocom_gpu.scores.uncertainty.blocks import ranks_of as ranks_of
+from refcocom_gpu.scores.uncertainty.blocks import se_beside as se_beside
 from refcocom_gpu.scores.uncertainty.pairwise import Pairwise as Pairwise
 from refcocom_gpu.scores.uncertainty.pairwise import interval_reach as interval_reach
 from refcocom_gpu.scores.uncertainty.pairwise import like_best as like_best

@@ -38,8 +38,7 @@ that differed they missed in 6.5 % (0.6) of samples of 200 images and in 5.2 % (
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
 
@@ -97,12 +96,7 @@ class Pairwise:
         A difference that is the same in every image also has a standard error of 0. It is certain as far as images can
         tell, since every resample gives the same difference, but it must still exceed rounding.
         """
-        return self.low > rounding(self.estimate)
-
-    def among(self, models: Sequence[int]) -> Pairwise:
-        """Return the differences between some of the models; their intervals stay those of all."""
-        kept = [*models]
-        return replace(self, estimate=self.estimate[kept], se=self.se[np.ix_(kept, kept)])
+        return surely_better(self.estimate, self.estimate, self.se, self.critical)
 
 
 def pairwise_intervals(
@@ -122,16 +116,30 @@ def pairwise_intervals(
     place = quantile_place(level, n_replicates)
     estimate, se = ratio.estimate, pair_se(ratio)
     largest = largest_t(bootstrap(ratio, n_replicates, seed) - estimate, se)
-    critical = of_student(float(np.partition(largest, place - 1)[place - 1]), len(ratio.numerator))
-    return Pairwise(estimate, se, critical, level)
+    return Pairwise(estimate, se, critical_of(largest, place, len(ratio.numerator)), level)
 
 
 def pair_se(ratio: Ratio) -> Floats:
     """Return [M, M] standard errors of the differences, 0 for a pair that varies by no more than rounding."""
-    se = difference_se(ratio)
+    return significant_se(difference_se(ratio), ratio.estimate, ratio.estimate)
+
+
+def significant_se(se: Floats, first: Floats, second: Floats) -> Floats:
+    """Set the standard errors [m, n] between models of scores [m] and [n] to 0, in place, where they are rounding."""
     # The t of a pair that varies only by rounding is one rounding divided by another, which can be anything.
-    se[se <= rounding(ratio.estimate)] = 0
+    se[se <= rounding(first, second)] = 0
     return se
+
+
+def surely_better(first: Floats, second: Floats, se: Floats, critical: float) -> NDArray[np.bool_]:
+    """Return [m, n]: whether the interval of each model of scores [m] minus each of scores [n] lies above 0."""
+    better: NDArray[np.bool_] = (first[:, None] - second) - critical * se > rounding(first, second)
+    return better
+
+
+def critical_of(largest: Floats, place: int, images: int) -> float:
+    """Return the critical value, from the largest |t| [B] of each replicate over G images; see `quantile_place`."""
+    return of_student(float(np.partition(largest, place - 1)[place - 1]), images)
 
 
 def quantile_place(level: float, n_replicates: int) -> int:
@@ -162,10 +170,9 @@ def quantile_place(level: float, n_replicates: int) -> int:
     return place
 
 
-def rounding(estimate: Floats) -> Floats:
-    """Return [M, M]: what a difference between scores [M] must exceed to be more than the rounding of either score."""
-    magnitude = np.abs(estimate)
-    return ROUNDING * np.maximum(magnitude[:, None], magnitude)
+def rounding(first: Floats, second: Floats) -> Floats:
+    """Return [m, n]: what a difference between scores [m] and [n] must exceed to be more than rounding of either."""
+    return ROUNDING * np.maximum(np.abs(first)[:, None], np.abs(second))
 
 
 def largest_t(deviation: Floats, se: Floats) -> Floats:

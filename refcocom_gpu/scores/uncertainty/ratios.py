@@ -153,9 +153,7 @@ def cluster_se(ratio: Ratio) -> Floats:
     >>> cluster_se(Ratio(np.array([[1.0], [2.0]]), np.array([[2.0], [2.0]])))
     array([0.25])
     """
-    images = len(ratio.numerator)
-    se: Floats = np.sqrt(np.square(ratio.influence).sum(axis=1) * (images / (images - 1)))
-    return se
+    return se_of(np.square(ratio.influence).sum(axis=1), len(ratio.numerator))
 
 
 def difference_se(ratio: Ratio) -> Floats:
@@ -179,5 +177,10 @@ def difference_se(ratio: Ratio) -> Floats:
     squares = np.zeros((models, models))
     for i in range(models - 1):
         squares[i, i + 1 :] = np.square(u[i + 1 :] - u[i]).sum(axis=1)
-    se: Floats = np.sqrt((squares + squares.T) * (images / (images - 1)))
+    return se_of(squares + squares.T, images)
+
+
+def se_of(squares: Floats, images: int) -> Floats:
+    """Return the standard errors of sums over G images, of the sums of the squares of their influences, any shape."""
+    se: Floats = np.sqrt(squares * (images / (images - 1)))
     return se
