@@ -2,8 +2,8 @@
 
 import sys
 
-from refcocom_gpu.cli.main import main
+from refcocom_gpu.cli.main import command
 
 # Guarded, because a worker process that is spawned imports the main module once more.
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

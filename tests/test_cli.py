@@ -12,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 import refcocom_gpu as rc
 from refcocom_gpu import scorer
@@ -358,6 +361,17 @@ def test_help_lists_every_key(capsys, verb):
     assert (conf_dir() / f"{verb}.yaml").is_file()
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_hydra_composes_the_defaults(verb):
+    """Where no word is for Hydra, it is not asked: the config is that of its class."""
+    config, _ = VERBS[verb]
+    ConfigStore.instance().store(f"{verb}_schema", node=config)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = OmegaConf.to_object(compose(verb))
+    assert type(composed) is config
+    assert composed == config()
+
+
 def modules_after(code, *names):
     """Which of some modules a fresh interpreter has imported after running code."""
     code += f"\nimport sys; print([n for n in {names!r} if n in sys.modules], file=sys.stderr)"
@@ -374,13 +388,24 @@ def test_what_is_imported(folder):
     words = ["score", "dataset=sample", "p.jsonl", "device=cpu"]
     code = f"from refcocom_gpu.cli.main import main\nassert main({words}) == 0"
     assert modules_after(code, "torch", "datasets", "PIL", "huggingface_hub") == "[]"
-    # Once its columns are kept, a local file needs no pandas either, which pyarrow imports when it may.
+    # Once its columns and the kernels are kept, a local file needs no pandas either, which pyarrow imports when it may,
+    # nothing that compiles kernels, and where no word is for Hydra, no Hydra.
     records = folder / "set.jsonl"
     records.write_text("\n".join(map(json.dumps, make_records())))
     words = ["score", f"dataset.path={records}", "p.jsonl", "device=cpu"]
     code = f"from refcocom_gpu.cli.main import main\nassert main({words!r}) == 0"
     assert "pandas" in modules_after(code, "pandas")
-    assert modules_after(code, "torch", "datasets", "pandas") == "[]"
+    unused = (
+        "torch",
+        "datasets",
+        "huggingface_hub",
+        "pandas",
+        "scipy.linalg",
+        "hydra",
+        "omegaconf",
+    )
+    unused += ("pyarrow.dataset", "jinja2", "matplotlib", "PIL", "tqdm", "refcocom_gpu.report")
+    assert modules_after(code, *unused) == "[]"
 
 
 def test_every_public_name_is_there():

@@ -32,7 +32,7 @@ def double(values, out):
 
 out = np.zeros(5, np.int64)
 double(np.arange(5), out)
-print(out.tolist(), sum(double.stats.cache_hits.values()))
+print(out.tolist(), sum(double.compile().stats.cache_hits.values()))
 """
 RIGHT = "[0, 2, 4, 6, 8]"
 
@@ -72,6 +72,42 @@ def test_second_process_reads_the_cache(run, tmp_path):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+READ = """
+import sys
+from importlib import import_module
+from pathlib import Path
+import numpy as np
+from refcocom_kernels.cpu import numba
+from refcocom_kernels.cpu.numba.jit import Kernel, jit
+
+names = [path.stem for path in Path(numba.__path__[0]).glob("[a-z]*.py")]
+modules = [import_module(f"{numba.__name__}.{name}") for name in names]
+kernels = {id(k): k for module in modules for k in vars(module).values() if isinstance(k, Kernel)}
+assert len(kernels) > 10 and not any(kernel._compiled for kernel in kernels.values())
+hits = sum(sum(kernel.compile().stats.cache_hits.values()) for kernel in kernels.values())
+print(len(kernels) - hits, "scipy.linalg" in sys.modules)
+"""
+COMPILE = """
+@jit("in i8, out i8 -> void")
+def last(values, out):
+    out[0] = np.ones(3, np.int64).sum() + values[-1]
+
+out = np.zeros(1, np.int64)
+last(np.arange(5), out)
+print(out, "scipy.linalg" in sys.modules)
+"""
+
+
+def test_a_kernel_is_read_alone(tmp_path):
+    """Importing kernels builds none. Reading them imports nothing that only a compilation needs, which follows here."""
+    script = tmp_path / "kernel_of_test.py"
+    for code in (READ, READ + COMPILE):
+        script.write_text(code)
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "0 False\n[7] True\n"
+
+
 def double(x):
     for k in range(len(x)):
         x[k] *= 2
@@ -87,7 +123,7 @@ def test_an_unreadable_entry_is_compiled_again(tmp_path, monkeypatch, suffix, da
         kernel = jit("out i8 -> void")(double)
         kernel(array)
         assert array.tolist() == [0, 2, 4]
-        return sum(kernel.stats.cache_hits.values())
+        return sum(kernel.compile().stats.cache_hits.values())
 
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert (compiled(), compiled()) == (0, 1)

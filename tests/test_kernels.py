@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 from refcocom_kernels import codes, cpu, reference, tables
+from refcocom_kernels.cpu.numba.jit import Kernel
 
 SIZES = [
     (1, 1),
@@ -62,7 +63,9 @@ def poison(monkeypatch):
     """Uninitialised memory is filled with ones, so that a kernel that forgets to write is found out."""
     # Compiled before: Numba would otherwise be handed the function below.
     for name in ("bits", "boundary", "contours", "logits", "masks", "rle"):
-        import_module(f"refcocom_kernels.cpu.numba.{name}")
+        for kernel in vars(import_module(f"refcocom_kernels.cpu.numba.{name}")).values():
+            if isinstance(kernel, Kernel):
+                kernel.compile()
 
     def filled(shape, dtype=float, **_):
         array = np.zeros(shape, dtype)

@@ -518,14 +518,18 @@ def test_two_sweeps_do_not_share_a_folder(runs, tmp_path):
 
 # ---------------------------------------------------------------- kills
 
-# Sweeps in forks of one process, which has imported everything, so that a kill meets a sweep at work and not Python at
-# its start. Slowed down, or it would be over before the signal came: some files wait first, some last.
+# Sweeps in forks of one process, which has imported and compiled everything, so that a kill meets a sweep at work and
+# not Python at its start. Slowed down, or it would be over before the signal came: some files wait first, some last.
 DRIVER = """
 import os, random, signal, sys, time
 from refcocom_gpu.cli.main import main
 from refcocom_gpu.sweep import task
-import refcocom_gpu.scores.leaderboard, refcocom_kernels.cpu.numba.rle
-import refcocom_kernels.cpu.numba.boundary, refcocom_kernels.cpu.numba.contours
+import refcocom_gpu.scores.leaderboard
+from refcocom_kernels.cpu.numba import boundary, contours, jit, rle
+
+for kernel in {**vars(rle), **vars(boundary), **vars(contours)}.values():
+    if isinstance(kernel, jit.Kernel):
+        kernel.compile()
 
 metrics, kills = sys.argv[1:]
 words = ["sweep", "dataset=sample", "predictions=runs/*/preds.jsonl", "engine.workers=2", "quiet=true", metrics]

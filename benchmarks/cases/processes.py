@@ -1,4 +1,4 @@
-"""Whole processes: the command's start-up, and time and memory as predictions grow."""
+"""Whole processes: the command's start-up and its stages, and time and memory as predictions grow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from benchmarks.timing import OURS, Case, Contender
 from benchmarks.workload import N_SAMPLES, Workload
 
 GROWTH = (100, 1_000, 10_000, 100_000)
+STAGE_RUNS = 9
 
 # Not ru_maxrss: Linux hands a child the peak of the process that started it.
 SCORE = """
@@ -40,6 +42,8 @@ def cases(w: Workload) -> Iterator[Case]:
         predictions = folder / "preds.jsonl"
         predictions.write_text("\n".join(map(json.dumps, w.prediction_rows())))
         environment = {**os.environ, "REFCOCOM_CACHE": str(folder / "cache")}
+        # Installed packages have their bytecode; without this, ours would be compiled in every process.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
         def process(*words: str) -> Callable[[], None]:
             def run() -> None:
@@ -50,6 +54,7 @@ def cases(w: Workload) -> Iterator[Case]:
             return run
 
         command = ("-m", "refcocom_gpu")
+        words = ("score", str(predictions), f"dataset.path={dataset}", "device=cpu")
         yield Case(
             "start-up of the command",
             [
@@ -58,9 +63,7 @@ def cases(w: Workload) -> Iterator[Case]:
                 ),
                 Contender(
                     f"{OURS}: refcocom score of 5,598 RLE predictions",
-                    process(
-                        *command, "score", str(predictions), f"dataset.path={dataset}", "device=cpu"
-                    ),
+                    process(*command, *words),
                     1000,
                     "ours",
                 ),
@@ -71,9 +74,31 @@ def cases(w: Workload) -> Iterator[Case]:
             ],
             unit="ms",
         )
+        yield stages(words, environment)
         yield growth(folder, environment)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def stages(command: tuple[str, ...], environment: dict[str, str]) -> Case:
+    """Where a warm command spends its time; the notes give each stage, and what all of them together take."""
+    runs: list[dict[str, float]] = []
+    for _ in range(1 + STAGE_RUNS):
+        start = time.time()
+        out = subprocess.run(
+            [sys.executable, "-m", "benchmarks.stages", *command],
+            check=True, capture_output=True, text=True, env=environment,
+        ).stdout  # fmt: skip
+        end = time.time()
+        told = json.loads(out.splitlines()[-1])
+        around = {"start of Python": told["begun"] - start, "end of Python": end - told["ended"]}
+        runs.append({**told["stages"], **around, "all": end - start})
+    medians = {name: float(np.median([run[name] for run in runs[1:]])) for name in runs[0]}
+    notes = {
+        name: {"ms": 1e3 * seconds, "%": 100 * seconds / medians["all"]}
+        for name, seconds in sorted(medians.items(), key=lambda item: -item[1])
+    }
+    return Case("stages of a warm refcocom score of 5,598 RLE predictions", [], notes=notes)
 
 
 def growth(folder: Path, environment: dict[str, str]) -> Case:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from refcocom_gpu.errors import TagsError
-from refcocom_gpu.scores.leaderboard.typed import typed_columns
 from refcocom_gpu.scores.slices.groupings import ALL, CAUSE, GROUPINGS, chosen
 from refcocom_gpu.scores.slices.tags import KEYS, MASK, Tags
 
@@ -60,6 +59,8 @@ def tags_of(own: OwnColumns, source: str, metrics: Collection[str], taken: Colle
         UsageError: The predictions have no such column; the message lists those that they have.
         TagsError: A column holds something else than text, numbers and booleans.
     """
+    from refcocom_gpu.scores.leaderboard.typed import typed_columns
+
     theirs = [n for n in own.seen if n not in {*KEYS, *GROUPINGS, MASK, ALL, *taken}]
     chosen(own.names, [*groupings_for(metrics), *theirs])
     columns: dict[str, pa.Array] = {}

@@ -1,7 +1,7 @@
 """Python functions with a signature in, compiled Numba functions out; compiled code is cached on disk.
 
-Every kernel is compiled eagerly for one signature. Its cache entry is therefore read here, where a damaged one can be
-deleted, and not in the middle of a call. Importing this module imports Numba; import it inside functions.
+Every kernel has one signature. It is compiled, or read from the cache, at its first call, so that a process waits for
+those that it uses. Importing this module imports Numba; import it inside functions.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import numba
 import numpy as np
 from numba import types
 from numba.core import config as numba_config
+from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -122,48 +124,84 @@ class _Progress:
             sys.stderr.write(f"refcocom: compiled {self.name} in {spent:.1f} s (first run only)\n")
 
 
-def jit(signature: str) -> Callable[[F], F]:
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache, read without importing what only a compilation needs.
+
+    Numba refreshes its target first, which imports all that it can compile, and SciPy's linear algebra: 0.4 s. An entry
+    is machine code, which needs Numba's memory manager alone.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
+class Kernel:
+    """A function that is compiled for one signature, or read from the cache, when it is first called."""
+
+    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
+        self._function = function
+        self._signature = signature
+        self._compiled: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the compiled function."""
+        if self._compiled is None:
+            self.compile()
+        return self._compiled(*arguments)
+
+    def compile(self) -> Any:
+        """Return Numba's dispatcher. A damaged cache entry is deleted; if nothing can be cached, a warning says so."""
+        with _lock:
+            if self._compiled is None:
+                with _Progress(self._function.__name__):
+                    self._compiled = self._build()
+            return self._compiled
+
+    def _build(self) -> Any:
+        folder = _cache_dir()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # If many processes start on a cold cache, one compiles; the others wait, then read.
+            with filelock.FileLock(folder / "lock"), _numba_cache_at(str(folder)):
+                try:
+                    return self._dispatcher(cached=True)
+                except Exception:
+                    # Reading a damaged entry can raise almost anything.
+                    if not _delete_entries(folder, self._function):
+                        raise
+                    return self._dispatcher(cached=True)
+        except numba.core.errors.NumbaError:
+            raise
+        except Exception as error:
+            # A read-only folder, a full disk or a file system without locks is no reason to fail.
+            _warn_uncached(f"{type(error).__name__}: {error}")
+            return self._dispatcher(cached=False)
+
+    def _dispatcher(self, *, cached: bool) -> Any:
+        # error_model="numpy" leaves out the check for division by zero, which no kernel performs.
+        dispatcher = numba.njit(nogil=True, error_model="numpy", boundscheck=False)(self._function)
+        if cached:
+            dispatcher._cache = _Cache(self._function)  # as `enable_caching` does
+        dispatcher.compile(self._signature)
+        dispatcher.disable_compile()
+        return dispatcher
+
+
+def jit(signature: str) -> Callable[[Callable[..., Any]], Kernel]:
     """Compile a function for one signature, cached on disk, the GIL released.
 
     Args:
         signature: `"in u1, out i8, i8 -> void"`: element types as in NumPy, `in`/`out` before vectors.
 
     Returns:
-        A decorator. If nothing can be cached, it warns and compiles the function without a cache. A damaged cache
-        entry is deleted and compiled anew.
+        A decorator.
     """
     arguments, _, result = signature.partition("->")
     parsed = [_parse_type(word.strip()) for word in arguments.split(",")]
     returns = types.void if result.strip() == "void" else _parse_type(result.strip())
-
-    def decorate(function: F) -> F:
-        def build(cache: bool) -> Any:
-            # error_model="numpy" leaves out the check for division by zero, which no kernel performs.
-            return numba.njit(
-                returns(*parsed), nogil=True, cache=cache, error_model="numpy", boundscheck=False
-            )(function)
-
-        with _lock, _Progress(function.__name__):
-            folder = _cache_dir()
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                # If many processes start on a cold cache, one compiles; the others wait, then read.
-                with filelock.FileLock(folder / "lock"), _numba_cache_at(str(folder)):
-                    try:
-                        return build(cache=True)  # type: ignore[no-any-return]
-                    except Exception:
-                        # Reading a damaged entry can raise almost anything.
-                        if not _delete_entries(folder, function):
-                            raise
-                        return build(cache=True)  # type: ignore[no-any-return]
-            except numba.core.errors.NumbaError:
-                raise
-            except Exception as error:
-                # A read-only folder, a full disk or a file system without locks is no reason to fail.
-                _warn_uncached(f"{type(error).__name__}: {error}")
-                return build(cache=False)  # type: ignore[no-any-return]
-
-    return decorate
+    return lambda function: Kernel(function, returns(*parsed))
 
 
 def inline(function: F) -> F:
