@@ -260,7 +260,7 @@ def count(
     batches, keys = read_predictions(source, store.dataset, options, problems, columns)
     keeps = save_masks or CONSISTENCY in metrics
     saver = MaskSaver(store, options.threads) if keeps else None
-    # Apart, as the next batch may be read on another thread meanwhile: their order must not depend on who is faster.
+    # Apart, as batches may be counted while others are read: the order must not depend on the number of threads.
     while_counting = Problems()
     counter = batch_counter(store, options, while_counting, metrics, saver)
     for batch in batches:

@@ -7,7 +7,9 @@ may thus still work on one batch while the next is read.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from refcocom_gpu.store.store import MaskStore
 
 Ints = NDArray[np.int64]
+
+MOST_PENDING = 4
+"""Batches of RLE that are read before they are counted, some megabytes each."""
 
 
 class BatchCounter(ABC):
@@ -73,7 +78,11 @@ class BatchCounter(ABC):
 
 
 class HostBatches(BatchCounter):
-    """Counts batches in host memory; see `BatchCounter`."""
+    """Counts batches in host memory; see `BatchCounter`.
+
+    RLE is counted on other threads while the caller reads the next batches. With `threads=1` there are none: they would
+    take a core from another file of a sweep.
+    """
 
     def __init__(
         self,
@@ -86,6 +95,8 @@ class HostBatches(BatchCounter):
         super().__init__(store, options, problems)
         self._counter = HostCounter(store, options, metrics, saver)
         self._rows = self._counter.zeros(len(store))
+        self._beside = None if options.threads == 1 else ThreadPoolExecutor(1, "refcocom-count")
+        self._pending: deque[tuple[RLEBatch, Future[Any]]] = deque()
 
     def add(self, batch: Batch) -> None:
         """Count a batch."""
@@ -93,10 +104,15 @@ class HostBatches(BatchCounter):
             if self._counter.readings.need_values:
                 self._refuse_masks(batch)
                 return
-            counts = self._rle(batch)
-            self._rows[batch.index, :N_COUNTS] = counts[:, :N_COUNTS]
-            self._rows[batch.index, N_COLUMNS:] = counts[:, N_COUNTS:]
+            samples = self._store.example_sample[batch.index]
+            if self._beside is None:
+                self._keep(batch, *self._counter.rle(batch.strings, samples))
+                return
+            self._keep_pending(MOST_PENDING - 1)
+            counting = self._beside.submit(self._counter.rle, batch.strings, samples)
+            self._pending.append((batch, counting))
             return
+        self._keep_pending(0)
         samples = self._store.example_sample[batch.index]
         for rows, stacked in stacks_of(batch.arrays, self._options):
             counted = self._counter.stack(stacked, samples[rows], samples[rows])
@@ -105,17 +121,23 @@ class HostBatches(BatchCounter):
 
     def finish(self) -> Ints:
         """Return [N, C] rows of all examples."""
+        self._keep_pending(0)
         return self._rows
 
-    def _rle(self, batch: RLEBatch) -> Ints:
-        sample = self._store.example_sample[batch.index]
-        counts, status, detail = self._counter.rle(batch.strings, sample)
+    def _keep_pending(self, most: int) -> None:
+        """Keep what is counted, in the order of the batches, until `most` are pending."""
+        while len(self._pending) > most:
+            batch, counting = self._pending.popleft()
+            self._keep(batch, *counting.result())
+
+    def _keep(self, batch: RLEBatch, counts: Ints, status: NDArray[np.int8], detail: Ints) -> None:
+        self._rows[batch.index, :N_COUNTS] = counts[:, :N_COUNTS]
+        self._rows[batch.index, N_COLUMNS:] = counts[:, N_COUNTS:]
         for row in np.flatnonzero(status != rle_status.OK).tolist():
-            pixels = int(self._store.pixels[sample[row]])
+            pixels = int(self._store.pixels[self._store.example_sample[batch.index[row]]])
             counts_of_row = batch.strings.row(row)
             reason = explain_counts(counts_of_row, int(status[row]), int(detail[row]), pixels)
             self._problems.add("malformed mask", batch.where(row), reason)
-        return counts
 
 
 def stacks_of(arrays: Sequence[Any], options: ReadOptions) -> Iterator[tuple[Ints, Any]]:

@@ -90,7 +90,7 @@ class ReadOptions:
         no_target_threshold: The score above which `no_target` says that an expression has no target; None takes
             labels alone: true, false, 0 and 1.
         batch_size: Predictions held in memory at a time.
-        threads: CPU threads; 0 for all cores. With 1, nothing is read ahead in a second thread.
+        threads: CPU threads; 0 for all cores. With 1, nothing is counted while files are read.
 
     Raises:
         UsageError: For a value that is unknown or out of range.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -37,8 +36,8 @@ from refcocom_gpu.utils.files import VERIFIED
 BATCH_ROWS = 8192
 """Rows read at a time, some megabytes of strings. A batch costs a millisecond whatever it holds."""
 
-BATCH_ROWS_AHEAD = 2048
-"""The same where one batch is read while another is counted, which must not wait long for the first."""
+BATCH_ROWS_BESIDE = 2048
+"""The same where a batch is counted while the next is read: counting must not wait long for the first."""
 
 
 def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problems) -> Batches:
@@ -49,7 +48,7 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
         problems.add("malformed", str(path), f"not a Parquet file: {error}")
         return
 
-    n_rows = BATCH_ROWS if options.threads == 1 else BATCH_ROWS_AHEAD
+    n_rows = BATCH_ROWS if options.threads == 1 else BATCH_ROWS_BESIDE
 
     def batches(columns: list[str]) -> Iterator[pa.RecordBatch]:
         # Arrow cannot join nested dictionaries of two row groups, so such files are read a group at a time.
@@ -63,15 +62,6 @@ def read_parquet(path: Path, keys: Keys, options: ReadOptions, problems: Problem
 
     with file:
         yield from read_table(file.schema_arrow, batches, str(path), keys, options, problems)
-
-
-def _ahead(batches: Iterator[RLEBatch]) -> Iterator[RLEBatch]:
-    """Yield the same batches; a second thread reads and checks the next one while the caller counts this one."""
-    with ThreadPoolExecutor(1, thread_name_prefix="refcocom-read") as reader:
-        pending = reader.submit(next, batches, None)
-        while (batch := pending.result()) is not None:
-            pending = reader.submit(next, batches, None)
-            yield batch
 
 
 def read_table(
@@ -140,10 +130,13 @@ def read_table(
     read = batches(list(columns.values()))
     if renames:
         read = (batch.select(list(columns.values())).rename_columns(wanted) for batch in read)
-    checked = _checked(read, path, keys, options, problems)
+    first_row = 0
     try:
-        # With threads=1 there is no second thread: it would take a core from another file of a sweep.
-        yield from checked if options.threads == 1 else _ahead(checked)
+        for batch in read:
+            yield _batch(batch, first_row, path, keys, options, problems)
+            first_row += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        problems.add("malformed", path, f"after row {first_row}: {error}")
     finally:
         keys.look_at(path, None)
 
@@ -199,23 +192,6 @@ def _is_text(kind: pa.DataType) -> bool:
         *(pa.string(), pa.large_string(), pa.string_view()),
         *(pa.binary(), pa.large_binary(), pa.binary_view()),
     ) or pa.types.is_fixed_size_binary(kind)
-
-
-def _checked(
-    batches: Iterator[pa.RecordBatch],
-    path: str,
-    keys: Keys,
-    options: ReadOptions,
-    problems: Problems,
-) -> Iterator[RLEBatch]:
-    """Yield the rows of each batch that can be read; record the others, and where the file is damaged."""
-    first_row = 0
-    try:
-        for batch in batches:
-            yield _batch(batch, first_row, path, keys, options, problems)
-            first_row += len(batch)
-    except (pa.ArrowException, OSError) as error:
-        problems.add("malformed", path, f"after row {first_row}: {error}")
 
 
 def _batch(
