@@ -14,6 +14,7 @@ import pytest
 from helpers import sample_case
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import refcocom_gpu as rc
 from refcocom_gpu.scores import example_table, metrics
@@ -93,6 +94,31 @@ def test_mean_by_is_the_mean_of_each_group(pairs):
     assert list(found) == sorted(set(groups))
     for group, value in found.items():
         assert value == metrics.mean([v for v, g in pairs if g == group])
+
+
+wide = (
+    st.floats(-1e300, 1e300)
+    | st.floats(0, 1)
+    | st.sampled_from([1.0, -1.0, 2.0**-53, 2.0**-60, 1e16])
+)
+
+
+@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=wide))
+def test_sums_of_rows_are_rounded_once(values):
+    assert metrics.row_sums(values).tolist() == [math.fsum(row) for row in values.tolist()]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=200), st.integers(1, 4), st.randoms())
+def test_means_of_groups_in_order(values, longest, random):
+    groups: list[int] = []
+    while len(groups) < len(values):
+        groups += [len(groups)] * random.randint(1, longest)
+    groups = groups[: len(values)]
+    expected = [
+        metrics.mean([v for v, g in zip(values, groups, strict=True) if g == group])
+        for group in sorted(set(groups))
+    ]
+    assert metrics.mean_of_each(np.array(values), np.array(groups)).tolist() == expected
 
 
 # Results ------------------------------------------------------------------------------------------
