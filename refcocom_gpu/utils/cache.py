@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
@@ -139,6 +138,8 @@ def cached(path: Path, identity: dict[str, str], build: Callable[[], Built]) -> 
     """
     with contextlib.suppress(DamagedError):
         return open_arrays(path, identity)
+    import filelock  # as long in coming as some arrays
+
     built: Built | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

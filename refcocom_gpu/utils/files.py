@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
@@ -190,6 +189,8 @@ def locked(folder: str | Path, what: str) -> Iterator[Path]:
     Raises:
         UsageError: When another writer holds it, or it cannot be written.
     """
+    import filelock
+
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"output_dir {folder} is a file, not a folder")

@@ -79,6 +79,7 @@ def rle_counts(
         [B, 2] intersection and predicted area, [B] status, [B] detail; counts are 0 where the status is not OK.
     """
     from refcocom_kernels.cpu.numba import rle
+    from refcocom_kernels.cpu.numba.strings import SPARE
 
     n_rows = len(sample)
     counts = np.zeros((n_rows, 2), np.int64)
@@ -88,26 +89,19 @@ def rle_counts(
     # Rows of one target follow each other, so that its rank table is built once for all of them.
     order = np.argsort(sample, kind="stable")
     longest, most_pixels = most(np.diff(offsets)), most(pixels)
-    over_rows(
-        lambda a, b: rle.intersect_rows(
-            data,
-            offsets,
-            order,
-            sample,
-            target_ends,
-            target_offsets,
-            pixels,
-            longest,
-            most_pixels,
-            a,
-            b,
-            flat,
-            status,
-            detail,
-        ),
-        n_rows,
-        threads,
-    )
+    n_numbers, n_words = longest + SPARE, most_pixels // 64 + SPARE
+
+    def count(first: int, last: int) -> None:
+        scratch = (
+            *(np.empty(n_numbers, np.int32), np.empty(n_numbers, np.int32)),
+            *(np.empty(n_words, np.uint64), np.empty(n_words, np.int32)),
+        )
+        targets = target_ends, target_offsets, pixels
+        rle.intersect_rows(
+            data, offsets, order, sample, *targets, first, last, *scratch, flat, status, detail
+        )
+
+    over_rows(count, n_rows, threads)
     return counts, status, detail
 
 

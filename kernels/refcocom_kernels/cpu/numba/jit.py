@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import filelock
 import llvmlite
 import numba
 import numpy as np
@@ -131,10 +130,16 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     is machine code, which needs Numba's memory manager alone.
     """
 
+    may_compile = False
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         rtsys.initialize(target_context)
+        entry = None
         with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
+            entry = self._load_overload(sig, target_context)
+        if entry is None and not self.may_compile:
+            raise LookupError(f"no entry for {sig}")
+        return entry
 
 
 class Kernel:
@@ -161,29 +166,36 @@ class Kernel:
 
     def _build(self) -> Any:
         folder = _cache_dir()
+        # Entries are written whole, so that reading one needs no lock, whose import takes as long as several kernels.
+        with contextlib.suppress(Exception), _numba_cache_at(str(folder)):
+            return self._dispatcher(_Cache(self._function))
         try:
+            import filelock
+
             folder.mkdir(parents=True, exist_ok=True)
             # If many processes start on a cold cache, one compiles; the others wait, then read.
             with filelock.FileLock(folder / "lock"), _numba_cache_at(str(folder)):
+                cache = _Cache(self._function)
+                cache.may_compile = True
                 try:
-                    return self._dispatcher(cached=True)
+                    return self._dispatcher(cache)
                 except Exception:
                     # Reading a damaged entry can raise almost anything.
                     if not _delete_entries(folder, self._function):
                         raise
-                    return self._dispatcher(cached=True)
+                    return self._dispatcher(cache)
         except numba.core.errors.NumbaError:
             raise
         except Exception as error:
             # A read-only folder, a full disk or a file system without locks is no reason to fail.
             _warn_uncached(f"{type(error).__name__}: {error}")
-            return self._dispatcher(cached=False)
+            return self._dispatcher(None)
 
-    def _dispatcher(self, *, cached: bool) -> Any:
+    def _dispatcher(self, cache: _Cache | None) -> Any:
         # error_model="numpy" leaves out the check for division by zero, which no kernel performs.
         dispatcher = numba.njit(nogil=True, error_model="numpy", boundscheck=False)(self._function)
-        if cached:
-            dispatcher._cache = _Cache(self._function)  # as `enable_caching` does
+        if cache is not None:
+            dispatcher._cache = cache  # as `enable_caching` does
         dispatcher.compile(self._signature)
         dispatcher.disable_compile()
         return dispatcher

@@ -11,7 +11,7 @@ import numpy as np
 
 from refcocom_kernels.cpu.numba.jit import inline, jit
 from refcocom_kernels.cpu.numba.runs import LANES, fill_words, sum_runs
-from refcocom_kernels.cpu.numba.strings import SPARE, diagnose, read_numbers
+from refcocom_kernels.cpu.numba.strings import diagnose, read_numbers
 from refcocom_kernels.cpu.numba.vectors import popcount
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
@@ -64,7 +64,8 @@ def _rank(words: Any, before: Any, position: int) -> int:
 
 
 @jit(
-    "in u1, in i8, in i8, in i8, in i4, in i8, in i8, i8, i8, i8, i8, out i8, out i1, out i8 -> void"
+    "in u1, in i8, in i8, in i8, in i4, in i8, in i8, i8, i8, out i4, out i4, out u8, out i4, out i8, out i1, out i8 "
+    "-> void"
 )
 def intersect_rows(
     data: Any,
@@ -74,10 +75,12 @@ def intersect_rows(
     target_ends: Any,
     target_offsets: Any,
     pixels: Any,
-    longest: int,
-    most_pixels: int,
     first: int,
     last: int,
+    numbers: Any,
+    positions: Any,
+    words: Any,
+    before: Any,
     counts: Any,
     status: Any,
     detail: Any,
@@ -87,11 +90,10 @@ def intersect_rows(
     `counts` is [B, 2] flat: intersection, predicted area; zeros where a row is not `OK`. A target's rank table is
     built once per group, in scratch that stays in the cache. That costs less than reading a stored table from memory
     (2 bits a pixel, 153 MB for RefCOCO-M), and unlike merging the two lists of runs it has no unpredictable branch.
+
+    The scratch is the launcher's: two vectors for the longest string and two for the words of the largest mask, each
+    with `SPARE` elements more. To load a kernel that allocates, Numba imports 50 ms of its own modules.
     """
-    numbers = np.empty(longest + SPARE, np.int32)
-    positions = np.empty(longest + SPARE, np.int32)
-    words = np.empty(most_pixels // 64 + SPARE, np.uint64)
-    before = np.empty(most_pixels // 64 + SPARE, np.int32)
     current, low, high = -1, 0, 0
     for k in range(first, last):
         row = order[k]
