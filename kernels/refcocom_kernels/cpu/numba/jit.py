@@ -167,8 +167,10 @@ class Kernel:
     def _build(self) -> Any:
         folder = _cache_dir()
         # Entries are written whole, so that reading one needs no lock, whose import takes as long as several kernels.
-        with contextlib.suppress(Exception), _numba_cache_at(str(folder)):
-            return self._dispatcher(_Cache(self._function))
+        # Without a folder that it may write to, Numba would choose another.
+        if os.access(folder, os.W_OK):
+            with contextlib.suppress(Exception), _numba_cache_at(str(folder)):
+                return self._dispatcher(_Cache(self._function))
         try:
             import filelock
 
