@@ -21,6 +21,7 @@ from sweeps import sweep
 import refcocom_gpu as rc
 from refcocom_gpu import errors
 from refcocom_gpu.cli.main import main
+from refcocom_gpu.predictions import parquet as parquet_module
 from refcocom_gpu.predictions import rows as rows_module
 from refcocom_gpu.predictions import text as text_module
 
@@ -196,6 +197,20 @@ def test_every_mistake_of_a_parquet_file(tmp_path, group):
     path = tmp_path / "p.parquet"
     pq.write_table(table(rows), path, row_group_size=group)
     assert_all_found(problems_of(path, STORE), expected, missing, lambda k: f"{path}, row {k}")
+
+
+def test_the_order_of_mistakes_depends_on_neither_batches_nor_threads(tmp_path, monkeypatch):
+    rows = [{"sentence": None, **row} for row in broken_rows(in_json=False)[0]]
+    path = tmp_path / "p.parquet"
+    pq.write_table(table(rows), path)
+    found = []
+    for batch in (1, 5, 1000):
+        for threads in (1, 2, 3):
+            monkeypatch.setattr(parquet_module, "BATCH_ROWS", batch)
+            monkeypatch.setattr(parquet_module, "BATCH_ROWS_BESIDE", batch)
+            found.append(problems_of(path, STORE, threads=threads).problems)
+    assert len(found[0]) > 15
+    assert all(problems == found[0] for problems in found)
 
 
 def test_two_mistakes_of_one_row_are_two_problems(tmp_path):

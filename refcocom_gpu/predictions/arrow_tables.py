@@ -14,7 +14,8 @@ from refcocom_gpu.errors import ContentError, Problems, UsageError
 from refcocom_gpu.predictions.batches import Batches
 from refcocom_gpu.predictions.keys import Keys
 from refcocom_gpu.predictions.options import ReadOptions
-from refcocom_gpu.predictions.parquet import BATCH_ROWS, read_table
+from refcocom_gpu.predictions.parquet import BATCH_ROWS_BESIDE as BATCH_ROWS
+from refcocom_gpu.predictions.parquet import read_table
 from refcocom_gpu.utils.arrow import open_ipc
 from refcocom_gpu.utils.files import regular
 
