@@ -33,7 +33,8 @@ WATCHED = (
     ("store.store:MaskStore", "build", "dataset and store"),
     ("scorer", "score", "scores"),
     ("scorer", "count", "predictions"),
-    ("counting.batches:HostBatches", "add", "counting"),
+    ("counting.batches:HostBatches", "add", "counting, but for what is done beside reading"),
+    ("counting.batches:HostBatches", "finish", "counting, but for what is done beside reading"),
     ("cli.verbs.score", "run", "table and all else"),
 )
 
