@@ -111,7 +111,7 @@ def _predictions(w: Workload, folder: Path, store: Any) -> dict[str, dict[str, f
     for form, (path, n) in files.items():
         size = sum(f.stat().st_size for f in (path.iterdir() if path.is_dir() else [path]))
         costs[f"predictions, {form}"] = _million(
-            lambda path=path: count(path, store, ReadOptions(), missing="zero", threads=1), n, size
+            lambda path=path: count(path, store, ReadOptions(threads=1), missing="zero"), n, size
         )
     return costs
 
