@@ -178,7 +178,7 @@ def score(
     store = as_store(store)
     check_truth(box_truth, metrics, stated=store.dataset.boxes is not None)
     with unchanged(source.files), ThreadPoolExecutor(1, "refcocom-hash") as beside:
-        about = None if options.threads == 1 else beside.submit(source.about)
+        hashing = None if options.threads == 1 else beside.submit(source.about)
         counted = count(
             source,
             store,
@@ -189,7 +189,7 @@ def score(
             save_masks=save_masks,
             progress=progress,
         )
-        about_source = source.about() if about is None else about.result()
+        about = source.about() if hashing is None else hashing.result()
     tags = None
     if counted.own:
         tags = slicing.tags_of(counted.own, source.name, metrics, SCHEMA.names)
@@ -198,7 +198,7 @@ def score(
     info = {
         **about_run(store, "cpu" if are_boxes else None),
         "predictions": {
-            **about_source,
+            **about,
             "n_extra": counted.n_extra,
             "n_repeated": counted.n_repeated,
         },

@@ -165,11 +165,7 @@ def ious(convention: Convention, intersection: Ints, pred_area: Ints, target_are
 def mean_iou(convention: Convention, values: Floats) -> float:
     """Return the mean of the IoUs of the chosen examples; NaN for none."""
     n = len(values)
-    return (
-        math.fsum(np.ascontiguousarray(values).data) / (n + convention.count_epsilon)
-        if n
-        else math.nan
-    )
+    return math.fsum(values.data) / (n + convention.count_epsilon) if n else math.nan
 
 
 def cumulative_iou(

@@ -6,6 +6,7 @@ command that needs one second in all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,43 @@ def from_numpy(array: NDArray[Any]) -> pa.Array:
     array = np.ascontiguousarray(array)
     kind = pa.from_numpy_dtype(array.dtype)
     return pa.Array.from_buffers(kind, len(array), [None, pa.py_buffer(array)])
+
+
+def from_list(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return int64, bool, string or large_binary without nulls, or lists of floats with them, as `pa.array` does.
+
+    Raises:
+        OverflowError: A number needs more than 64 bits.
+
+    >>> from_list(["a", "é"], pa.string()).to_pylist(), from_list([[0.5], None], pa.list_(pa.float64())).to_pylist()
+    (['a', 'é'], [[0.5], None])
+    """
+    n = len(values)
+    if kind == pa.int64():
+        return from_numpy(np.array(values, np.int64))
+    if kind == pa.bool_():
+        return pa.Array.from_buffers(kind, n, [None, _bits(values)])
+    if pa.types.is_list(kind):
+        lists = [value or () for value in values]
+        inner = from_numpy(np.array([x for value in lists for x in value], np.float64))
+        buffers = [_bits([value is not None for value in values]), _offsets(lists)]
+        return pa.Array.from_buffers(kind, n, buffers, children=[inner])
+    content = b"".join(
+        strings := [value.encode() if isinstance(value, str) else value for value in values]
+    )
+    if kind == pa.string() and len(content) > np.iinfo(np.int32).max:
+        return pa.array(values, kind)  # in several chunks
+    wide = np.int32 if kind == pa.string() else np.int64
+    return pa.Array.from_buffers(kind, n, [None, _offsets(strings, wide), pa.py_buffer(content)])
+
+
+def _bits(values: Sequence[bool]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(np.array(values, np.bool_), bitorder="little"))
+
+
+def _offsets(parts: Sequence[Sequence[Any]], kind: type = np.int32) -> pa.Buffer:
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    return pa.py_buffer(np.concatenate([[0], np.cumsum(lengths)]).astype(kind))
 
 
 def to_numpy(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:

@@ -21,6 +21,7 @@ from refcocom_gpu.dataset.records.tables import (
     samples_table,
 )
 from refcocom_gpu.errors import DatasetError
+from refcocom_gpu.utils.arrow import from_list
 from refcocom_gpu.utils.text import first_line
 
 _Side = Annotated[int, msgspec.Meta(ge=1)]
@@ -174,7 +175,7 @@ def _transpose(
     rows: Sequence[tuple[Any, ...]], types: tuple[pa.DataType, ...]
 ) -> Iterator[pa.Array]:
     columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [[]] * len(types)
-    return (pa.array(column, kind) for column, kind in zip(columns, types, strict=True))
+    return (from_list(column, kind) for column, kind in zip(columns, types, strict=True))
 
 
 def _explain(error: Exception, item: Any, raw: Callable[[Any], Any]) -> str:
